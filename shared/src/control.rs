@@ -1,0 +1,400 @@
+//! What the supervisor and its workers say to each other, and workers among themselves.
+//!
+//! Supervisor and worker share one AF_UNIX SOCK_SEQPACKET pair (the control socket); every worker also has an inbox, another such
+//! pair whose sending end all the others hold. A message is one datagram: a [`VERSION`] byte, then postcard. Descriptors travel beside
+//! it; each message says which it carries. What could outgrow a datagram (the configuration, the rows of a report) travels as a
+//! sealed memfd instead.
+
+use crate::ids::{ConnectionId, Incarnation, LimitId, PoolId, SeatIndex, Slot};
+use crate::shm::Ticket;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::net::IpAddr;
+
+/// Version of every message here; a receiver refuses any other.
+pub const VERSION: u8 = 1;
+
+/// The longest message, in bytes: what a SEQPACKET socket takes with the default `SO_SNDBUF`, with room to spare.
+pub const MAX_MESSAGE: usize = 192 * 1024;
+
+/// The descriptor on which a worker finds its control socket when it starts.
+pub const CONTROL_FD: i32 = 3;
+
+/// Why a message could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum MessageError {
+    /// The sender speaks another version.
+    #[error("control message of version {0}, this process speaks {VERSION}")]
+    Version(u8),
+    /// The datagram held nothing.
+    #[error("empty control message")]
+    Empty,
+    /// Longer than [`MAX_MESSAGE`].
+    #[error("control message of {0} bytes, the most is {MAX_MESSAGE}")]
+    TooLong(usize),
+    /// Not what postcard expects, or bytes left over.
+    #[error("malformed control message: {0}")]
+    Malformed(String),
+}
+
+/// Encodes `message` as one datagram.
+pub fn encode<M: Serialize>(message: &M) -> Result<Vec<u8>, MessageError> {
+    let bytes = postcard::to_extend(message, vec![VERSION]).map_err(|e| MessageError::Malformed(e.to_string()))?;
+    if bytes.len() > MAX_MESSAGE { Err(MessageError::TooLong(bytes.len())) } else { Ok(bytes) }
+}
+
+/// Decodes one datagram; a byte left over is an error.
+pub fn decode<M: DeserializeOwned>(datagram: &[u8]) -> Result<M, MessageError> {
+    match datagram.split_first() {
+        None => Err(MessageError::Empty),
+        Some((&VERSION, body)) => match postcard::take_from_bytes(body) {
+            Ok((message, [])) => Ok(message),
+            Ok((_, rest)) => Err(MessageError::Malformed(format!("{} bytes left over", rest.len()))),
+            Err(e) => Err(MessageError::Malformed(e.to_string())),
+        },
+        Some((&version, _)) => Err(MessageError::Version(version)),
+    }
+}
+
+/// From the supervisor to a worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum ToWorker {
+    /// The first message of a worker's life. Descriptors, in this order: shared memory, configuration snapshot, log file (if
+    /// `log_file`), its own inbox's receiving end, the sending ends of the inboxes of slots `0..inboxes`, `listeners` TCP listeners of its slot,
+    /// `unix_listeners` shared Unix listeners.
+    Start {
+        /// The slot it serves.
+        slot: Slot,
+        /// Its life on that slot.
+        incarnation: Incarnation,
+        /// The configuration's generation.
+        generation: u64,
+        /// Whether a log file's descriptor is there.
+        log_file: bool,
+        /// How many inbox sending ends.
+        inboxes: u8,
+        /// How many TCP listeners.
+        listeners: u8,
+        /// How many Unix listeners.
+        unix_listeners: u8,
+        /// Whether the fleet is paused (SIGUSR1, PAUSE).
+        paused: bool,
+        /// 32 bytes that every worker shares: the key of the mock SCRAM salts of users that do not exist.
+        mock_secret: [u8; 32],
+        /// Welcomes that other workers have learned.
+        welcomes: Vec<Welcome>,
+    },
+    /// A new configuration; take it aside and answer `Prepared` or `Refused`. Descriptors: the snapshot, then the log file if `log_file`.
+    Prepare {
+        /// Its generation.
+        generation: u64,
+        /// Whether a log file's descriptor is there.
+        log_file: bool,
+    },
+    /// Every worker has prepared this generation: put it in force and answer `Committed`.
+    Commit {
+        /// Its generation.
+        generation: u64,
+    },
+    /// Forget the prepared generation.
+    Abandon {
+        /// Its generation.
+        generation: u64,
+    },
+    /// Report rows for the console; answered by [`ToSupervisor::Report`] with the same `id`.
+    Report {
+        /// Given back in the answer.
+        id: u32,
+        /// Which rows.
+        what: ReportKind,
+    },
+    /// Stop queries from starting (PAUSE, SIGUSR1) or let them start again. Answered by `Paused` when no server is in use any more.
+    Pause {
+        /// Stop, or go on.
+        paused: bool,
+    },
+    /// Shut down; the worker exits with status 0 when done.
+    Stop(StopMode),
+    /// The answer to `Resolve`.
+    Resolved {
+        /// The name that was asked for.
+        host: String,
+        /// Its addresses, or the resolver's error.
+        addresses: Result<Vec<IpAddr>, String>,
+    },
+    /// Another worker has learned what PostgreSQL says at the start of a connection of this pool.
+    Welcome(Welcome),
+}
+
+/// How a worker is to shut down (PgBouncer's SHUTDOWN forms).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StopMode {
+    /// SIGTERM, SHUTDOWN WAIT_FOR_CLIENTS: accept nothing more, go on until the last client has left.
+    WaitForClients,
+    /// SIGINT, SHUTDOWN WAIT_FOR_SERVERS: accept nothing more, let transactions end, refuse new ones.
+    WaitForServers,
+    /// SIGQUIT, SHUTDOWN: at once.
+    Immediate,
+}
+
+/// What the console can ask a worker for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReportKind {
+    /// [`ReportRows::pools`] and the counts.
+    Pools,
+    /// As `Pools`, and [`ReportRows::connections`] of clients.
+    Clients,
+    /// As `Pools`, and [`ReportRows::connections`] of servers.
+    Servers,
+}
+
+/// From a worker to the supervisor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum ToSupervisor {
+    /// It polls its listeners.
+    Ready,
+    /// The configuration of this generation was read and can be put in force.
+    Prepared {
+        /// Its generation.
+        generation: u64,
+    },
+    /// The configuration cannot be used.
+    Refused {
+        /// Its generation.
+        generation: u64,
+        /// Why.
+        reason: String,
+    },
+    /// The configuration is in force.
+    Committed {
+        /// Its generation.
+        generation: u64,
+    },
+    /// Rows for the console. Descriptor: a sealed memfd with postcard's [`ReportRows`].
+    Report {
+        /// The request's.
+        id: u32,
+    },
+    /// No server of this worker is in use (after `Pause`).
+    Paused,
+    /// A client that has passed authentication for the console. Descriptor: its socket.
+    Console(ConsoleSession),
+    /// Look up a host name; answered by `Resolved`.
+    Resolve {
+        /// The name.
+        host: String,
+    },
+    /// A server connection begins. Descriptor: a duplicate of its socket, which the supervisor keeps so that it can tell, should
+    /// the worker die, when the backend has ended: PostgreSQL leaves the socket open until the backend's process is gone.
+    ServerOpened(ServerSeats),
+    /// That connection's backend has ended and its seats are free again.
+    ServerClosed(ServerSeats),
+    /// What PostgreSQL said at the start of a connection of this pool, for the other workers.
+    Welcome(Welcome),
+}
+
+/// The seats of one server connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ServerSeats {
+    /// Its pool.
+    pub pool: PoolId,
+    /// Its seat in the pool; never absent, since an unlimited pool still has a seat table to find orphans by.
+    pub seat: SeatIndex,
+    /// Its seat under max_db_connections.
+    pub database: Option<(LimitId, SeatIndex)>,
+    /// Its seat under max_user_connections.
+    pub user: Option<(LimitId, SeatIndex)>,
+    /// Its seat under max_host_connections.
+    pub host: Option<(LimitId, SeatIndex)>,
+}
+
+/// The parameters a pool's clients are greeted with: what PostgreSQL reported when the pool's first connection started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// Database entry.
+    pub database: String,
+    /// Server-side user.
+    pub user: String,
+    /// ParameterStatus pairs in the server's order.
+    pub parameters: Vec<(String, String)>,
+}
+
+/// A console client on its way from the worker that accepted it to the supervisor. Nothing has been sent to it since its
+/// authentication was completed: AuthenticationOk and all that follows is the supervisor's to send.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsoleSession {
+    /// Its number.
+    pub id: ConnectionId,
+    /// Login user.
+    pub user: String,
+    /// The name it asked for: `pgbouncer` or `pgfleet`.
+    pub database: String,
+    /// In admin_users, or the process's own user on a Unix socket; else it may only SHOW.
+    pub admin: bool,
+    /// Its seat in the client table, whose owner is the supervisor from now on.
+    pub seat: SeatIndex,
+    /// The cancel key for BackendKeyData, which the seat holds too.
+    pub cancel_key: [u8; 8],
+    /// Bytes read behind its last authentication message.
+    pub unread: Vec<u8>,
+    /// Startup parameters it set, in order.
+    pub parameters: Vec<(String, String)>,
+    /// Where it comes from.
+    pub peer: PeerName,
+    /// Wall-clock time of its accept, microseconds since 1970.
+    pub connected_at: u64,
+}
+
+/// A peer's address as log lines and the console print it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerName {
+    /// `127.0.0.1`, `::1` or `unix`.
+    pub address: String,
+    /// Its port; for a Unix peer the listen_port.
+    pub port: u16,
+    /// A Unix peer's process, else 0.
+    pub pid: u32,
+}
+
+/// Between workers, over an inbox.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum ToInbox {
+    /// `from` has a client waiting in this pool: lend an idle server, or answer `Nothing`.
+    Borrow {
+        /// The pool.
+        pool: PoolId,
+        /// Who asks.
+        from: Slot,
+    },
+    /// There is no idle server of this pool here.
+    Nothing {
+        /// The pool.
+        pool: PoolId,
+        /// Who answers.
+        from: Slot,
+    },
+    /// An idle server connection. Descriptor: its socket. It is the receiver's once the receiver has accepted the ticket.
+    Lend(Box<Lent>),
+    /// A seat under one of this pool's limits has fallen free, and you have a client waiting there.
+    Wake {
+        /// The pool.
+        pool: PoolId,
+    },
+    /// A cancel request landed here. Descriptor: the requester's socket, closed when the cancel has been delivered.
+    Cancel {
+        /// The key it carried.
+        key: [u8; 8],
+    },
+}
+
+/// An idle server connection on its way to another worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Lent {
+    /// Its number, which it keeps.
+    pub id: ConnectionId,
+    /// Its seats.
+    pub seats: ServerSeats,
+    /// The right to take over its pool seat.
+    pub ticket: Ticket,
+    /// The configuration's generation under which the pool was last marked for reconnection.
+    pub epoch: u64,
+    /// Backend pid and cancel secret.
+    pub backend_key: (u32, u32),
+    /// Current values of the reported parameters.
+    pub parameters: Vec<(String, String)>,
+    /// Prepared statements it holds, by the hash that names them, least recently used first.
+    pub statements: Vec<[u8; 16]>,
+    /// CLOCK_MONOTONIC microseconds of its start.
+    pub connected_at: u64,
+    /// CLOCK_MONOTONIC microseconds since which it has been idle.
+    pub idle_since: u64,
+    /// The server's address: `None` for a Unix socket in the pool's directory.
+    pub address: Option<(IpAddr, u16)>,
+}
+
+/// A worker's answer to a report request.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ReportRows {
+    /// One for each pool this worker has clients or servers of.
+    pub pools: Vec<PoolRow>,
+    /// Clients or servers, as asked.
+    pub connections: Vec<ConnectionRow>,
+    /// Clients that have not finished logging in.
+    pub login_clients: u32,
+    /// Clients in all, those in login included.
+    pub used_clients: u32,
+    /// Server connections in all.
+    pub used_servers: u32,
+}
+
+/// One pool as one worker sees it: the counts of SHOW POOLS and the counters of SHOW STATS.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)] // the names are SHOW POOLS's and SHOW STATS's own
+pub struct PoolRow {
+    pub database: String,
+    pub user: String,
+    pub cl_active: u32,
+    pub cl_waiting: u32,
+    pub cl_active_cancel_req: u32,
+    pub cl_waiting_cancel_req: u32,
+    pub sv_active: u32,
+    pub sv_active_cancel: u32,
+    pub sv_being_canceled: u32,
+    pub sv_idle: u32,
+    pub sv_used: u32,
+    pub sv_tested: u32,
+    pub sv_login: u32,
+    pub maxwait_us: u64,
+    pub server_assignment_count: u64,
+    pub xact_count: u64,
+    pub query_count: u64,
+    pub bytes_received: u64,
+    pub bytes_sent: u64,
+    pub xact_time_us: u64,
+    pub query_time_us: u64,
+    pub wait_time_us: u64,
+    pub client_parse_count: u64,
+    pub server_parse_count: u64,
+    pub bind_count: u64,
+    pub client_login_count: u64,
+}
+
+/// One connection: the columns of SHOW CLIENTS and SHOW SERVERS.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)] // the names are the console's own
+pub struct ConnectionRow {
+    pub id: ConnectionId,
+    pub user: String,
+    pub database: String,
+    pub replication: Replication,
+    /// SHOW CLIENTS' and SHOW SERVERS' word.
+    pub state: String,
+    pub addr: String,
+    pub port: u16,
+    pub local_addr: String,
+    pub local_port: u16,
+    /// Microseconds since 1970.
+    pub connect_time: u64,
+    /// Microseconds since 1970.
+    pub request_time: u64,
+    pub wait_us: u64,
+    pub close_needed: bool,
+    pub link: Option<ConnectionId>,
+    pub remote_pid: u32,
+    pub tls: String,
+    pub application_name: String,
+    pub prepared_statements: u32,
+    /// The descriptor, for SHOW FDS.
+    pub fd: i32,
+    /// The cancel key, for SHOW FDS.
+    pub cancel_key: u64,
+}
+
+/// The startup parameter `replication`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum Replication {
+    #[default]
+    None,
+    Logical,
+    Physical,
+}

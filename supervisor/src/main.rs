@@ -1,0 +1,3 @@
+//! pgfleet.
+#![forbid(unsafe_code)]
+fn main() {}

@@ -1,0 +1,2 @@
+//! End-to-end harness.
+#![forbid(unsafe_code)]
