@@ -1,1 +1,13 @@
-//! Authentication.
+//! Password methods: what a client proves to us, and what we prove to a server.
+//!
+//! Everything here is sans-IO: the bodies of authentication messages go in, answers come out; nonces and salts are arguments. Bytes
+//! from a client are read with bounds and answered with an error that names the field, never a panic. Secrets are compared in
+//! constant time and wiped when dropped. A user without a secret is `None` of the caller: there is no value of [`Secret`] that
+//! stands for "no password", so a NULL password matches nothing.
+
+pub mod md5;
+pub mod plain;
+pub mod scram;
+mod secret;
+
+pub use secret::Secret;

@@ -1,0 +1,96 @@
+//! What a server stores instead of a password, and what stands in for it when there is no such user.
+
+use super::keys::{Keys, hmac, stored_key};
+use super::{MAX_ITERATIONS, MAX_SALT};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use std::fmt;
+use subtle::ConstantTimeEq;
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+/// A SCRAM verifier: from a stored secret, from a plaintext password, or a mock.
+#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
+pub struct Verifier {
+    /// Rounds of hashing.
+    pub iterations: u32,
+    /// The salt, decoded.
+    pub salt: Vec<u8>,
+    /// SHA-256 of the client key.
+    pub stored_key: [u8; 32],
+    /// Signs the server's last message.
+    pub server_key: [u8; 32],
+    /// No proof satisfies it.
+    mock: bool,
+}
+
+/// The text is not a SCRAM secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a SCRAM-SHA-256 secret: invalid {0}")]
+pub struct NotAVerifier(&'static str);
+
+impl Verifier {
+    /// Reads `SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey`, as in `pg_authid.rolpassword`.
+    pub fn from_secret(secret: &str) -> Result<Self, NotAVerifier> {
+        let rest = secret.strip_prefix("SCRAM-SHA-256$").ok_or(NotAVerifier("scheme"))?;
+        let (parameters, keys) = rest.split_once('$').ok_or(NotAVerifier("form"))?;
+        let (iterations, salt) = parameters.split_once(':').ok_or(NotAVerifier("form"))?;
+        let (stored, server) = keys.split_once(':').ok_or(NotAVerifier("form"))?;
+        if iterations.is_empty() || !iterations.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(NotAVerifier("iteration count"));
+        }
+        let iterations: u32 = iterations.parse().map_err(|_| NotAVerifier("iteration count"))?;
+        if iterations == 0 || iterations > i32::MAX as u32 {
+            return Err(NotAVerifier("iteration count"));
+        }
+        let salt = STANDARD.decode(salt).map_err(|_| NotAVerifier("salt"))?;
+        if salt.is_empty() || salt.len() > MAX_SALT {
+            return Err(NotAVerifier("salt"));
+        }
+        let key = |text: &str, field| -> Result<[u8; 32], NotAVerifier> {
+            STANDARD.decode(text).ok().and_then(|bytes| bytes.try_into().ok()).ok_or(NotAVerifier(field))
+        };
+        Ok(Self { iterations, salt, stored_key: key(stored, "StoredKey")?, server_key: key(server, "ServerKey")?, mock: false })
+    }
+
+    /// The verifier of a plaintext password. Expensive as [`Keys::derive`]; keep it.
+    pub fn derive(password: &[u8], salt: &[u8], iterations: u32) -> Self {
+        Self::from_keys(&Keys::derive(password, salt, iterations), salt, iterations)
+    }
+
+    /// The verifier of keys derived before with this salt and these iterations.
+    pub fn from_keys(keys: &Keys, salt: &[u8], iterations: u32) -> Self {
+        Self { iterations, salt: salt.to_vec(), stored_key: stored_key(&keys.client_key), server_key: keys.server_key, mock: false }
+    }
+
+    /// Stands in for a user that does not exist: the same user gets the same salt from every process that shares `mock_secret`, and
+    /// no proof satisfies it.
+    pub fn mock(user: &str, mock_secret: &[u8], iterations: u32) -> Self {
+        let derived = |label: &[u8]| hmac(mock_secret, &[label, user.as_bytes()]);
+        Self {
+            iterations: iterations.max(1),
+            salt: derived(b"")[..16].to_vec(),
+            stored_key: derived(b"stored key\0"),
+            server_key: derived(b"server key\0"),
+            mock: true,
+        }
+    }
+
+    /// Whether this is the password it was made of; costs the iterations. Never for a mock, nor above [`MAX_ITERATIONS`].
+    pub fn matches(&self, password: &[u8]) -> bool {
+        if self.mock || self.iterations > MAX_ITERATIONS {
+            return false;
+        }
+        let keys = Keys::derive(password, &self.salt, self.iterations);
+        keys.server_key.ct_eq(&self.server_key).into()
+    }
+
+    /// Whether `client_key` is the one behind the stored key. Never for a mock.
+    pub(super) fn accepts(&self, client_key: &[u8; 32]) -> bool {
+        bool::from(stored_key(client_key).ct_eq(&self.stored_key)) && !self.mock
+    }
+}
+
+impl fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Verifier").field("iterations", &self.iterations).finish_non_exhaustive()
+    }
+}
