@@ -1,0 +1,54 @@
+# Debian packages: installs what is missing and nothing else. Sourced; needs `say` and `die` from say.sh.
+
+# Runs a command as root: directly, or through sudo for an ordinary user (asking for nothing when CI is set).
+as_root() {
+  if [ "$(id -u)" = 0 ]; then
+    "$@"
+  elif command -v sudo >/dev/null; then
+    if [ -n "${CI:-}" ]; then sudo -n "$@"; else sudo "$@"; fi
+  else
+    die "this needs root and there is no sudo: $*"
+  fi
+}
+
+package_installed() {
+  [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
+}
+
+# need_packages NAME...: installs those that are not there. Package lists are fetched only when something is missing.
+need_packages() {
+  local missing=() name
+  command -v dpkg-query >/dev/null || die "these scripts install what they need with apt-get; this is no Debian system. Needed: $*"
+  for name in "$@"; do
+    package_installed "$name" || missing+=("$name")
+  done
+  [ ${#missing[@]} -gt 0 ] || return 0
+  say "installing ${missing[*]}"
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq update >&2
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y install --no-install-recommends "${missing[@]}" >/dev/null \
+    || die "apt-get could not install ${missing[*]}"
+}
+
+# The folder of the newest PostgreSQL programs on this machine, in PGFLEET_PG_BIN. One named by the caller is kept.
+find_postgres() {
+  if [ -z "${PGFLEET_PG_BIN:-}" ]; then
+    PGFLEET_PG_BIN=$(find /usr/lib/postgresql -mindepth 2 -maxdepth 2 -name bin 2>/dev/null | sort -V | tail -n 1)
+  fi
+  [ -x "$PGFLEET_PG_BIN/initdb" ] || die "no initdb in '${PGFLEET_PG_BIN:-/usr/lib/postgresql/*/bin}'"
+  export PGFLEET_PG_BIN
+}
+
+# PostgreSQL's server and client programs. pgbench is in the server package; the contrib modules came with it in version 10.
+need_postgres() {
+  if [ -z "${PGFLEET_PG_BIN:-}" ] && ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; then
+    need_packages postgresql postgresql-contrib
+  fi
+  find_postgres
+}
+
+# A compiler for the few crates with C or assembly in them, and the Rust toolchain, which is not ours to fetch.
+need_rust() {
+  need_packages gcc libc6-dev make pkg-config
+  [ -r "$HOME/.cargo/env" ] && . "$HOME/.cargo/env"
+  command -v cargo >/dev/null || die "cargo is missing. Install the stable Rust toolchain (1.88 or newer) with rustup, as https://rustup.rs says, then run this again."
+}
