@@ -1,1 +1,13 @@
-//! Wire protocol.
+//! PostgreSQL's frontend/backend protocol 3.0, sans-IO: bytes in, messages out, and back.
+//!
+//! The data path looks at message headers only ([`header`]) and inside the few messages that pooling needs ([`frontend`],
+//! [`backend`]); [`startup`] reads what comes before the first typed message; [`encode`] and [`report`] write. Nothing here allocates for a
+//! message that is only passed on. Source: PostgreSQL documentation, chapter "Frontend/Backend Protocol".
+
+pub mod backend;
+pub mod cursor;
+pub mod encode;
+pub mod frontend;
+pub mod header;
+pub mod report;
+pub mod startup;
