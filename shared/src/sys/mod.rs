@@ -1,1 +1,13 @@
-//! System calls.
+//! Every raw system call of the project and all of its `unsafe` code, one mechanism a file.
+//!
+//! What can be had safely from `nix` or `socket2` is used from there; these modules hold what remains, behind functions that are safe to
+//! call with any argument. Nothing here knows about pools, sessions or configuration.
+
+pub mod clock;
+pub mod epoll;
+pub mod map;
+pub mod memfd;
+pub mod peer;
+pub mod process;
+pub mod seqpacket;
+pub mod spawn;

@@ -1,0 +1,120 @@
+//! The client table: the seats of max_client_conn, each with its client's cancel key.
+//!
+//! The key that a client gets names its seat, so a cancel request finds the owner from whichever worker it lands on.
+//! Only the seat's owner writes the key; it is cleared before the seat is free.
+
+use super::atomic::{AtomicU64, Ordering};
+use super::layout::{Cursor, Region};
+use super::seat::SeatWord;
+use super::table::Words;
+use crate::ids::{Owner, SeatIndex};
+use crate::sys::map::shared_struct;
+use subtle::ConstantTimeEq;
+
+shared_struct! {
+    /// One client's seat.
+    pub(super) struct ClientSeat {
+        pub(super) word: SeatWord,
+        pub(super) secret: AtomicU64,
+    }
+}
+
+/// The seats of all clients.
+#[derive(Clone, Copy)]
+pub struct ClientTable<'a>(pub(super) &'a Region);
+
+/// Bit 7 of byte 0, clear in every key: set in what is stored, so that 0 is "no key".
+const PRESENT: u64 = 1 << 63;
+/// The lowest 2 bits of byte 7: how often peers may still pass a request on, not part of the secret.
+const TTL: u64 = 0b11;
+
+impl ClientTable<'_> {
+    /// Takes a free seat for `owner` such that at most `limit` are in use. `None` when there is none.
+    pub fn take(&self, owner: Owner, limit: usize) -> Option<SeatIndex> {
+        Words::take(self, owner, limit)
+    }
+
+    /// Frees a seat of `owner`'s and forgets its key. `false`, and nothing happens, when it is not its.
+    pub fn leave(&self, owner: Owner, seat: SeatIndex) -> bool {
+        let Some(place) = self.owned(owner, seat) else { return false };
+        place.secret.store(0, Ordering::Relaxed);
+        place.word.leave(owner)
+    }
+
+    /// Makes a seat of `owner`'s, with its key, the seat of `to`. `false`, and nothing happens, when it is not its.
+    pub fn give(&self, owner: Owner, seat: SeatIndex, to: Owner) -> bool {
+        self.0.clients.get(seat.0 as usize).is_some_and(|place| place.word.give(owner, to))
+    }
+
+    /// Stores the key of `owner`'s client and returns `false` if the seat is not its.
+    pub fn set_key(&self, owner: Owner, seat: SeatIndex, key: [u8; 8]) -> bool {
+        let place = self.owned(owner, seat);
+        if let Some(place) = place {
+            place.secret.store(stored(key), Ordering::Release);
+        }
+        place.is_some()
+    }
+
+    /// Makes and stores a cancel key from 64 random bits. 18 bits of it name the seat. With a `peer_id` (not 0), bytes 1 and 2 are that
+    /// id, little-endian, and the lowest 2 bits of byte 7 are 1, as PgBouncer's peers expect; the top bit of byte 0 is always clear.
+    pub fn new_key(&self, owner: Owner, seat: SeatIndex, random: u64, peer_id: u16) -> Option<[u8; 8]> {
+        let mut key = random.to_be_bytes();
+        key[0] = (key[0] & 0x7c) | ((seat.0 >> 16) as u8 & 0b11);
+        key[3..5].copy_from_slice(&(seat.0 as u16).to_be_bytes());
+        if peer_id > 0 {
+            key[1..3].copy_from_slice(&peer_id.to_le_bytes());
+            key[7] = (key[7] & !(TTL as u8)) | 1;
+        }
+        self.set_key(owner, seat, key).then_some(key)
+    }
+
+    /// The client that was given `key`, and who has it. The time it takes tells nothing about the key but its seat.
+    pub fn find(&self, key: [u8; 8]) -> Option<(SeatIndex, Owner)> {
+        let seat = (u32::from(key[0] & 0b11) << 16) | u32::from(u16::from_be_bytes([key[3], key[4]]));
+        let place = self.0.clients.get(seat as usize)?;
+        let same: bool = place.secret.load(Ordering::Acquire).ct_eq(&stored(key)).into();
+        let word = place.word.read();
+        (same && key[0] & 0x80 == 0 && !word.is_free()).then(|| (SeatIndex(seat), word.owner()))
+    }
+
+    /// Seats that are not free.
+    pub fn in_use(&self) -> usize {
+        self.held(0..usize::MAX)
+    }
+
+    /// Who holds the seat; `None` when it is free.
+    pub fn owner(&self, seat: SeatIndex) -> Option<Owner> {
+        let word = self.word(seat.0 as usize)?.read();
+        (!word.is_free()).then(|| word.owner())
+    }
+
+    fn owned(&self, owner: Owner, seat: SeatIndex) -> Option<&ClientSeat> {
+        self.0.clients.get(seat.0 as usize).filter(|place| place.word.read().is_held_by(owner))
+    }
+}
+
+fn stored(key: [u8; 8]) -> u64 {
+    (u64::from_be_bytes(key) & !TTL) | PRESENT
+}
+
+impl Words for ClientTable<'_> {
+    fn word(&self, index: usize) -> Option<&SeatWord> {
+        self.0.clients.get(index).map(|seat| &seat.word)
+    }
+
+    fn len(&self) -> usize {
+        self.0.clients.len()
+    }
+
+    fn most(&self) -> usize {
+        self.0.clients.len()
+    }
+
+    fn grow(&self) -> bool {
+        false
+    }
+
+    fn cursor(&self) -> &Cursor {
+        &self.0.client_cursor
+    }
+}

@@ -1,0 +1,178 @@
+//! What workers tell each other about a pool or a limit: who waits, since when, and who has idle servers.
+//!
+//! No wake-up is lost between two live workers, because each side writes first and looks second, with a SeqCst fence between (one fence
+//! alone is not enough; `tests/loom_seats.rs` shows it):
+//!
+//! - a waiter calls `set_oldest`, `set_waiting`, and then looks once more at `idle_elsewhere` and at the seats before it sleeps;
+//! - a giver calls `set_idle` (or leaves a seat), and then reads `waiting_others` of the pool and of every limit the server counts in.
+//!
+//! The fences are inside these functions: after `set_waiting`, before what `idle_elsewhere` and `waiting_others` read.
+//! Every cell has one writer, the worker of its slot, until the supervisor clears those of a dead one.
+
+use super::atomic::{AtomicU64, Ordering, fence};
+use super::layout::capacity::SLOTS;
+use crate::ids::Slot;
+use crate::sys::map::shared_struct;
+
+shared_struct! {
+    /// One worker's part of a pool: a cache line, since its owner writes it for every transaction.
+    #[repr(align(64))]
+    struct Cell {
+        idle: AtomicU64,
+        oldest: AtomicU64,
+    }
+}
+
+shared_struct! {
+    /// A pool's shared state.
+    #[repr(align(64))]
+    pub struct PoolState {
+        waiting: AtomicU64,
+        /// Slots that have ever had an idle server here: only their cells need to be looked at.
+        lenders: AtomicU64,
+        login_failed_at: AtomicU64,
+        cells: [Cell; SLOTS],
+    }
+}
+
+shared_struct! {
+    /// A limit's shared state: who waits for one of its seats.
+    pub struct LimitState {
+        waiting: AtomicU64,
+    }
+}
+
+/// The slot's bit; none for the supervisor, who never waits.
+fn bit(slot: Slot) -> u64 {
+    1_u64.checked_shl(u32::from(slot.0)).unwrap_or(0)
+}
+
+fn slots(mask: u64) -> impl Iterator<Item = Slot> {
+    (0..SLOTS as u8).map(Slot).filter(move |slot| mask & bit(*slot) != 0)
+}
+
+fn set(word: &AtomicU64, slot: Slot) {
+    word.fetch_or(bit(slot), Ordering::SeqCst);
+    fence(Ordering::SeqCst);
+}
+
+fn clear(word: &AtomicU64, slot: Slot) {
+    word.fetch_and(!bit(slot), Ordering::SeqCst);
+}
+
+fn others(word: &AtomicU64, slot: Slot) -> u64 {
+    fence(Ordering::SeqCst);
+    word.load(Ordering::Acquire) & !bit(slot)
+}
+
+impl LimitState {
+    /// Says that a client of `slot` waits for one of this limit's seats. Look at the seats again afterwards.
+    pub fn set_waiting(&self, slot: Slot) {
+        set(&self.waiting, slot);
+    }
+
+    /// Says that none does any more.
+    pub fn clear_waiting(&self, slot: Slot) {
+        clear(&self.waiting, slot);
+    }
+
+    /// Workers other than `slot` with a client waiting, a bit for each. Call it after leaving a seat.
+    pub fn waiting_others(&self, slot: Slot) -> u64 {
+        others(&self.waiting, slot)
+    }
+}
+
+impl PoolState {
+    /// Says that a client of `slot` waits in this pool. Set the oldest waiter's time first; look at idle servers and seats again afterwards.
+    pub fn set_waiting(&self, slot: Slot) {
+        set(&self.waiting, slot);
+    }
+
+    /// Says that none does any more.
+    pub fn clear_waiting(&self, slot: Slot) {
+        clear(&self.waiting, slot);
+    }
+
+    /// Workers other than `slot` with a client waiting, a bit for each. Call it after `set_idle` or after leaving a seat.
+    pub fn waiting_others(&self, slot: Slot) -> u64 {
+        others(&self.waiting, slot)
+    }
+
+    /// Of the workers other than `except` with a client waiting: the one whose client has waited longest, and since when (monotonic µs).
+    /// One that has not said since when counts as the youngest, `u64::MAX`.
+    pub fn longest_waiter(&self, except: Slot) -> Option<(Slot, u64)> {
+        slots(self.waiting_others(except)).map(|slot| (slot, self.oldest(slot).unwrap_or(u64::MAX))).min_by_key(|(_, since)| *since)
+    }
+
+    /// When the longest waiter of `slot` began to wait (monotonic µs).
+    pub fn oldest(&self, slot: Slot) -> Option<u64> {
+        let since = self.cells.get(slot.index())?.oldest.load(Ordering::Acquire);
+        (since != 0).then_some(since)
+    }
+
+    /// Sets when the longest waiter of `slot` began to wait (monotonic µs), 0 for no waiter.
+    pub fn set_oldest(&self, slot: Slot, since_us: u64) {
+        if let Some(cell) = self.cells.get(slot.index()) {
+            cell.oldest.store(since_us, Ordering::Release);
+        }
+    }
+
+    /// Publishes how many idle servers of this pool `slot` has. Read `waiting_others` afterwards if it is more than before.
+    pub fn set_idle(&self, slot: Slot, servers: u32) {
+        if let Some(cell) = self.cells.get(slot.index()) {
+            if servers > 0 && self.lenders.load(Ordering::Relaxed) & bit(slot) == 0 {
+                self.lenders.fetch_or(bit(slot), Ordering::SeqCst);
+            }
+            cell.idle.store(u64::from(servers), Ordering::Release);
+        }
+    }
+
+    /// How many idle servers `slot` has.
+    pub fn idle(&self, slot: Slot) -> u32 {
+        self.cells.get(slot.index()).map_or(0, |cell| cell.idle.load(Ordering::Acquire) as u32)
+    }
+
+    /// The worker other than `except` with the most idle servers of this pool, if any has one.
+    pub fn idle_elsewhere(&self, except: Slot) -> Option<Slot> {
+        fence(Ordering::SeqCst);
+        let lenders = self.lenders.load(Ordering::Acquire) & !bit(except);
+        slots(lenders)
+            .map(|slot| (slot, self.idle(slot)))
+            .filter(|(_, idle)| *idle > 0)
+            .max_by_key(|(_, idle)| *idle)
+            .map(|(slot, _)| slot)
+    }
+
+    /// When a login to this pool's server last failed (monotonic µs), whichever worker tried.
+    pub fn login_failed_at(&self) -> Option<u64> {
+        let at = self.login_failed_at.load(Ordering::Acquire);
+        (at != 0).then_some(at)
+    }
+
+    /// Sets when a login failed (monotonic µs), 0 when one has succeeded since.
+    pub fn set_login_failed_at(&self, at_us: u64) {
+        self.login_failed_at.store(at_us, Ordering::Release);
+    }
+
+    /// Takes back all that a dead worker of `slot` said.
+    pub(super) fn forget(&self, slot: Slot) {
+        // Most pools never saw the slot: reading costs no page and no cache line of another worker.
+        if self.waiting.load(Ordering::Acquire) & bit(slot) != 0 {
+            self.clear_waiting(slot);
+        }
+        if self.idle(slot) != 0 {
+            self.set_idle(slot, 0);
+        }
+        if self.oldest(slot).is_some() {
+            self.set_oldest(slot, 0);
+        }
+    }
+}
+
+impl LimitState {
+    pub(super) fn forget(&self, slot: Slot) {
+        if self.waiting.load(Ordering::Acquire) & bit(slot) != 0 {
+            self.clear_waiting(slot);
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! A server connection's seats: one in its pool, and one in each limit that it counts in.
+//!
+//! The pool's seat stands for the connection. Beside it are references to the others, written when those are taken and cleared before they are
+//! freed: so a seat of a database, user or host belongs to the pool seat that refers to it, whatever its own word says, and one that a dead
+//! worker's word holds and nothing refers to was caught between two steps, when no connection existed. A lend moves the pool's
+//! seat alone through transit; the receiver makes the other words follow once it has it.
+
+use super::Shm;
+use super::atomic::Ordering;
+use super::layout::ServerCell;
+use super::seat::{SeatState, SeatWord, Ticket};
+use super::table::Words;
+use crate::control::ServerSeats;
+use crate::ids::{LimitId, Owner, PoolId, SeatIndex, Slot};
+
+/// The limits that a new server connection counts in. A number of 0 is no limit, `None` not even a table.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ServerLimits {
+    /// Server connections of the pool.
+    pub pool: usize,
+    /// max_db_connections.
+    pub database: Option<(LimitId, usize)>,
+    /// max_user_connections.
+    pub user: Option<(LimitId, usize)>,
+    /// max_host_connections.
+    pub host: Option<(LimitId, usize)>,
+}
+
+/// Which limit has no seat left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Full {
+    /// The pool's own.
+    Pool,
+    /// max_db_connections.
+    Database,
+    /// max_user_connections.
+    User,
+    /// max_host_connections.
+    Host,
+    /// Shared memory has no room for more seats.
+    Table,
+}
+
+/// What stands beside a pool's seat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ServerInfo {
+    /// The backend's process and cancel secret, once known.
+    pub backend: Option<(u32, u32)>,
+    /// Whether a query may be running.
+    pub busy: bool,
+}
+
+/// A seat of a limit as one word: 0 for none.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Reference(pub(super) u64);
+
+impl Reference {
+    const SOME: u64 = 1 << 63;
+
+    pub(super) fn new(limit: LimitId, seat: SeatIndex) -> Self {
+        Self(Self::SOME | (u64::from(limit.0) << 32) | u64::from(seat.0))
+    }
+
+    pub(super) fn get(self) -> Option<(LimitId, SeatIndex)> {
+        (self.0 & Self::SOME != 0).then_some((LimitId((self.0 >> 32) as u16), SeatIndex(self.0 as u32)))
+    }
+}
+
+impl Shm {
+    /// Takes the seats of one server connection, in the order pool, database, user, host, and gives back those it has when a later
+    /// one is full. Those given back may meanwhile have turned another worker away: read `waiting_others` of them on an error too.
+    pub fn take_server(&self, owner: Owner, pool: PoolId, limits: &ServerLimits) -> Result<ServerSeats, Full> {
+        let table = self.pool_seats(pool);
+        let seat = table.take(owner, limits.pool).ok_or_else(|| full(Full::Pool, limits.pool, table.len()))?;
+        let mut taken = [None; 3];
+        let others = [(limits.database, Full::Database), (limits.user, Full::User), (limits.host, Full::Host)];
+        for (index, (limit, reason)) in others.into_iter().enumerate() {
+            let Some((id, most)) = limit else { continue };
+            let table = self.seats(id);
+            let Some(other) = table.take(owner, most) else {
+                self.leave_server(owner, &server_seats(pool, seat, taken));
+                return Err(full(reason, most, table.len()));
+            };
+            if let Some(cell) = self.server_cell(pool, seat) {
+                cell.references[index].store(Reference::new(id, other).0, Ordering::Release);
+            }
+            taken[index] = Some((id, other));
+        }
+        Ok(server_seats(pool, seat, taken))
+    }
+
+    /// Frees a connection's seats; its backend must be gone. `false`, and nothing happens, when the pool's seat is not `owner`'s.
+    pub fn leave_server(&self, owner: Owner, seats: &ServerSeats) -> bool {
+        let Some((word, cell)) = self.server_seat(seats.pool, seats.seat) else { return false };
+        if !word.read().is_held_by(owner) {
+            return false;
+        }
+        self.free_references(cell);
+        clear(cell);
+        word.leave(owner)
+    }
+
+    /// Records the connection's backend, so that it can be cancelled should this worker die.
+    pub fn set_backend(&self, seats: &ServerSeats, pid: u32, secret: u32) {
+        if let Some(cell) = self.server_cell(seats.pool, seats.seat) {
+            cell.secret.store(secret, Ordering::Relaxed);
+            cell.pid.store(pid, Ordering::Release);
+        }
+    }
+
+    /// Records whether a query may be running on the connection.
+    pub fn set_busy(&self, seats: &ServerSeats, busy: bool) {
+        if let Some(cell) = self.server_cell(seats.pool, seats.seat) {
+            cell.busy.store(u32::from(busy), Ordering::Relaxed);
+        }
+    }
+
+    /// What stands beside a pool's seat.
+    pub fn server_info(&self, pool: PoolId, seat: SeatIndex) -> ServerInfo {
+        self.server_cell(pool, seat).map_or_else(ServerInfo::default, info)
+    }
+
+    /// Puts a connection's seats on the way to the worker of slot `to`. The ticket goes with the descriptor; if `owner` does not hold
+    /// the seat, it is one that never matches.
+    ///
+    /// The receiver may die between reading the ticket and accepting it. So the sender keeps its descriptor until
+    /// [`Self::lend_pending`] is false; [`Self::cancel_lend`] takes the connection back at any time before.
+    pub fn begin_lend(&self, owner: Owner, seats: &ServerSeats, to: Slot) -> Ticket {
+        self.server_seat(seats.pool, seats.seat).and_then(|(word, _)| word.begin_lend(owner, to)).unwrap_or(Ticket(0))
+    }
+
+    /// The sender takes the connection back. `false`: the receiver has accepted it, and it is no longer the sender's.
+    pub fn cancel_lend(&self, owner: Owner, seats: &ServerSeats, ticket: Ticket) -> bool {
+        self.server_seat(seats.pool, seats.seat).is_some_and(|(word, _)| word.cancel_lend(owner, ticket))
+    }
+
+    /// The receiver takes the connection over. `false`: it was taken back, or its sender died, or the ticket is for another slot; close the
+    /// descriptor. Exactly one accept or cancel succeeds.
+    pub fn accept_lend(&self, me: Owner, seats: &ServerSeats, ticket: Ticket) -> bool {
+        let Some((word, cell)) = self.server_seat(seats.pool, seats.seat) else { return false };
+        if !word.accept_lend(me, ticket) {
+            return false;
+        }
+        self.follow_references(cell, SeatState::Held, me);
+        true
+    }
+
+    /// Whether the connection is still on its way.
+    pub fn lend_pending(&self, seats: &ServerSeats, ticket: Ticket) -> bool {
+        ticket != Ticket(0) && self.server_seat(seats.pool, seats.seat).is_some_and(|(word, _)| word.read().0 == ticket.0)
+    }
+
+    pub(super) fn server_seat(&self, pool: PoolId, seat: SeatIndex) -> Option<(&SeatWord, &ServerCell)> {
+        let region = self.region();
+        let position = self.pool_seats(pool).position(seat.0 as usize)?;
+        Some((region.server_words.get(position)?, region.server_cells.get(position)?))
+    }
+
+    fn server_cell(&self, pool: PoolId, seat: SeatIndex) -> Option<&ServerCell> {
+        self.server_seat(pool, seat).map(|(_, cell)| cell)
+    }
+
+    /// Sets the words of the limits' seats that a pool seat refers to.
+    pub(super) fn follow_references(&self, cell: &ServerCell, state: SeatState, owner: Owner) {
+        for (limit, seat) in references(cell).into_iter().flatten() {
+            if let Some(word) = self.seats(limit).word(seat.0 as usize) {
+                word.follow(state, owner);
+            }
+        }
+    }
+
+    /// Frees the limits' seats that a pool seat refers to. Each reference goes first: a seat that is free may be another's a moment later.
+    pub(super) fn free_references(&self, cell: &ServerCell) {
+        for reference in &cell.references {
+            let Some((limit, seat)) = Reference(reference.load(Ordering::Acquire)).get() else { continue };
+            reference.store(0, Ordering::Release);
+            if let Some(word) = self.seats(limit).word(seat.0 as usize) {
+                word.follow_free();
+            }
+        }
+    }
+}
+
+/// The database's, the user's and the host's seat that a pool seat refers to.
+pub(super) fn references(cell: &ServerCell) -> [Option<(LimitId, SeatIndex)>; 3] {
+    [0, 1, 2].map(|index: usize| Reference(cell.references[index].load(Ordering::Acquire)).get())
+}
+
+/// The seats of a connection from its pool's seat and the others in the order of the references.
+pub(super) fn server_seats(
+    pool: PoolId,
+    seat: SeatIndex,
+    [database, user, host]: [Option<(LimitId, SeatIndex)>; 3],
+) -> ServerSeats {
+    ServerSeats { pool, seat, database, user, host }
+}
+
+pub(super) fn info(cell: &ServerCell) -> ServerInfo {
+    let pid = cell.pid.load(Ordering::Acquire);
+    let backend = (pid != 0).then(|| (pid, cell.secret.load(Ordering::Relaxed)));
+    ServerInfo { backend, busy: cell.busy.load(Ordering::Relaxed) != 0 }
+}
+
+/// Forgets the backend.
+pub(super) fn clear(cell: &ServerCell) {
+    for word in [&cell.pid, &cell.secret, &cell.busy] {
+        word.store(0, Ordering::Relaxed);
+    }
+}
+
+/// Whether the limit or the room is what kept a seat from being taken: a table that has not grown to its limit could not.
+fn full(limit: Full, most: usize, len: usize) -> Full {
+    if most == 0 || len < most { Full::Table } else { limit }
+}

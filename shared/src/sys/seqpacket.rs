@@ -1,0 +1,117 @@
+//! Datagrams with descriptors between processes of this host: AF_UNIX SOCK_SEQPACKET pairs.
+//!
+//! One datagram is one message, whole or not at all, also with several senders on one end. When every holder of the other end is
+//! gone, `recv` returns 0 bytes; so no message may be empty. A receiver at its descriptor limit still gets the datagram, but without the
+//! descriptors (`truncated`): it must stop reading before it gets there.
+
+use nix::libc;
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, cmsg_space, sendmsg, setsockopt, socketpair, sockopt,
+};
+use std::io::{self, IoSlice};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// The most descriptors one datagram can carry (Linux's SCM_MAX_FD).
+pub const MAX_FDS: usize = 253;
+
+/// The send buffer asked for, in bytes: room for several of the longest messages.
+const SEND_BUFFER: usize = 1024 * 1024;
+
+/// What one `recv` brought.
+#[derive(Debug)]
+pub struct Received {
+    /// Bytes of the datagram that are in the buffer; 0 when the other side is gone.
+    pub len: usize,
+    /// The descriptors it carried, in the sender's order, close-on-exec.
+    pub fds: Vec<OwnedFd>,
+    /// The datagram was longer than the buffer, or descriptors were lost because this process may open no more.
+    pub truncated: bool,
+}
+
+/// Two connected ends, both close-on-exec and blocking. The send buffer is 1 MiB, or what `net.core.wmem_max` allows.
+pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (a, b) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+    for end in [&a, &b] {
+        // With CAP_NET_ADMIN beyond wmem_max; else Linux itself cuts the value down and reports success.
+        if setsockopt(end, sockopt::SndBufForce, &SEND_BUFFER).is_err() {
+            setsockopt(end, sockopt::SndBuf, &SEND_BUFFER)?;
+        }
+    }
+    Ok((a, b))
+}
+
+/// Sends one datagram. Blocks or returns `WouldBlock` as the descriptor's own O_NONBLOCK says; `BrokenPipe` when nobody holds the other end.
+pub fn send(fd: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    if bytes.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "an empty datagram would read as the end"));
+    }
+    let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&raw)];
+    let control = if raw.is_empty() { &[][..] } else { &rights[..] };
+    let sent = loop {
+        match sendmsg::<()>(fd.as_raw_fd(), &[IoSlice::new(bytes)], control, MsgFlags::MSG_NOSIGNAL, None) {
+            Err(nix::Error::EINTR) => {}
+            other => break other?,
+        }
+    };
+    if sent == bytes.len() { Ok(()) } else { Err(io::Error::new(io::ErrorKind::WriteZero, "datagram sent in part")) }
+}
+
+/// Room for the descriptors, aligned for the headers the kernel writes into it.
+#[repr(align(8))]
+struct ControlBuffer([u8; cmsg_space::<[RawFd; MAX_FDS]>()]);
+
+/// Receives one datagram into `buffer`. Blocks or returns `WouldBlock` as the descriptor's own O_NONBLOCK says.
+pub fn recv(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
+    let mut control = ControlBuffer([0; cmsg_space::<[RawFd; MAX_FDS]>()]);
+    let mut slice = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // SAFETY: all-zero is a valid msghdr: null pointers with lengths 0.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    header.msg_iov = &raw mut slice;
+    header.msg_iovlen = 1;
+    header.msg_control = control.0.as_mut_ptr().cast();
+    header.msg_controllen = control.0.len();
+    let len = loop {
+        // SAFETY: `header` points to `slice` and `control`, both alive and as long as stated; `slice` covers exactly `buffer`.
+        let len = unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut header, libc::MSG_CMSG_CLOEXEC) };
+        match usize::try_from(len) {
+            Ok(len) => break len,
+            Err(_) => {
+                let error = io::Error::last_os_error();
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+        }
+    };
+    // SAFETY: the kernel has just filled `header` and the control buffer it points to, which is still alive.
+    let fds = unsafe { descriptors(&header) };
+    Ok(Received { len, fds, truncated: header.msg_flags & (libc::MSG_CTRUNC | libc::MSG_TRUNC) != 0 })
+}
+
+/// Takes ownership of the descriptors in a control buffer, also of those that came through when the rest were cut off
+/// (nix's own iterator gives none of them back then, and they would stay open for ever).
+///
+/// # Safety
+/// `header` is as `recvmsg` left it, its control buffer is alive and aligned, and this is called once for it.
+unsafe fn descriptors(header: &libc::msghdr) -> Vec<OwnedFd> {
+    let mut fds = Vec::new();
+    // SAFETY: as the caller promises; CMSG_FIRSTHDR and CMSG_NXTHDR return null or a header that lies whole inside the buffer.
+    let mut message = unsafe { libc::CMSG_FIRSTHDR(header) };
+    // SAFETY: not null, therefore a header inside the buffer.
+    while let Some(control) = unsafe { message.as_ref() } {
+        if control.cmsg_level == libc::SOL_SOCKET && control.cmsg_type == libc::SCM_RIGHTS {
+            // SAFETY: plain arithmetic.
+            let bytes = control.cmsg_len - unsafe { libc::CMSG_LEN(0) } as usize;
+            // SAFETY: the header is inside the buffer, so is the start of its data.
+            let data = unsafe { libc::CMSG_DATA(control) }.cast::<RawFd>();
+            for index in 0..bytes / size_of::<RawFd>() {
+                // SAFETY: `cmsg_len` counts the data that the kernel wrote, and each descriptor in it is new and belongs to nobody yet.
+                fds.push(unsafe { OwnedFd::from_raw_fd(data.add(index).read_unaligned()) });
+            }
+        }
+        // SAFETY: as for CMSG_FIRSTHDR.
+        message = unsafe { libc::CMSG_NXTHDR(header, control) };
+    }
+    fds
+}
