@@ -1,0 +1,75 @@
+//! What a reload changes: compares the running configuration with a new one.
+
+use super::{CONSOLE_DATABASES, Config, Database};
+use std::collections::BTreeSet;
+
+/// The difference between two configurations.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Settings that take a new value.
+    pub changed: Vec<&'static str>,
+    /// Settings with another value that only a restart applies.
+    pub needs_restart: Vec<&'static str>,
+    /// Entries that are gone (`*`: the fallback entry); their clients are disconnected.
+    pub dropped_databases: Vec<String>,
+    /// Entries whose server connections must be opened anew: they lead elsewhere, or as someone else. `*` stands for every database
+    /// derived from the fallback entry.
+    pub reconnect_databases: Vec<String>,
+    /// Entries that are new.
+    pub added_databases: Vec<String>,
+    /// Whether a user's secret has changed, come or gone.
+    pub secrets: bool,
+}
+
+impl Config {
+    /// What would change if `new` replaced this configuration.
+    pub fn changes(&self, new: &Config) -> Changes {
+        let (changed, needs_restart): (Vec<_>, Vec<_>) =
+            self.settings.differing(&new.settings).into_iter().partition(|s| s.reloadable);
+        let server_tls = changed.iter().any(|s| s.name.starts_with("server_tls"));
+        let mut changes = Changes {
+            changed: changed.iter().map(|s| s.name).collect(),
+            needs_restart: needs_restart.iter().map(|s| s.name).collect(),
+            secrets: self.secrets != new.secrets,
+            ..Changes::default()
+        };
+        let names: BTreeSet<&str> = self.entries().chain(new.entries()).map(|d| d.name.as_str()).collect();
+        for name in names {
+            let list = match (self.entry(name), new.entry(name)) {
+                (Some(_), None) => &mut changes.dropped_databases,
+                (None, Some(_)) => &mut changes.added_databases,
+                (Some(old), Some(new)) if server_tls || leads_elsewhere(old, new) => &mut changes.reconnect_databases,
+                _ => continue,
+            };
+            list.push(name.to_owned());
+        }
+        changes
+    }
+
+    /// Takes over from the running configuration what only a restart can change.
+    pub fn keep_unchangeable(&mut self, running: &Config) {
+        self.settings.keep_unchangeable(&running.settings);
+    }
+
+    /// Every entry, the fallback included.
+    fn entries(&self) -> impl Iterator<Item = &Database> {
+        self.databases.values().chain(&self.fallback).map(AsRef::as_ref)
+    }
+
+    fn entry(&self, name: &str) -> Option<&Database> {
+        debug_assert!(!CONSOLE_DATABASES.contains(&name));
+        if name == "*" { self.fallback.as_deref() } else { self.databases.get(name).map(AsRef::as_ref) }
+    }
+}
+
+/// Whether connections opened by the old entry are wrong for the new one.
+fn leads_elsewhere(old: &Database, new: &Database) -> bool {
+    old.dbname != new.dbname
+        || old.host != new.host
+        || old.port != new.port
+        || old.user != new.user
+        || old.connect_query != new.connect_query
+        || old.auth_dbname != new.auth_dbname
+        || old.auth_query != new.auth_query
+        || old.load_balance_hosts != new.load_balance_hosts
+}
