@@ -1,0 +1,159 @@
+"""The poolers under test: how each is configured and started.
+
+All of them have the same number of server connections in all and trust everyone; connections are not logged.
+"""
+
+import os
+import pathlib
+import random
+import shlex
+import shutil
+import signal
+import socket
+import time
+
+from . import processes, wire
+
+NAMES = ("pgfleet-1", "pgfleet-N", "pgbouncer-1", "pgbouncer-N", "haproxy")
+FLOOR = "haproxy"
+MAX_CLIENTS = 9500
+
+
+def reference(name):
+    """The PgBouncer that a contender is compared with."""
+    return "pgbouncer-N" if name.endswith("-N") else "pgbouncer-1"
+
+
+def free_port():
+    """Below the range that the kernel gives to outgoing connections."""
+    while True:
+        port = random.randrange(20000, 32000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
+
+
+class Contender:
+    """A running pooler: some processes on one port. `prefix` is put before the command (a profiler)."""
+
+    def __init__(self, name, options, prefix=(), folder=None):
+        self.name = name
+        self.options = options
+        self.prefix = list(prefix)
+        self.count = options.workers if name.endswith("-N") else 1
+        self.port = free_port()
+        self.folder = pathlib.Path(options.work) / (folder or name)
+        self.cpus = {0} if options.pin else None
+        self.started = []
+
+    def start(self, patience=10):
+        for index, command in enumerate(self.commands()):
+            folder = self.folder / f"process-{index}"
+            self.started.append(processes.start(self.prefix + command, folder, self.cpus))
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                wire.log_in(self.port).close()
+                return self
+            except (OSError, wire.Refused) as error:
+                dead = any(process.poll() is not None for process in self.started)
+                if dead or time.monotonic() > deadline:
+                    self.stop()
+                    raise SystemExit(f"{self.name} did not start: {error}\n{self.output()}") from error
+                time.sleep(0.1)
+
+    def stop(self, how=signal.SIGINT):
+        for process in self.started:
+            processes.stop(process, how)
+
+    def output(self):
+        return "".join(path.read_text(errors="replace")[-2000:] for path in sorted(self.folder.glob("process-*/output")))
+
+    def pids(self):
+        return processes.family([process.pid for process in self.started])
+
+    def place(self, index):
+        """The folder of one process, writable by the ordinary user."""
+        folder = self.folder / f"process-{index}"
+        folder.mkdir(parents=True)
+        if os.geteuid() == 0:
+            shutil.chown(folder, os.environ["PGFLEET_TEST_USER"])
+        return folder
+
+    def commands(self):
+        raise NotImplementedError
+
+    def ini(self, folder, pool_size, extra):
+        """The pgbouncer.ini that PgBouncer and pgfleet are given alike."""
+        (folder / "userlist.txt").write_text('"postgres" ""\n')
+        lines = [
+            "[databases]",
+            f"bench = host=127.0.0.1 port={self.options.postgres_port}",
+            "[pgbouncer]",
+            "listen_addr = 127.0.0.1",
+            f"listen_port = {self.port}",
+            "unix_socket_dir =",
+            "listen_backlog = 4096",
+            "auth_type = trust",
+            f"auth_file = {folder}/userlist.txt",
+            "admin_users = postgres",
+            f"pool_mode = {self.options.pool_mode}",
+            f"default_pool_size = {pool_size}",
+            f"max_client_conn = {MAX_CLIENTS}",
+            "max_prepared_statements = 200",
+            "log_connections = 0",
+            "log_disconnections = 0",
+            *extra,
+        ]
+        path = folder / "pooler.ini"
+        path.write_text("\n".join(lines) + "\n")
+        return str(path)
+
+
+class PgFleet(Contender):
+    def commands(self):
+        folder = self.place(0)
+        binary = folder / "pgfleet"  # where the ordinary user can reach it
+        shutil.copy(self.options.binary or os.environ["PGFLEET_BINARY"], binary)
+        binary.chmod(0o755)
+        config = self.ini(folder, self.options.pool_size, [f"workers = {self.count}"])
+        return [[str(binary), config]]
+
+
+class PgBouncer(Contender):
+    """As many processes on one port as asked; each has its share of the server connections."""
+
+    def commands(self):
+        program = shlex.split(os.environ["PGFLEET_PGBOUNCER"])
+        share = -(-self.options.pool_size // self.count)
+        return [[*program, self.ini(self.place(index), share, ["so_reuseport = 1"])] for index in range(self.count)]
+
+
+class HaProxy(Contender):
+    """One thread that relays bytes: a server connection per client."""
+
+    def commands(self):
+        folder = self.place(0)
+        config = folder / "haproxy.cfg"
+        config.write_text(f"""
+global
+    nbthread 1
+    maxconn 4000
+defaults
+    mode tcp
+    timeout connect 10s
+    timeout client 1h
+    timeout server 1h
+listen postgres
+    bind 127.0.0.1:{self.port} backlog 4096
+    server postgres 127.0.0.1:{self.options.postgres_port}
+""")
+        return [["/usr/sbin/haproxy", "-db", "-f", str(config)]]
+
+
+def make(name, options, **more):
+    kind = {"pgfleet": PgFleet, "pgbouncer": PgBouncer, "haproxy": HaProxy}[name.partition("-")[0]]
+    return kind(name, options, **more)

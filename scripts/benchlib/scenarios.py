@@ -1,0 +1,42 @@
+"""The scenarios: what load each one is, and how it is measured."""
+
+from dataclasses import dataclass
+
+PROTOCOLS = ("simple", "extended", "prepared")
+CLIENTS = (1, 8, 64, 256)
+HUNDRED_MEGABYTES = "select repeat('x', 1000) from generate_series(1, 100000)"
+
+
+@dataclass(frozen=True)
+class Load:
+    """A pgbench load. `script` None is pgbench's own select-only script."""
+
+    name: str
+    clients: int
+    protocol: str = "simple"
+    script: str | None = None
+    connect_each: bool = False  # a new connection for every transaction
+    sampling: float = 1.0  # share of the transactions whose latency is logged
+
+
+def loads():
+    for family, script in (("select1", "select 1"), ("pgbench", None)):
+        for protocol in PROTOCOLS:
+            for clients in CLIENTS:
+                yield Load(f"{family}-{protocol}-{clients}", clients, protocol, script, sampling=0.2)
+    yield Load("large-result", 2, script=HUNDRED_MEGABYTES)
+    yield Load("connect", 8, script="select 1", connect_each=True)
+
+
+# Measured in ways of their own: see idle.py, syscalls.py, instructions.py.
+SPECIAL = {
+    "idle": "memory per idle client",
+    "syscalls": "system calls per transaction at 64 clients",
+    "instructions": "user-space instructions per transaction at 64 clients, under callgrind",
+}
+# Not part of a run unless named.
+ON_REQUEST = ("syscalls", "instructions")
+
+
+def names():
+    return [load.name for load in loads()] + list(SPECIAL)
