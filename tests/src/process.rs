@@ -1,0 +1,82 @@
+//! Processes as `/proc` shows them: who is whose child, what they hold, whether they still live.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::fmt::Write as _;
+use std::path::Path;
+
+/// Sends `signal` to one process; a process that is gone already is no error.
+pub fn signal(pid: u32, signal: Signal) {
+    let _ = kill(Pid::from_raw(pid as i32), signal);
+}
+
+/// Whether the process exists and is not a zombie.
+pub fn is_alive(pid: u32) -> bool {
+    state_and_parent(pid).is_some_and(|(state, _)| state != 'Z' && state != 'X')
+}
+
+/// The living children of `pid`, lowest pid first.
+pub fn children(pid: u32) -> Vec<u32> {
+    all()
+        .into_iter()
+        .filter(|&other| state_and_parent(other).is_some_and(|(state, parent)| parent == pid && state != 'Z'))
+        .collect()
+}
+
+/// The living processes whose environment holds `entry` (`NAME=value`): a mark that children inherit, whoever becomes their parent.
+pub fn marked(entry: &str) -> Vec<u32> {
+    let holds = |pid: u32| {
+        std::fs::read(format!("/proc/{pid}/environ"))
+            .is_ok_and(|all| all.split(|&byte| byte == 0).any(|one| one == entry.as_bytes()))
+    };
+    all().into_iter().filter(|&pid| holds(pid) && is_alive(pid)).collect()
+}
+
+/// The memory of these processes in bytes, pages that they share counted once (proportional set size).
+pub fn memory(pids: &[u32]) -> u64 {
+    pids.iter().map(|&pid| pss(pid)).sum()
+}
+
+fn pss(pid: u32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
+    let kilobytes = line.and_then(|rest| rest.split_whitespace().next()).and_then(|number| number.parse::<u64>().ok());
+    kilobytes.unwrap_or_else(|| panic!("no memory figures of process {pid}")) * 1024
+}
+
+/// How many descriptors the process has open.
+pub fn descriptors(pid: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
+}
+
+/// CPU time used so far, in clock ticks.
+pub fn cpu_ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields: Vec<u64> =
+        stat.rsplit(')').next().unwrap_or("").split_whitespace().skip(11).take(2).filter_map(|field| field.parse().ok()).collect();
+    fields.iter().sum()
+}
+
+fn all() -> Vec<u32> {
+    let mut pids: Vec<u32> =
+        Path::new("/proc").read_dir().unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    pids.sort_unstable();
+    pids
+}
+
+fn state_and_parent(pid: u32) -> Option<(char, u32)> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name stands in parentheses and may hold anything; what follows the last one is regular.
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+    Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
+}
+
+/// Prints the last lines of a log of a test that fails.
+pub fn print_tail(whose: &str, log: &str, lines: usize) {
+    let all: Vec<&str> = log.lines().collect();
+    let mut text = String::new();
+    for line in &all[all.len().saturating_sub(lines)..] {
+        let _ = writeln!(text, "    {line}");
+    }
+    eprintln!("the last {lines} lines of {whose}:\n{text}");
+}

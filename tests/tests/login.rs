@@ -1,0 +1,229 @@
+//! Who gets in: every method towards clients, every method towards PostgreSQL, and what the refused are told.
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use end_to_end::{Client, Fields, Fleet, Postgres, each_worker_count, program::psql};
+
+fn log_in(fleet: &Fleet, user: &str, database: &str, password: &str) -> Result<Client, Fields> {
+    let mut client = Client::tcp(fleet.port());
+    client.start(&[("user", user), ("database", database)], Some(password)).map(|()| client)
+}
+
+#[track_caller]
+fn assert_refused(result: Result<Client, Fields>, code: &str, text: &str) {
+    let fields = result.err().expect("the login should be refused");
+    assert_eq!((fields.severity(), fields.code(), fields.text()), ("FATAL", code, text));
+    let letters: String = fields.0.keys().filter(|&&letter| letter != 'V').collect();
+    assert_eq!(letters, "CMS", "the fields of {fields:?}");
+}
+
+/// The verifier that PostgreSQL itself stores for this password.
+fn scram_verifier(server: &Postgres) -> String {
+    let mut admin = server.admin();
+    admin.query_one("select rolpassword from pg_authid where rolname = 'scram_user'", &[]).unwrap().get(0)
+}
+
+/// The hash that PostgreSQL itself stores for this password.
+fn md5_hash(server: &Postgres) -> String {
+    server.admin().query_one("select rolpassword from pg_authid where rolname = 'md5_user'", &[]).unwrap().get(0)
+}
+
+#[test]
+fn trust_needs_a_known_user() {
+    let server = Postgres::start();
+    each_worker_count(
+        &server,
+        |builder| builder,
+        |fleet| {
+            let mut client = fleet.client();
+            assert_eq!(client.value("select current_user"), "app");
+            assert_refused(log_in(fleet, "stranger", "app", ""), "28P01", "\"trust\" authentication failed");
+            assert_eq!(client.value("select 1"), "1", "others go on");
+        },
+    );
+}
+
+#[test]
+fn plain_md5_and_scram_clients() {
+    let server = Postgres::start();
+    let verifier = scram_verifier(&server);
+    for method in ["plain", "md5", "scram-sha-256"] {
+        let builder = Fleet::builder(&server)
+            .setting("auth_type", method)
+            .setting("server_login_retry", 1)
+            .database("app", format!("host=127.0.0.1 port={} user=app", server.port()))
+            .secret("clear", "clear-secret")
+            .secret("scram_user", &verifier);
+        let fleet = builder.start();
+        for _ in 0..3 {
+            let mut client = log_in(&fleet, "clear", "app", "clear-secret").unwrap();
+            assert_eq!(client.value("select 1"), "1", "{method}, from clear text");
+            // With md5, too, a stored SCRAM verifier is asked for by SCRAM.
+            let mut client = log_in(&fleet, "scram_user", "app", "scram-password").unwrap();
+            assert_eq!(client.value("select 1"), "1", "{method}, from a SCRAM verifier");
+        }
+        let text = if method == "scram-sha-256" { "SASL authentication failed" } else { "password authentication failed" };
+        assert_refused(log_in(&fleet, "clear", "app", "wrong"), "28P01", text);
+        assert_refused(log_in(&fleet, "stranger", "app", "clear-secret"), "28P01", text);
+        // What libpq makes of it.
+        let url = format!("host=127.0.0.1 port={} user=clear dbname=app", fleet.port());
+        assert_eq!(psql(&format!("{url} password=clear-secret"), "select 7").unwrap(), "7");
+        let complaint = psql(&format!("{url} password=wrong"), "select 7").unwrap_err();
+        assert!(complaint.contains(&format!("FATAL:  {text}")), "{complaint}");
+    }
+}
+
+#[test]
+fn md5_secrets_work_with_plain_and_md5_but_not_with_scram() {
+    let server = Postgres::start();
+    let secret = md5_hash(&server);
+    for method in ["plain", "md5", "scram-sha-256"] {
+        let fleet = Fleet::builder(&server)
+            .setting("auth_type", method)
+            .database("app", format!("host=127.0.0.1 port={} user=app", server.port()))
+            .secret("md5_user", &secret)
+            .start();
+        let result = log_in(&fleet, "md5_user", "app", "md5-password");
+        if method == "scram-sha-256" {
+            assert_refused(result, "28P01", "SASL authentication failed");
+        } else {
+            assert_eq!(result.unwrap().value("select 1"), "1", "{method}");
+            assert_refused(log_in(&fleet, "md5_user", "app", "wrong"), "28P01", "password authentication failed");
+        }
+    }
+}
+
+#[test]
+fn an_empty_password_never_matches() {
+    let server = Postgres::start();
+    let fleet = Fleet::builder(&server).setting("auth_type", "plain").secret("blank", "").start();
+    assert_refused(log_in(&fleet, "blank", "app", ""), "28P01", "empty password returned by client");
+}
+
+#[test]
+fn every_method_that_postgresql_asks_the_pooler_for() {
+    let server = Postgres::start();
+    let at = format!("host=127.0.0.1 port={} dbname=app", server.port());
+    each_worker_count(
+        &server,
+        |builder| {
+            let mut builder = builder.secret("scram_user", "scram-password").secret("md5_user", &md5_hash(&server));
+            for (name, entry) in [
+                ("clear", "user=plain_user password=plain-password"),
+                ("md5", "user=md5_user password=md5-password"),
+                ("scram", "user=scram_user password=scram-password"),
+                // The password comes from the auth_file: an md5 hash answers an md5 request, clear text answers SCRAM.
+                ("md5_from_file", "user=md5_user"),
+                ("scram_from_file", "user=scram_user"),
+            ] {
+                builder = builder.database(name, format!("{at} {entry}"));
+            }
+            builder
+        },
+        |fleet| {
+            for (database, user) in [
+                ("clear", "plain_user"),
+                ("md5", "md5_user"),
+                ("scram", "scram_user"),
+                ("md5_from_file", "md5_user"),
+                ("scram_from_file", "scram_user"),
+            ] {
+                let mut client = Client::login(fleet.port(), "app", database);
+                assert_eq!(client.value("select current_user"), user, "{database}");
+            }
+        },
+    );
+}
+
+/// A verifier alone cannot log in anywhere; the key that the client proves it with can.
+#[test]
+fn a_scram_verifier_passes_the_clients_proof_on() {
+    let server = Postgres::start();
+    let verifier = scram_verifier(&server);
+    each_worker_count(
+        &server,
+        |builder| builder.setting("auth_type", "scram-sha-256").secret("scram_user", &verifier),
+        |fleet| {
+            for _ in 0..4 {
+                let mut client = log_in(fleet, "scram_user", "app", "scram-password").unwrap();
+                assert_eq!(client.value("select current_user"), "scram_user");
+            }
+        },
+    );
+}
+
+#[test]
+fn postgresql_refusing_the_pooler_is_told_in_its_own_words() {
+    let server = Postgres::start();
+    let at = format!("host=127.0.0.1 port={} dbname=app", server.port());
+    let fleet = Fleet::builder(&server)
+        .database("wrong_password", format!("{at} user=scram_user password=nonsense"))
+        .database("rejected", format!("{at} user=rejected_user"))
+        .database("absent", format!("host=127.0.0.1 port={} dbname=no_such_database", server.port()))
+        .database("wrong_type", format!("{at} user=scram_user password=md5{}", "0".repeat(32)))
+        .start();
+    let refusal = |database| log_in(&fleet, "app", database, "").err().expect("refused");
+    let fields = refusal("wrong_password");
+    assert_eq!((fields.severity(), fields.code()), ("FATAL", "28P01"));
+    assert_eq!(fields.text(), "password authentication failed for user \"scram_user\"");
+    assert_eq!(refusal("rejected").code(), "28000");
+    // Errors about the request are not remembered: the second client hears PostgreSQL's own words as the first did.
+    for _ in 0..2 {
+        let fields = refusal("absent");
+        assert_eq!((fields.code(), fields.text()), ("3D000", "database \"no_such_database\" does not exist"));
+    }
+    assert_eq!(refusal("wrong_type").text(), "server login failed: wrong password type");
+    server.admin().batch_execute("create database no_such_database owner app").unwrap();
+    assert_eq!(Client::login(fleet.port(), "app", "absent").value("select 1"), "1", "once it exists it can be reached at once");
+}
+
+#[test]
+fn unknown_database_is_told_only_to_those_who_are_known() {
+    let server = Postgres::start();
+    let fleet = Fleet::builder(&server).setting("auth_type", "md5").start();
+    for _ in 0..2 {
+        assert_refused(log_in(&fleet, "app", "nowhere", "app-password"), "3D000", "no such database: nowhere");
+    }
+    assert_refused(log_in(&fleet, "app", "nowhere", "wrong"), "28P01", "password authentication failed");
+    assert_refused(log_in(&fleet, "stranger", "nowhere", "wrong"), "28P01", "password authentication failed");
+    let url = format!("host=127.0.0.1 port={} user=app password=app-password dbname=nowhere", fleet.port());
+    assert!(psql(&url, "select 1").unwrap_err().contains("FATAL:  no such database: nowhere"));
+    assert_eq!(log_in(&fleet, "app", "app", "app-password").unwrap().value("select 1"), "1");
+}
+
+#[test]
+fn any_takes_everyone_to_the_forced_user() {
+    let server = Postgres::start();
+    let fleet = Fleet::builder(&server)
+        .setting("auth_type", "any")
+        .database("forced", format!("host=127.0.0.1 port={} dbname=app user=other", server.port()))
+        .start();
+    assert_eq!(Client::login(fleet.port(), "nobody-knows-me", "forced").value("select current_user"), "other");
+    assert_refused(log_in(&fleet, "app", "app", ""), "08P01", "bouncer config error");
+}
+
+#[test]
+fn the_fallback_database_offers_every_database_of_its_server() {
+    let server = Postgres::start();
+    server.admin().batch_execute("create database second owner app").unwrap();
+    let fleet = Fleet::builder(&server).database("*", format!("host=127.0.0.1 port={}", server.port())).start();
+    assert_eq!(Client::login(fleet.port(), "app", "second").value("select current_database()"), "second");
+    assert_eq!(Client::login(fleet.port(), "app", "app").value("select current_database()"), "app");
+}
+
+#[test]
+fn a_unix_socket_of_postgresql_and_of_the_fleet() {
+    let server = Postgres::start();
+    let entry = format!("host={} port={} dbname=app", server.socket_dir().display(), server.port());
+    each_worker_count(
+        &server,
+        |builder| builder.database("local", &entry),
+        |fleet| {
+            for _ in 0..4 {
+                let mut client = Client::unix(fleet.folder(), fleet.port());
+                client.start(&[("user", "app"), ("database", "local")], None).unwrap();
+                assert_eq!(client.value("select inet_client_addr() is null"), "t");
+            }
+        },
+    );
+}
