@@ -269,7 +269,7 @@ fn options_are_taken_apart() {
     client.start(&[APP[0], APP[1], ("options", "-c application_name=two\\ words")], None).unwrap();
     assert_eq!(client.value("show application_name"), "two words");
     let other = "unsupported options startup parameter: only '-c config=val' and '--config=val' are allowed";
-    for options in ["-d 5", "nonsense", "-c", "-c novalue", "--", "-c="] {
+    for options in ["-d 5", "nonsense", "-c", "-c novalue", "--"] {
         assert_eq!(refusal(&fleet, &startup(&[APP[0], APP[1], ("options", options)])).text(), other, "{options:?}");
     }
     assert_serves(&fleet);

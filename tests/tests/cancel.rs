@@ -1,0 +1,133 @@
+//! Cancel requests: they come on a connection of their own, which lands on any worker.
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use end_to_end::{Client, Fleet, Postgres, SOON, each_fleet, frontend, wait_until};
+
+fn is_running(server: &mut postgres::Client, text: &str) -> bool {
+    let sql =
+        "select count(*) from pg_stat_activity where state = 'active' and pid <> pg_backend_pid() and query like '%' || $1 || '%'";
+    server.query_one(sql, &[&text]).unwrap().get::<_, i64>(0) > 0
+}
+
+#[test]
+fn from_whichever_worker() {
+    let server = Postgres::start();
+    each_fleet(
+        &server,
+        |builder| builder.pool_size(4),
+        |fleet, _| {
+            let mut admin = server.admin();
+            let mut client = fleet.client();
+            // A request lands on a worker by chance: with 4 workers, all 24 of them beside the client's own is one chance in 10^14.
+            for round in 0..24 {
+                client.send(&frontend::query(&format!("select pg_sleep(60), {round}")));
+                wait_until("the query to run", SOON, || is_running(&mut admin, &format!("pg_sleep(60), {round}")));
+                client.cancel(fleet.port());
+                let answer = client.answer();
+                assert_eq!((answer.error().code(), answer.error().severity()), ("57014", "ERROR"));
+                assert_eq!(client.value("select 'still here'"), "still here");
+            }
+        },
+    );
+}
+
+/// The key is the client's, not the server's: it reaches whatever the client is doing, and never the next user of the server.
+#[test]
+fn only_the_clients_own_query() {
+    let server = Postgres::start();
+    each_fleet(
+        &server,
+        |builder| builder.pool_size(2),
+        |fleet, _| {
+            let mut admin = server.admin();
+            let mut idle = fleet.client();
+            let mut busy = fleet.client();
+            assert_eq!(idle.value("select 1"), "1");
+            busy.send(&frontend::query("select pg_sleep(1), 'undisturbed'"));
+            wait_until("the query to run", SOON, || is_running(&mut admin, "undisturbed"));
+            for _ in 0..8 {
+                idle.cancel(fleet.port());
+            }
+            let mut stranger = Client::tcp(fleet.port());
+            stranger.send(&frontend::cancel(&[0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc, 0xde, 0xf0]));
+            stranger.expect_end();
+            assert_eq!(busy.answer().errors.len(), 0);
+            assert_eq!(idle.value("select 2"), "2");
+        },
+    );
+}
+
+#[test]
+fn malformed_requests_are_closed_without_a_word() {
+    let server = Postgres::start();
+    let fleet = Fleet::builder(&server).start();
+    for key in [&[][..], &[1, 2, 3, 4], &[0; 7], &[0; 9], &[7; 32]] {
+        let mut client = Client::tcp(fleet.port());
+        client.send(&frontend::cancel(key));
+        client.expect_end();
+    }
+    assert_eq!(fleet.client().value("select 1"), "1");
+}
+
+#[test]
+fn keys_differ() {
+    let server = Postgres::start();
+    let fleet = Fleet::builder(&server).workers(4).start();
+    let clients: Vec<Client> = (0..50).map(|_| fleet.client()).collect();
+    let mut keys: Vec<_> = clients.iter().map(|client| client.key.clone()).collect();
+    keys.sort();
+    keys.dedup();
+    assert_eq!(keys.len(), 50);
+}
+
+#[test]
+fn through_psql_and_its_library() {
+    let server = Postgres::start();
+    let fleet = Fleet::builder(&server).workers(4).start();
+    let mut client = fleet.driver().connect(postgres::NoTls).unwrap();
+    let token = client.cancel_token();
+    let mut admin = server.admin();
+    for round in 0..8 {
+        std::thread::scope(|scope| {
+            let query = scope.spawn(|| client.batch_execute(&format!("select pg_sleep(60), 'driver {round}'")));
+            wait_until("the query to run", SOON, || is_running(&mut admin, &format!("driver {round}")));
+            token.cancel_query(postgres::NoTls).unwrap();
+            let error = query.join().unwrap().unwrap_err();
+            assert_eq!(error.code().unwrap().code(), "57014");
+        });
+    }
+}
+
+/// Cancels under way while servers change hands: nobody else's query may be hit.
+#[test]
+fn a_storm_of_cancels_hits_nobody_else() {
+    let server = Postgres::start();
+    for workers in [2, 4] {
+        let fleet = Fleet::builder(&server).workers(workers).pool_size(3).start();
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    let target = fleet.client();
+                    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                        target.cancel(fleet.port());
+                    }
+                });
+            }
+            let workers: Vec<_> = (0..6)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let mut client = fleet.client();
+                        for number in 0..300 {
+                            assert_eq!(client.value(&format!("select {number}")), number.to_string());
+                        }
+                    })
+                })
+                .collect();
+            let results: Vec<_> = workers.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert!(results.iter().all(Result::is_ok));
+        });
+    }
+}

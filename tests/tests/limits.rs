@@ -1,0 +1,256 @@
+//! Limits are the fleet's, not a worker's: clients in all, per database and per user; servers per pool, database and user.
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use end_to_end::{Client, Fields, Fleet, Postgres, SOON, Sampler, backends, each_fleet, each_worker_count, frontend, wait_until};
+use std::time::{Duration, Instant};
+
+fn try_login(fleet: &Fleet, user: &str, database: &str) -> Result<Client, Fields> {
+    let mut client = Client::tcp(fleet.port());
+    client.start(&[("user", user), ("database", database)], None).map(|()| client)
+}
+
+#[track_caller]
+fn assert_full(result: Result<Client, Fields>, text: &str) {
+    let fields = result.err().expect("there should be no room");
+    assert_eq!((fields.severity(), fields.code(), fields.text()), ("FATAL", "53300", text));
+}
+
+#[test]
+fn max_client_conn() {
+    let server = Postgres::start();
+    each_fleet(
+        &server,
+        |builder| builder.setting("max_client_conn", 10),
+        |fleet, _| {
+            for _ in 0..3 {
+                let mut clients: Vec<Client> = (0..10).map(|_| fleet.client()).collect();
+                for _ in 0..5 {
+                    assert_full(try_login(fleet, "app", "app"), "no more connections allowed (max_client_conn)");
+                }
+                // The console stays within reach.
+                assert_eq!(fleet.console().query("show version").rows.len(), 1);
+                for client in &mut clients {
+                    assert_eq!(client.value("select 1"), "1");
+                }
+                drop(clients.pop());
+                wait_until("the freed place", SOON, || try_login(fleet, "app", "app").is_ok());
+                drop(clients);
+                wait_until("all places to be free", SOON, || {
+                    let all: Vec<_> = (0..10).map(|_| try_login(fleet, "app", "app")).collect();
+                    all.iter().all(Result::is_ok)
+                });
+            }
+        },
+    );
+}
+
+#[test]
+fn clients_per_database_and_per_user() {
+    let server = Postgres::start();
+    let entry = format!("host=127.0.0.1 port={} dbname=app", server.port());
+    each_worker_count(
+        &server,
+        |builder| {
+            builder
+                .database("narrow", format!("{entry} max_db_client_connections=3"))
+                .user("other", "max_user_client_connections=2")
+        },
+        |fleet| {
+            let narrow: Vec<_> = (0..3).map(|_| try_login(fleet, "app", "narrow").unwrap()).collect();
+            assert_full(try_login(fleet, "app", "narrow"), "client connections exceeded (max_db_client_connections)");
+            let user: Vec<_> = (0..2).map(|_| try_login(fleet, "other", "app").unwrap()).collect();
+            assert_full(try_login(fleet, "other", "app"), "client connections exceeded (max_user_client_connections)");
+            assert!(try_login(fleet, "app", "app").is_ok());
+            drop((narrow, user));
+            wait_until("room again", SOON, || try_login(fleet, "other", "narrow").is_ok());
+        },
+    );
+}
+
+/// More clients than servers, all wanting one at once: as many backends as allowed and not one more, and everyone is served.
+#[test]
+fn servers_per_pool() {
+    let server = Postgres::start();
+    each_fleet(
+        &server,
+        |builder| builder.pool_size(5),
+        |fleet, _| {
+            let sampler = Sampler::start(&server);
+            std::thread::scope(|scope| {
+                for _ in 0..20 {
+                    scope.spawn(|| {
+                        for _ in 0..3 {
+                            assert_eq!(fleet.client().query("select pg_sleep(0.01)").errors.len(), 0);
+                        }
+                    });
+                }
+            });
+            let seen = sampler.finish();
+            assert_eq!(seen.most, 5, "{seen:?}");
+        },
+    );
+}
+
+/// 16 clients, half of each (user, database), 3 queries each; returns the most backends seen.
+fn crowd(server: &Postgres, fleet: &Fleet, pools: [(&'static str, &'static str); 2]) -> i64 {
+    let mut admin = server.admin();
+    wait_until("the servers of an earlier fleet to go", SOON, || backends(&mut admin) == 0);
+    let sampler = Sampler::start(server);
+    let port = fleet.port();
+    std::thread::scope(|scope| {
+        for number in 0..16 {
+            scope.spawn(move || {
+                let (user, database) = pools[number % 2];
+                for _ in 0..3 {
+                    assert_eq!(Client::login(port, user, database).query("select pg_sleep(0.01)").errors.len(), 0);
+                }
+            });
+        }
+    });
+    sampler.finish().most
+}
+
+#[test]
+fn servers_per_database() {
+    let server = Postgres::start();
+    let entry = format!("host=127.0.0.1 port={} dbname=app max_db_connections=4", server.port());
+    each_worker_count(
+        &server,
+        |builder| builder.pool_size(10).database("app", &entry),
+        |fleet| {
+            assert_eq!(crowd(&server, fleet, [("app", "app"), ("other", "app")]), 4);
+        },
+    );
+}
+
+#[test]
+fn servers_per_user() {
+    let server = Postgres::start();
+    let entry = format!("host=127.0.0.1 port={} dbname=app", server.port());
+    each_worker_count(
+        &server,
+        |builder| builder.pool_size(10).database("second", &entry).user("other", "max_user_connections=3"),
+        |fleet| assert_eq!(crowd(&server, fleet, [("other", "app"), ("other", "second")]), 3),
+    );
+}
+
+/// A pool that is full gives way to another pool of the same database when max_db_connections is what is full.
+#[test]
+fn an_idle_server_of_another_pool_is_evicted() {
+    let server = Postgres::start();
+    let entry = format!("host=127.0.0.1 port={} dbname=app max_db_connections=2", server.port());
+    each_worker_count(
+        &server,
+        |builder| builder.database("app", &entry),
+        |fleet| {
+            let mut admin = server.admin();
+            for user in ["app", "other", "app", "other"] {
+                let mut first = Client::login(fleet.port(), user, "app");
+                let mut second = Client::login(fleet.port(), user, "app");
+                first.query("begin");
+                second.query("begin");
+                assert_eq!(first.value("select current_user"), user);
+                assert_eq!(second.value("select current_user"), user);
+                first.query("commit");
+                second.query("commit");
+                assert!(backends(&mut admin) <= 2);
+            }
+        },
+    );
+}
+
+#[test]
+fn query_wait_timeout() {
+    let server = Postgres::start();
+    each_fleet(
+        &server,
+        |builder| builder.pool_size(1).setting("query_wait_timeout", 1),
+        |fleet, _| {
+            let mut holder = fleet.client();
+            holder.query("begin");
+            let mut waiting: Vec<Client> = (0..4).map(|_| fleet.client()).collect();
+            let start = Instant::now();
+            for client in &mut waiting {
+                client.send(&frontend::query("select 1"));
+            }
+            for client in &mut waiting {
+                let fields = client.refusal();
+                assert_eq!((fields.severity(), fields.code(), fields.text()), ("FATAL", "08P01", "query_wait_timeout"));
+            }
+            assert!(start.elapsed() >= Duration::from_millis(950), "after {:?}", start.elapsed());
+            // Who has a server is not affected, and the next in line gets it.
+            assert_eq!(holder.query("commit").status, 'I');
+            drop(holder);
+            assert_eq!(fleet.client().value("select 1"), "1");
+        },
+    );
+}
+
+/// The client that waited longest is served first, wherever it is.
+#[test]
+fn the_longest_waiter_is_served_first() {
+    let server = Postgres::start();
+    server.admin().batch_execute("create table served (number int, at serial); grant all on served, served_at_seq to app").unwrap();
+    each_worker_count(
+        &server,
+        |builder| builder.pool_size(1),
+        |fleet| {
+            server.admin().batch_execute("truncate served").unwrap();
+            let mut holder = fleet.client();
+            holder.query("begin");
+            let mut console = fleet.console();
+            let mut waiting: Vec<Client> = (0..12).map(|_| fleet.client()).collect();
+            for (number, client) in waiting.iter_mut().enumerate() {
+                client.send(&frontend::query(&format!("insert into served values ({number})")));
+                wait_until("the client to queue", SOON, || {
+                    console.query("show pools").lookup("user", "app", "cl_waiting") == (number + 1).to_string()
+                });
+            }
+            holder.query("commit");
+            for client in &mut waiting {
+                assert_eq!(client.answer().tags, ["INSERT 0 1"]);
+            }
+            let order = holder.query("select number from served order by at");
+            let order: Vec<usize> = order.column("number").iter().map(|number| number.parse().unwrap()).collect();
+            // A stated slack in favour of staying at the worker that has the server.
+            let late = order.iter().enumerate().map(|(place, &number)| place.abs_diff(number)).max().unwrap();
+            assert!(late <= 4, "{order:?}");
+        },
+    );
+}
+
+/// An idle server at one worker is of use to a client at another.
+#[test]
+fn no_client_waits_beside_an_idle_server() {
+    let server = Postgres::start();
+    for workers in [2, 4] {
+        let fleet = Fleet::builder(&server).workers(workers).pool_size(1).setting("query_wait_timeout", 10).start();
+        let pids = fleet.all_workers();
+        let mut clients: Vec<Client> = pids.iter().map(|&pid| fleet.client_at(pid)).collect();
+        let mut served = std::collections::BTreeSet::new();
+        let start = Instant::now();
+        for _ in 0..100 {
+            for client in &mut clients {
+                served.insert(client.value("select pg_backend_pid()"));
+            }
+        }
+        assert_eq!(served.len(), 1, "one and the same server for all");
+        let each = start.elapsed() / (100 * workers as u32);
+        assert!(each < Duration::from_millis(20), "a server takes {each:?} to change hands");
+    }
+}
+
+#[test]
+fn a_reserve_pool_for_those_who_wait_too_long() {
+    let server = Postgres::start();
+    let fleet = Fleet::builder(&server).pool_size(1).setting("reserve_pool_size", 1).setting("reserve_pool_timeout", 1).start();
+    let mut holder = fleet.client();
+    holder.query("begin");
+    let mut second = fleet.client();
+    let start = Instant::now();
+    assert_eq!(second.value("select 'from the reserve'"), "from the reserve");
+    assert!(start.elapsed() >= Duration::from_millis(900), "after {:?}", start.elapsed());
+    fleet.wait_for_log("taking connection from reserve_pool");
+    assert_eq!(backends(&mut server.admin()), 2);
+}
