@@ -24,12 +24,11 @@ pub struct Changes {
 impl Config {
     /// What would change if `new` replaced this configuration.
     pub fn changes(&self, new: &Config) -> Changes {
-        let (changed, needs_restart): (Vec<_>, Vec<_>) =
-            self.settings.differing(&new.settings).into_iter().partition(|s| s.reloadable);
-        let server_tls = changed.iter().any(|s| s.name.starts_with("server_tls"));
+        let (reloadable, fixed): (Vec<_>, Vec<_>) = self.settings.differing(&new.settings).into_iter().partition(|s| s.reloadable);
+        let server_tls = reloadable.iter().any(|s| s.name.starts_with("server_tls"));
         let mut changes = Changes {
-            changed: changed.iter().map(|s| s.name).collect(),
-            needs_restart: needs_restart.iter().map(|s| s.name).collect(),
+            changed: reloadable.iter().map(|s| s.name).collect(),
+            needs_restart: fixed.iter().map(|s| s.name).collect(),
             secrets: self.secrets != new.secrets,
             ..Changes::default()
         };

@@ -110,6 +110,13 @@ choices! {
     }
 }
 
+impl AuthType {
+    /// Whether users and their secrets come from auth_file.
+    pub fn uses_auth_file(self) -> bool {
+        !matches!(self, Self::Any | Self::Pam)
+    }
+}
+
 /// The facilities of `syslog_facility`.
 pub const SYSLOG_FACILITIES: &[&str] =
     &["daemon", "auth", "authpriv", "user", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7"];

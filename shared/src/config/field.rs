@@ -85,9 +85,10 @@ impl Field for Words {
     }
 }
 
+/// An empty text is no text: `auth_user =` unsets it, where PgBouncer has a user without a name.
 impl<T: Field> Field for Option<T> {
     fn read(kind: &Kind, text: &str) -> Result<Self, String> {
-        T::read(kind, text).map(Some)
+        if text.is_empty() && *kind == Kind::Text { Ok(None) } else { T::read(kind, text).map(Some) }
     }
 
     fn show(&self) -> Option<String> {

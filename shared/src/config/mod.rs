@@ -7,21 +7,33 @@
 mod build;
 mod changes;
 mod choices;
+mod connstr;
+mod convert;
+mod document;
 mod entries;
 mod field;
+mod ini;
 mod kind;
+mod native;
 mod problem;
+mod reference;
 mod resolve;
 mod settings;
 mod snapshot;
+mod support;
 mod table;
+mod userlist;
 mod words;
+
+#[cfg(test)]
+mod tests;
 
 pub use changes::Changes;
 pub use choices::{AuthType, LoadBalanceHosts, PoolMode, SYSLOG_FACILITIES, SslMode, StartupParameters};
 pub use entries::{DATABASE_KEYS, Database, PEER_KEYS, Peer, USER_KEYS, UserSettings};
 pub use kind::Kind;
 pub use problem::{Problem, Problems, Severity};
+pub use reference::{reference, sample};
 pub use resolve::{CONSOLE_DATABASES, MAX_DATABASE_NAME, MAX_USER_NAME};
 pub use settings::{Effect, Group, Key, SetError, Setting};
 pub use snapshot::SnapshotError;
@@ -55,19 +67,47 @@ pub struct Config {
     pub peers: BTreeMap<u16, Peer>,
 }
 
-/// Loads the configuration of `path`: TOML when it ends in `.toml`, else PgBouncer's syntax. Nothing but warnings: `Ok`.
+/// Loads the configuration of `path`: TOML when its name ends in `.toml`, else PgBouncer's syntax. The error holds every problem.
 pub fn load(path: &Path) -> Result<Config, Problems> {
     let (config, problems) = read(path);
     config.ok_or(problems)
 }
 
-/// Every problem of the configuration of `path`.
+/// Every problem of the configuration of `path`, warnings included.
 pub fn check(path: &Path) -> Problems {
     read(path).1
 }
 
-/// Loads the configuration of `path`; there is none when a problem is an error.
+/// [`load`] and [`check`] in one: there is a configuration when no problem is an error.
 pub fn read(path: &Path) -> (Option<Config>, Problems) {
-    let _ = path;
-    (Some(Config::default()), Problems::default())
+    let mut problems = Problems::default();
+    let document = document(path, &mut problems);
+    let mut built = build::build(&document, path, &mut problems);
+    support::check(&built, &document, &mut problems);
+    let settings = &built.config.settings;
+    let auth_file = settings.auth_file.as_deref().filter(|name| !name.is_empty() && settings.auth_type.uses_auth_file());
+    let auth_file = auth_file.map(|name| ini::locate(name, &built.place("auth_file").file));
+    if let Some(auth_file) = &auth_file {
+        built.config.secrets = userlist::read(auth_file, &built.place("auth_file"), &mut problems);
+    }
+    support::check_permissions(auth_file.as_deref(), &document, &mut problems);
+    problems.sort();
+    ((!problems.has_errors()).then_some(built.config), problems)
+}
+
+/// The configuration of `path` as TOML. What is not supported yet is converted all the same.
+pub fn to_toml(path: &Path) -> Result<String, Problems> {
+    let mut problems = Problems::default();
+    let document = document(path, &mut problems);
+    build::build(&document, path, &mut problems);
+    problems.sort();
+    if problems.has_errors() { Err(problems) } else { Ok(convert::to_toml(&document)) }
+}
+
+fn document(path: &Path, problems: &mut Problems) -> document::Document {
+    if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("toml")) {
+        native::read(path, problems)
+    } else {
+        ini::read(path, problems)
+    }
 }

@@ -26,13 +26,13 @@ fn time(own: Option<Duration>, setting: Duration) -> Duration {
 }
 
 impl Config {
-    /// The entry for the database name that a client asks for: its own, else one derived from `*`. `None` for the console's names and for
-    /// a name that is empty or too long.
+    /// The entry for the database name that a client asks for: its own, else one derived from `*`. `None` for the console's names, for `*`
+    /// itself, and for a name that is empty or too long.
     pub fn database(&self, name: &str) -> Option<Arc<Database>> {
         if let Some(database) = self.databases.get(name) {
             return Some(Arc::clone(database));
         }
-        if name.is_empty() || name.len() > MAX_DATABASE_NAME || CONSOLE_DATABASES.contains(&name) {
+        if name.is_empty() || name == "*" || name.len() > MAX_DATABASE_NAME || CONSOLE_DATABASES.contains(&name) {
             return None;
         }
         let mut database = Database::clone(self.fallback.as_ref()?);

@@ -33,14 +33,18 @@ impl Setting {
 
     /// The key by which a `[databases]` entry overrides it.
     pub fn database_key(&self) -> Option<&'static str> {
-        let name = self.name.strip_prefix("default_").unwrap_or(self.name);
-        DATABASE_KEYS.iter().find(|k| k.name == name).map(|k| k.name)
+        self.key_in(DATABASE_KEYS)
     }
 
     /// The key by which a `[users]` entry overrides it.
     pub fn user_key(&self) -> Option<&'static str> {
+        self.key_in(USER_KEYS)
+    }
+
+    /// Overrides have the setting's name, without `default_`. A database's `user` is another matter than the setting's.
+    fn key_in(&self, keys: &'static [Key]) -> Option<&'static str> {
         let name = self.name.strip_prefix("default_").unwrap_or(self.name);
-        USER_KEYS.iter().find(|k| k.name == name).map(|k| k.name)
+        keys.iter().find(|k| k.name == name && name != "user").map(|k| k.name)
     }
 }
 

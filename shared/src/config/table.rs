@@ -17,7 +17,7 @@ use std::time::Duration;
 const MAX: i64 = i32::MAX as i64;
 
 /// The most clients a fleet can have: the seats that shared memory has room for.
-pub const MAX_CLIENTS: u32 = 262_144;
+pub const MAX_CLIENTS: i64 = 262_144;
 
 /// A whole number within bounds.
 pub(super) const fn int(min: i64, max: i64, unit: &'static str) -> Kind {
@@ -122,7 +122,7 @@ settings! {
         "The log file. Empty: none.";
     login_notify_message: String = "", Text, Logging, Reload, Works,
         "A text that every client is sent as a notice when it has logged in. Empty: none.";
-    max_client_conn: u32 = "100", int(0, MAX_CLIENTS as i64, "connections"), Pools, Reload, Works,
+    max_client_conn: u32 = "100", int(0, MAX_CLIENTS, "connections"), Pools, Reload, Works,
         "The most clients in the whole fleet.";
     max_db_client_connections: u32 = "0", int(0, MAX, "connections"), Pools, Reload, Works,
         "The most clients of one database; 0: no limit.";

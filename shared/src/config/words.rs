@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use std::{fmt, ops::Deref};
 
 /// The words, and the text they were given as, which SHOW CONFIG prints. Blanks separate as commas do.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Words {
     text: String,
     words: Vec<String>,
@@ -27,6 +27,15 @@ impl Words {
         self.words.iter().any(|w| w == word)
     }
 }
+
+/// The same words in the same order, however they are separated.
+impl PartialEq for Words {
+    fn eq(&self, other: &Self) -> bool {
+        self.words == other.words
+    }
+}
+
+impl Eq for Words {}
 
 impl Deref for Words {
     type Target = [String];

@@ -1,0 +1,83 @@
+//! What a configuration asks for that cannot be given: combinations that make no sense, values whose work is not done yet, secrets
+//! that others can read.
+//!
+//! A value that would make the fleet less strict than asked (an authentication method, required TLS, a pool mode) is an error for as long as
+//! it is not supported; to support it is to take it out of here.
+
+use super::build::Built;
+use super::document::Document;
+use super::problem::{At, Problems};
+use super::resolve::CONSOLE_DATABASES;
+use super::{AuthType, PoolMode, SslMode};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+/// Checks values against each other and against what is supported.
+pub(super) fn check(built: &Built, document: &Document, problems: &mut Problems) {
+    let settings = &built.config.settings;
+    let mut refuse = |name: &str, message: String| problems.error(&built.place(name), name, message);
+    if !matches!(settings.auth_type, AuthType::Trust | AuthType::Plain | AuthType::Md5 | AuthType::ScramSha256) {
+        refuse("auth_type", not_supported(settings.auth_type.word()));
+    }
+    if settings.pool_mode == PoolMode::Statement {
+        refuse("pool_mode", not_supported("statement"));
+    }
+    for (name, mode) in [("client_tls_sslmode", settings.client_tls_sslmode), ("server_tls_sslmode", settings.server_tls_sslmode)] {
+        if matches!(mode, SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull) {
+            refuse(name, not_supported(mode.word()));
+        }
+    }
+    if settings.auth_dbname.as_deref().is_some_and(|name| CONSOLE_DATABASES.contains(&name)) {
+        refuse("auth_dbname", "cannot use the reserved \"pgbouncer\" database as an auth_dbname".into());
+    }
+    if settings.listen_addr.is_empty() && settings.unix_socket_dir.is_empty() {
+        refuse("listen_addr", "nowhere to listen on: listen_addr and unix_socket_dir are both empty".into());
+    }
+    entries(built, document, problems);
+}
+
+fn not_supported(value: &str) -> String {
+    format!("{value} is not supported yet")
+}
+
+/// The same for the values of entries.
+fn entries(built: &Built, document: &Document, problems: &mut Problems) {
+    let statement = Some(PoolMode::Statement);
+    for (table, entries) in [("databases", &document.databases), ("users", &document.users)] {
+        for entry in entries {
+            let item = |key: &str| entry.items.iter().find(|i| i.key == key).map_or(&entry.at, |i| &i.at);
+            let place = |key: &str| format!("{table}.{}.{key}", entry.name);
+            let database = if entry.name == "*" { built.config.fallback.as_ref() } else { built.config.databases.get(&entry.name) };
+            let database = database.filter(|_| table == "databases");
+            let user = built.config.users.get(&entry.name).filter(|_| table == "users");
+            if database.is_some_and(|d| d.pool_mode == statement) || user.is_some_and(|u| u.pool_mode == statement) {
+                problems.error(item("pool_mode"), place("pool_mode"), not_supported("statement"));
+            }
+            if database.and_then(|d| d.auth_dbname.as_deref()).is_some_and(|name| CONSOLE_DATABASES.contains(&name)) {
+                let message = "cannot use the reserved \"pgbouncer\" database as an auth_dbname";
+                problems.error(item("auth_dbname"), place("auth_dbname"), message);
+            }
+        }
+    }
+}
+
+/// Warns of files with secrets that every user of the machine can read.
+pub(super) fn check_permissions(auth_file: Option<&Path>, document: &Document, problems: &mut Problems) {
+    let passwords = document.databases.iter().flat_map(|d| &d.items).filter(|i| i.key == "password");
+    let mut files: Vec<(&Path, &str)> = auth_file.map(|file| (file, "")).into_iter().collect();
+    for item in passwords {
+        if !files.iter().any(|(file, _)| *file == &*item.at.file) {
+            files.push((&item.at.file, "password"));
+        }
+    }
+    for (file, setting) in files {
+        let mode = std::fs::metadata(file).map_or(0, |m| m.permissions().mode());
+        if mode & 0o004 != 0 {
+            problems.warn(
+                &At::whole(file),
+                setting,
+                format!("holds secrets and can be read by everyone (mode {:04o})", mode & 0o7777),
+            );
+        }
+    }
+}
