@@ -115,6 +115,26 @@ fn convert_keeps_what_was_set_and_nothing_else() {
 }
 
 #[test]
+fn the_last_of_several_is_what_holds_and_what_is_converted() {
+    let folder = Folder::new(&[(
+        "a.ini",
+        "[databases]\na = host=x pool_size=1\na = host=y\n[pgbouncer]\nworkers = 1\nworkers = 2\n[users]\nu = pool_size=1 pool_size=2 reserve_pool=3\n",
+    )]);
+    let config = folder.load("a.ini").unwrap();
+    assert_eq!(
+        (config.databases["a"].host.as_deref(), config.databases["a"].pool_size, config.settings.workers),
+        (Some("y"), None, 2)
+    );
+    let printed = super::super::to_toml(&folder.path("a.ini")).unwrap();
+    assert_eq!(
+        printed,
+        "[pgfleet]\nworkers = 2\n\n[databases.a]\nhost = \"y\"\n\n[users.u]\npool_size = 2\nreserve_pool_size = 3\n"
+    );
+    let repeated = folder.check("a.ini").iter().filter(|p| p.contains("stands here again")).count();
+    assert_eq!(repeated, 2, "the entry and the setting");
+}
+
+#[test]
 fn every_problem_of_an_ini_is_named_with_its_place() {
     let mut problems = ini_problems(
         "stray = 1\n[pgbouncer]\ndefualt_pool_size = 3\nlisten_port = 65536\npool_size = 4\nworkers : 3\n\"x\" = 1\n[database]\nx = 1\n\
