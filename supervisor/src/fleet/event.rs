@@ -1,0 +1,299 @@
+//! What the fleet's state machine takes in and gives out: events, the actions that answer them, and what the console can ask.
+//!
+//! Nothing here touches a process or a socket: [`crate::engine`] turns signals, datagrams and exits into events and carries out
+//! the actions, in order.
+
+use shared::control::{ReportKind, ReportRows, StopMode, ToWorker, Welcome};
+use shared::ids::{Incarnation, Slot};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::time::Duration;
+
+/// A moment of the monotonic clock.
+pub(crate) type Moment = Duration;
+
+/// A console session's question that waits for its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct AskId(pub u64);
+
+/// Something that happened.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// The listeners and the shared memory stand: begin.
+    Start,
+    /// The process asked for by [`Action::Spawn`] exists.
+    Spawned {
+        /// Where.
+        slot: Slot,
+        /// Its process id.
+        pid: u32,
+    },
+    /// It could not be forked.
+    SpawnFailed {
+        /// Where.
+        slot: Slot,
+        /// The system's answer.
+        error: String,
+    },
+    /// A worker's message.
+    Said {
+        /// Which worker.
+        slot: Slot,
+        /// Which life of it.
+        incarnation: Incarnation,
+        /// What.
+        message: Said,
+    },
+    /// A worker does not read its control socket: the buffer is full.
+    Deaf {
+        /// Which.
+        slot: Slot,
+    },
+    /// A worker's process has ended, its last messages have been handled and its seats reclaimed.
+    Exited {
+        /// Which worker.
+        slot: Slot,
+        /// Which life of it.
+        incarnation: Incarnation,
+        /// How.
+        ended: Ended,
+        /// How many of its server connections still have a backend in PostgreSQL.
+        orphans: usize,
+    },
+    /// One backend that had outlived its worker is gone, its seats are free.
+    OrphanFreed,
+    /// A signal to the supervisor.
+    Signal(Signal),
+    /// A console session asks.
+    Asked {
+        /// To be given back in [`Action::Answer`].
+        ask: AskId,
+        /// What.
+        request: Request,
+    },
+    /// A console session begins.
+    ConsoleOpened,
+    /// A console session has ended.
+    ConsoleClosed,
+    /// The configuration asked for by [`Action::Load`] or carried by [`Request::Set`] was read (or not).
+    Loaded(Result<Loaded, String>),
+    /// Time passes; several times a second.
+    Tick {
+        /// Each slot's last heartbeat, where there has been one.
+        heartbeats: Vec<Option<Moment>>,
+    },
+}
+
+/// A worker's message as far as the fleet decides by it; descriptors and look-ups are handled before.
+#[derive(Debug)]
+pub(crate) enum Said {
+    /// It polls its listeners.
+    Ready,
+    /// Phase one of a reload.
+    Prepared(u64),
+    /// It cannot use that generation.
+    Refused(u64, String),
+    /// Phase two of a reload.
+    Committed(u64),
+    /// None of its servers is in use any more.
+    Paused,
+    /// What PostgreSQL says at the start of a pool's connection.
+    Welcome(Welcome),
+    /// The rows of a report.
+    Report(u32, Box<ReportRows>),
+}
+
+/// What the state machine needs to know of a configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Rules {
+    /// `worker_hang_timeout`; `None` = never.
+    pub(crate) hang_timeout: Option<Duration>,
+}
+
+/// A configuration that was read and holds no error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Loaded {
+    /// The generation it was given.
+    pub(crate) generation: u64,
+    /// What of it the fleet itself goes by.
+    pub(crate) rules: Rules,
+    /// Database entries that are not what they were: their welcomes are forgotten.
+    pub(crate) changed: Changed,
+}
+
+/// Which database entries a reload changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Changed {
+    /// These.
+    Entries(BTreeSet<String>),
+    /// `*` is among them: any name may be concerned.
+    All,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// By exit.
+    Status(i32),
+    /// By a signal.
+    Signal(i32),
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Ended::Status(code) => write!(f, "exit status {code}"),
+            Ended::Signal(number) => match nix::sys::signal::Signal::try_from(number) {
+                Ok(name) => write!(f, "signal {number} ({name})"),
+                Err(_) => write!(f, "signal {number}"),
+            },
+        }
+    }
+}
+
+/// The signals that mean something to a fleet (PgBouncer's).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Signal {
+    /// SIGHUP: reload.
+    Hup,
+    /// SIGTERM: shut down when the clients have left.
+    Term,
+    /// SIGINT: shut down when the transactions have ended.
+    Int,
+    /// SIGQUIT: shut down at once.
+    Quit,
+    /// SIGUSR1: pause.
+    Usr1,
+    /// SIGUSR2: resume.
+    Usr2,
+}
+
+/// What a console session can ask of the fleet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Request {
+    /// Rows of all workers.
+    Report(ReportKind),
+    /// The slots and who is on them.
+    Workers,
+    /// SHOW STATE.
+    State,
+    /// RELOAD.
+    Reload,
+    /// SET of a setting: the running configuration with one value changed, already checked.
+    Set(String, String),
+    /// PAUSE.
+    Pause,
+    /// RESUME.
+    Resume,
+    /// SHUTDOWN.
+    Shutdown(StopMode),
+}
+
+/// The fleet's answer to a console session.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Answer {
+    /// Done.
+    Done,
+    /// Refused or failed.
+    Failed(Failure),
+    /// The rows of each worker that answered, and what the dead ones had counted.
+    Rows {
+        /// By slot.
+        live: Vec<(Slot, ReportRows)>,
+        /// Counters of workers that are no more; gauges are 0.
+        retired: Vec<shared::control::PoolRow>,
+    },
+    /// The slots.
+    Workers(Vec<WorkerLine>),
+    /// Whether the fleet is paused.
+    State {
+        /// PAUSE or SIGUSR1 in force.
+        paused: bool,
+    },
+}
+
+/// Why the fleet did not do what a console session asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Failure {
+    /// PAUSE while paused.
+    #[error("already suspended/paused")]
+    AlreadyPaused,
+    /// RESUME while not paused.
+    #[error("pooler is not paused/suspended")]
+    NotPaused,
+    /// RESUME while shutting down.
+    #[error("pooler is shutting down")]
+    ShuttingDown,
+    /// The configuration was not put in force.
+    #[error("RELOAD failed, see logs for additional details")]
+    Reload,
+    /// SET of an unknown setting or a value that is none.
+    #[error("SET failed")]
+    Set,
+}
+
+/// One line of SHOW WORKERS, as far as the fleet knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct WorkerLine {
+    /// The slot.
+    pub(crate) slot: Slot,
+    /// Its process, if there is one.
+    pub(crate) pid: Option<u32>,
+    /// `starting`, `serving`, `draining`, `backoff` or `gone`.
+    pub(crate) state: &'static str,
+    /// How long the process has been up.
+    pub(crate) uptime: Duration,
+    /// How many processes were started on the slot after its first.
+    pub(crate) restarts: u32,
+}
+
+/// Something to be done, in the order given.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Action {
+    /// Fork a worker and send it its `Start`. Answered at once by [`Event::Spawned`] or [`Event::SpawnFailed`].
+    Spawn {
+        /// Where.
+        slot: Slot,
+        /// Its life's number.
+        incarnation: Incarnation,
+        /// Whether it comes up paused.
+        paused: bool,
+        /// What other workers learned.
+        welcomes: Vec<Welcome>,
+    },
+    /// Send a message; the engine adds the descriptors that it needs.
+    Send(Slot, ToWorker),
+    /// SIGKILL.
+    Kill(Slot),
+    /// Read the configuration file again, away from this thread.
+    Load,
+    /// Apply one SET to the running configuration, away from this thread.
+    LoadSet(String, String),
+    /// The candidate is the configuration from now on: for successors, for the console and for the supervisor's own log.
+    Adopt,
+    /// The candidate is dropped.
+    Discard,
+    /// Answer a console session.
+    Answer(AskId, Answer),
+    /// Write a log line.
+    Log(log::Level, String),
+    /// Write a log line of level FATAL; `Exit` follows.
+    Fatal(String),
+    /// Tell the service manager.
+    Notify(Notice),
+    /// Close the supervisor's own TCP listeners: new connections are refused once the workers have closed theirs.
+    CloseListeners,
+    /// End the supervisor with this status: no worker is left.
+    Exit(u8),
+}
+
+/// What the service manager is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Notice {
+    /// Up, or done reloading.
+    Ready,
+    /// A reload begins.
+    Reloading,
+    /// The end begins.
+    Stopping,
+}

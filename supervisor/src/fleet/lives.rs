@@ -1,0 +1,251 @@
+//! Slots and the processes on them: start, death, successor, hang.
+
+use super::backoff::Backoff;
+use super::event::{Action, Ended, Moment, Notice, WorkerLine};
+use super::{Fleet, shutdown::Phase};
+use log::Level;
+use shared::ids::{Incarnation, Slot};
+use std::time::Duration;
+
+/// A worker that has not polled its listeners after this long never will.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A slot: what is on it now and how its workers fared.
+#[derive(Debug, Default)]
+pub(super) struct SlotState {
+    pub(super) life: Life,
+    backoff: Backoff,
+    started: u32,
+}
+
+/// What is on a slot.
+#[derive(Debug)]
+pub(super) enum Life {
+    /// Nothing; at the moment given, if any, a worker is started.
+    Vacant { start_at: Option<Moment> },
+    /// A process that has not said Ready.
+    Starting(Process),
+    /// A process that polls its listeners.
+    Serving(Process),
+}
+
+impl Default for Life {
+    fn default() -> Self {
+        Self::Vacant { start_at: None }
+    }
+}
+
+/// A worker's process.
+#[derive(Debug)]
+pub(super) struct Process {
+    incarnation: Incarnation,
+    pid: u32,
+    since: Moment,
+    killed: bool,
+}
+
+impl SlotState {
+    pub(super) fn process(&self) -> Option<&Process> {
+        match &self.life {
+            Life::Vacant { .. } => None,
+            Life::Starting(process) | Life::Serving(process) => Some(process),
+        }
+    }
+
+    fn process_mut(&mut self) -> Option<&mut Process> {
+        match &mut self.life {
+            Life::Vacant { .. } => None,
+            Life::Starting(process) | Life::Serving(process) => Some(process),
+        }
+    }
+
+    pub(super) fn incarnation(&self) -> Option<Incarnation> {
+        self.process().map(|process| process.incarnation)
+    }
+
+    pub(super) fn serving(&self) -> bool {
+        matches!(self.life, Life::Serving(_))
+    }
+}
+
+impl Fleet {
+    pub(super) fn start_all(&mut self) {
+        self.reports.begin(self.now);
+        for slot in self.all() {
+            self.spawn(slot);
+        }
+    }
+
+    fn spawn(&mut self, slot: Slot) {
+        self.last_incarnation += 1;
+        let incarnation = Incarnation(self.last_incarnation);
+        let state = &mut self.slots[slot.index()];
+        state.started += 1;
+        state.life = Life::Starting(Process { incarnation, pid: 0, since: self.now, killed: false });
+        let welcomes = self.welcomes.values().cloned().collect();
+        self.out.push(Action::Spawn { slot, incarnation, paused: self.paused, welcomes });
+        self.join_reload(slot);
+    }
+
+    pub(super) fn spawned(&mut self, slot: Slot, pid: u32) {
+        if let Some(process) = self.slots[slot.index()].process_mut() {
+            process.pid = pid;
+        }
+    }
+
+    pub(super) fn spawn_failed(&mut self, slot: Slot, error: &str) {
+        self.log(Level::Error, format!("could not start worker {slot}: {error}"));
+        self.vacate(slot);
+    }
+
+    pub(super) fn ready(&mut self, slot: Slot) {
+        let state = &mut self.slots[slot.index()];
+        if let Life::Starting(process) = std::mem::take(&mut state.life) {
+            let (pid, started) = (process.pid, state.started);
+            state.life = Life::Serving(process);
+            if started > 1 {
+                self.log(Level::Info, format!("worker {slot} (pid {pid}) is ready"));
+            }
+        }
+        self.check_up();
+    }
+
+    /// The fleet is up when every slot either serves or dies in a loop, and at least one serves. When all die in a loop and none
+    /// ever served, the start has failed.
+    fn check_up(&mut self) {
+        if self.up || !matches!(self.phase, Phase::Running) {
+            return;
+        }
+        let serving = self.slots.iter().filter(|state| state.serving()).count();
+        let settled = self.slots.iter().all(|state| state.serving() || state.backoff.looping());
+        if settled && serving > 0 {
+            self.up = true;
+            let line = format!("process up: {}", self.name);
+            self.log(Level::Info, line);
+            self.out.push(Action::Notify(Notice::Ready));
+        } else if settled {
+            self.fail("no worker can be started");
+        }
+    }
+
+    pub(super) fn exited(&mut self, slot: Slot, incarnation: Incarnation, ended: Ended) {
+        let state = &self.slots[slot.index()];
+        let Some(process) = state.process() else { return };
+        if process.incarnation != incarnation {
+            return;
+        }
+        let pid = process.pid;
+        if matches!(self.phase, Phase::Running) {
+            let delay = self.vacate(slot);
+            let next = if delay.is_zero() {
+                "starting its successor".to_owned()
+            } else {
+                format!("its workers die in a loop, the next one starts in {} s", delay.as_secs())
+            };
+            self.log(Level::Warn, format!("worker {slot} (pid {pid}) ended: {ended}; {next}"));
+        } else {
+            self.slots[slot.index()].life = Life::Vacant { start_at: None };
+            if ended != Ended::Status(0) {
+                self.log(Level::Warn, format!("worker {slot} (pid {pid}) ended: {ended}"));
+            }
+        }
+        self.reports.left(slot);
+        self.left_reload(slot);
+        self.left_pause(slot);
+        self.finish_reports();
+        self.start_due();
+        self.check_up();
+        self.check_finished();
+    }
+
+    /// Empties the slot and says when its next worker starts.
+    fn vacate(&mut self, slot: Slot) -> Duration {
+        let now = self.now;
+        let state = &mut self.slots[slot.index()];
+        let uptime = state.process().map_or(Duration::ZERO, |process| now.saturating_sub(process.since));
+        let delay = state.backoff.died(now, uptime);
+        state.life = Life::Vacant { start_at: Some(now + delay) };
+        delay
+    }
+
+    /// Starts what is due to be started.
+    fn start_due(&mut self) {
+        if !matches!(self.phase, Phase::Running) {
+            return;
+        }
+        for slot in self.all() {
+            if matches!(self.slots[slot.index()].life, Life::Vacant { start_at: Some(at) } if at <= self.now) {
+                self.spawn(slot);
+            }
+        }
+    }
+
+    pub(super) fn tick_lives(&mut self, heartbeats: &[Option<Moment>]) {
+        self.start_due();
+        self.check_up();
+        let now = self.now;
+        let mut silent = Vec::new();
+        for slot in self.all() {
+            match &self.slots[slot.index()].life {
+                Life::Serving(process) => {
+                    let last = heartbeats.get(slot.index()).copied().flatten().unwrap_or(process.since).max(process.since);
+                    let age = now.saturating_sub(last);
+                    if self.rules.hang_timeout.is_some_and(|limit| age > limit) {
+                        silent.push((slot, format!("has not turned its loop for {} s (worker_hang_timeout)", age.as_secs())));
+                    }
+                }
+                Life::Starting(process) if now.saturating_sub(process.since) > START_TIMEOUT => {
+                    silent.push((slot, format!("was not ready within {} s", START_TIMEOUT.as_secs())));
+                }
+                Life::Starting(_) | Life::Vacant { .. } => {}
+            }
+        }
+        for (slot, why) in silent {
+            self.kill(slot, &why);
+        }
+    }
+
+    /// SIGKILL, once; the exit that follows does the rest.
+    pub(super) fn kill(&mut self, slot: Slot, why: &str) {
+        let Some(process) = self.slots[slot.index()].process_mut() else { return };
+        if !std::mem::replace(&mut process.killed, true) {
+            let pid = process.pid;
+            self.log(Level::Error, format!("worker {slot} (pid {pid}) {why}, killing it"));
+            self.out.push(Action::Kill(slot));
+        }
+    }
+
+    /// SIGKILL to all that are left, without a word.
+    pub(super) fn kill_all(&mut self) {
+        for slot in self.live() {
+            if let Some(process) = self.slots[slot.index()].process_mut()
+                && !std::mem::replace(&mut process.killed, true)
+            {
+                self.out.push(Action::Kill(slot));
+            }
+        }
+    }
+
+    pub(super) fn worker_lines(&self) -> Vec<WorkerLine> {
+        let draining = !matches!(self.phase, Phase::Running);
+        self.all()
+            .map(|slot| {
+                let state = &self.slots[slot.index()];
+                let word = match &state.life {
+                    Life::Vacant { start_at: Some(_) } => "backoff",
+                    Life::Vacant { start_at: None } => "gone",
+                    Life::Starting(_) => "starting",
+                    Life::Serving(_) if draining => "draining",
+                    Life::Serving(_) => "serving",
+                };
+                WorkerLine {
+                    slot,
+                    pid: state.process().map(|process| process.pid),
+                    state: word,
+                    uptime: state.process().map_or(Duration::ZERO, |process| self.now.saturating_sub(process.since)),
+                    restarts: state.started.saturating_sub(1),
+                }
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,188 @@
+//! The fleet's decisions: who is started, killed, told, answered, and when it all ends.
+//!
+//! [`Fleet::handle`] takes one [`Event`] and the time and returns the [`Action`]s that follow from it. No process, no socket and no
+//! clock is touched here, so every order of crashes, reloads and signals can be played through in a unit test. [`crate::engine`]
+//! owns the one `Fleet` there is and carries its actions out.
+
+mod backoff;
+mod event;
+mod lives;
+mod pause;
+mod reload;
+mod report;
+mod shutdown;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use event::{
+    Action, Answer, AskId, Changed, Ended, Event, Failure, Loaded, Moment, Notice, Request, Rules, Said, Signal, WorkerLine,
+};
+
+use lives::{Life, SlotState};
+use pause::Pausing;
+use reload::Reload;
+use report::Reports;
+use shared::control::{ToWorker, Welcome};
+use shared::ids::{Incarnation, Slot};
+use shutdown::Phase;
+use std::collections::BTreeMap;
+
+/// The state of the fleet.
+#[derive(Debug)]
+pub(crate) struct Fleet {
+    slots: Vec<SlotState>,
+    phase: Phase,
+    reload: Reload,
+    paused: bool,
+    pausing: Option<Pausing>,
+    reports: Reports,
+    welcomes: BTreeMap<(String, String), Welcome>,
+    rules: Rules,
+    last_incarnation: u32,
+    /// Backends that outlived their worker.
+    orphans: usize,
+    /// Console sessions.
+    consoles: usize,
+    /// Whether `process up` was said.
+    up: bool,
+    /// What `process up` says.
+    name: String,
+    now: Moment,
+    out: Vec<Action>,
+}
+
+impl Fleet {
+    /// A fleet of `workers` empty slots. `name` is what `process up` says it is.
+    pub(crate) fn new(workers: usize, rules: Rules, name: &str) -> Self {
+        Self {
+            slots: (0..workers).map(|_| SlotState::default()).collect(),
+            phase: Phase::Running,
+            reload: Reload::default(),
+            paused: false,
+            pausing: None,
+            reports: Reports::default(),
+            welcomes: BTreeMap::new(),
+            rules,
+            last_incarnation: Incarnation::SUPERVISOR.0,
+            orphans: 0,
+            consoles: 0,
+            up: false,
+            name: name.to_owned(),
+            now: Moment::ZERO,
+            out: Vec::new(),
+        }
+    }
+
+    /// Takes one event at `now`; returns what is to be done, in order.
+    pub(crate) fn handle(&mut self, now: Moment, event: Event) -> Vec<Action> {
+        self.now = now;
+        match event {
+            Event::Start => self.start_all(),
+            Event::Spawned { slot, pid } => self.spawned(slot, pid),
+            Event::SpawnFailed { slot, error } => self.spawn_failed(slot, &error),
+            Event::Said { slot, incarnation, message } => {
+                // A predecessor's last words were handled before its exit, so this is always so.
+                if self.slots[slot.index()].incarnation() == Some(incarnation) {
+                    self.said(slot, message);
+                }
+            }
+            Event::Deaf { slot } => self.kill(slot, "does not read its control socket"),
+            Event::Exited { slot, incarnation, ended, orphans } => {
+                self.orphans += orphans;
+                self.exited(slot, incarnation, ended);
+            }
+            Event::OrphanFreed => {
+                self.orphans = self.orphans.saturating_sub(1);
+                self.check_paused();
+                self.check_finished();
+            }
+            Event::Signal(signal) => self.signal(signal),
+            Event::Asked { ask, request } => self.asked(ask, request),
+            Event::ConsoleOpened => self.consoles += 1,
+            Event::ConsoleClosed => {
+                self.consoles = self.consoles.saturating_sub(1);
+                self.check_finished();
+            }
+            Event::Loaded(outcome) => self.loaded(outcome),
+            Event::Tick { heartbeats } => {
+                self.tick_lives(&heartbeats);
+                self.tick_reload();
+                self.tick_reports();
+                self.tick_shutdown();
+            }
+        }
+        std::mem::take(&mut self.out)
+    }
+
+    fn said(&mut self, slot: Slot, message: Said) {
+        match message {
+            Said::Ready => self.ready(slot),
+            Said::Prepared(generation) => self.prepared(slot, generation),
+            Said::Refused(generation, reason) => self.refused(slot, generation, &reason),
+            Said::Committed(generation) => self.committed(slot, generation),
+            Said::Paused => self.worker_paused(slot),
+            Said::Welcome(welcome) => self.welcome(slot, welcome),
+            Said::Report(id, rows) => self.reported(slot, id, *rows),
+        }
+    }
+
+    fn asked(&mut self, ask: AskId, request: Request) {
+        match request {
+            Request::Report(what) => self.ask_report(ask, what),
+            Request::Workers => {
+                let lines = self.worker_lines();
+                self.answer(ask, Answer::Workers(lines));
+            }
+            Request::State => self.answer(ask, Answer::State { paused: self.paused }),
+            Request::Reload => self.ask_reload(ask),
+            Request::Set(key, value) => self.ask_set(ask, key, value),
+            Request::Pause => self.ask_pause(ask),
+            Request::Resume => self.ask_resume(ask),
+            Request::Shutdown(mode) => self.ask_shutdown(ask, mode),
+        }
+    }
+
+    /// One worker has learned a pool's welcome: the others and their successors need not connect to learn it.
+    fn welcome(&mut self, from: Slot, welcome: Welcome) {
+        if self.reload.outdated(from) {
+            return;
+        }
+        let key = (welcome.database.clone(), welcome.user.clone());
+        if self.welcomes.get(&key) == Some(&welcome) {
+            return;
+        }
+        self.welcomes.insert(key, welcome.clone());
+        for slot in self.live() {
+            if slot != from {
+                self.send(slot, ToWorker::Welcome(welcome.clone()));
+            }
+        }
+    }
+
+    /// Slots that have a process, in order.
+    fn live(&self) -> Vec<Slot> {
+        self.all().filter(|&slot| !matches!(self.slots[slot.index()].life, Life::Vacant { .. })).collect()
+    }
+
+    fn all(&self) -> impl Iterator<Item = Slot> + use<> {
+        (0..self.slots.len()).map(|i| Slot(i as u8))
+    }
+
+    fn send(&mut self, slot: Slot, message: ToWorker) {
+        self.out.push(Action::Send(slot, message));
+    }
+
+    fn broadcast(&mut self, message: &ToWorker) {
+        for slot in self.live() {
+            self.send(slot, message.clone());
+        }
+    }
+
+    fn answer(&mut self, ask: AskId, answer: Answer) {
+        self.out.push(Action::Answer(ask, answer));
+    }
+
+    fn log(&mut self, level: log::Level, line: impl Into<String>) {
+        self.out.push(Action::Log(level, line.into()));
+    }
+}

@@ -1,0 +1,235 @@
+//! A new configuration, in two phases: every worker prepares it, and only when all have, every worker puts it in force.
+//!
+//! Until the commit the old generation is what a successor starts with (and is then asked to prepare the new one); from the commit
+//! on it is the new one. A worker that dies or is killed for its silence is simply no longer waited for: its successor takes its
+//! place. One refusal abandons the candidate everywhere.
+
+use super::event::{Action, Answer, AskId, Changed, Failure, Loaded, Moment, Notice};
+use super::{Fleet, shutdown::Phase};
+use log::Level;
+use shared::control::ToWorker;
+use shared::ids::Slot;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// A worker that has not answered a phase after this long is taken for hung.
+const PHASE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What changes the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Change {
+    /// The file, read again.
+    File,
+    /// One setting, until the next reload.
+    Set(String, String),
+}
+
+/// One change and who waits for it.
+#[derive(Debug)]
+pub(super) struct Job {
+    change: Change,
+    asks: Vec<AskId>,
+}
+
+/// Where a change stands.
+#[derive(Debug, Default)]
+enum Stage {
+    #[default]
+    Idle,
+    Loading(Job),
+    Preparing(Job, Loaded, Waiting),
+    Committing(Job, u64, Waiting),
+}
+
+#[derive(Debug)]
+struct Waiting {
+    slots: BTreeSet<Slot>,
+    deadline: Moment,
+}
+
+/// The change under way and those behind it.
+#[derive(Debug, Default)]
+pub(super) struct Reload {
+    stage: Stage,
+    queue: Vec<Job>,
+}
+
+impl Reload {
+    /// Whether what this worker says may still be about the old configuration.
+    pub(super) fn outdated(&self, slot: Slot) -> bool {
+        matches!(&self.stage, Stage::Committing(_, _, waiting) if waiting.slots.contains(&slot))
+    }
+}
+
+impl Fleet {
+    /// RELOAD.
+    pub(super) fn ask_reload(&mut self, ask: AskId) {
+        self.log(Level::Info, "RELOAD command issued");
+        self.request(Change::File, Some(ask));
+    }
+
+    /// SET.
+    pub(super) fn ask_set(&mut self, ask: AskId, key: String, value: String) {
+        self.request(Change::Set(key, value), Some(ask));
+    }
+
+    /// SIGHUP.
+    pub(super) fn reload_by_signal(&mut self) {
+        self.request(Change::File, None);
+    }
+
+    fn request(&mut self, change: Change, ask: Option<AskId>) {
+        if matches!(self.phase, Phase::Ending { .. }) {
+            for ask in ask {
+                self.answer(ask, Answer::Failed(Failure::ShuttingDown));
+            }
+            return;
+        }
+        // The file is read once for all that asked while another change was under way.
+        match self.reload.queue.iter_mut().find(|job| change == Change::File && job.change == Change::File) {
+            Some(job) => job.asks.extend(ask),
+            None => self.reload.queue.push(Job { change, asks: ask.into_iter().collect() }),
+        }
+        self.next_change();
+    }
+
+    fn next_change(&mut self) {
+        if !matches!(self.reload.stage, Stage::Idle) || self.reload.queue.is_empty() {
+            return;
+        }
+        let job = self.reload.queue.remove(0);
+        self.out.push(match &job.change {
+            Change::File => Action::Load,
+            Change::Set(key, value) => Action::LoadSet(key.clone(), value.clone()),
+        });
+        if job.change == Change::File {
+            self.out.push(Action::Notify(Notice::Reloading));
+        }
+        self.reload.stage = Stage::Loading(job);
+    }
+
+    /// The file was read: phase one, or the end of it.
+    pub(super) fn loaded(&mut self, outcome: Result<Loaded, String>) {
+        let Stage::Loading(job) = std::mem::take(&mut self.reload.stage) else { return };
+        match outcome {
+            Err(problems) => {
+                for line in problems.lines() {
+                    self.log(Level::Error, line);
+                }
+                self.finish(job, false);
+            }
+            Ok(loaded) => {
+                let generation = loaded.generation;
+                self.broadcast(&ToWorker::Prepare { generation, log_file: false });
+                let waiting = self.waiting();
+                self.reload.stage = Stage::Preparing(job, loaded, waiting);
+                self.advance();
+            }
+        }
+    }
+
+    pub(super) fn prepared(&mut self, slot: Slot, generation: u64) {
+        if let Stage::Preparing(_, loaded, waiting) = &mut self.reload.stage
+            && loaded.generation == generation
+        {
+            waiting.slots.remove(&slot);
+            self.advance();
+        }
+    }
+
+    pub(super) fn committed(&mut self, slot: Slot, generation: u64) {
+        if let Stage::Committing(_, current, waiting) = &mut self.reload.stage
+            && *current == generation
+        {
+            waiting.slots.remove(&slot);
+            self.advance();
+        }
+    }
+
+    pub(super) fn refused(&mut self, slot: Slot, generation: u64, reason: &str) {
+        match std::mem::take(&mut self.reload.stage) {
+            Stage::Preparing(job, loaded, _) if loaded.generation == generation => {
+                self.log(Level::Error, format!("worker {slot} cannot use the new configuration: {reason}"));
+                self.broadcast(&ToWorker::Abandon { generation });
+                self.out.push(Action::Discard);
+                self.finish(job, false);
+            }
+            other => self.reload.stage = other,
+        }
+    }
+
+    /// A new worker was started with the generation in force; in phase one it has to prepare the candidate like the others.
+    pub(super) fn join_reload(&mut self, slot: Slot) {
+        if let Stage::Preparing(_, loaded, waiting) = &mut self.reload.stage {
+            waiting.slots.insert(slot);
+            let generation = loaded.generation;
+            self.send(slot, ToWorker::Prepare { generation, log_file: false });
+        }
+    }
+
+    /// A worker is gone and no longer waited for. Its successor, if one starts at once, has not been asked for yet: it is started
+    /// with what is in force then.
+    pub(super) fn left_reload(&mut self, slot: Slot) {
+        match &mut self.reload.stage {
+            Stage::Preparing(_, _, waiting) | Stage::Committing(_, _, waiting) => {
+                waiting.slots.remove(&slot);
+                self.advance();
+            }
+            Stage::Idle | Stage::Loading(_) => {}
+        }
+    }
+
+    pub(super) fn tick_reload(&mut self) {
+        let late = match &self.reload.stage {
+            Stage::Preparing(_, _, waiting) | Stage::Committing(_, _, waiting) if waiting.deadline <= self.now => {
+                waiting.slots.clone()
+            }
+            _ => return,
+        };
+        for slot in late {
+            self.kill(slot, &format!("did not answer a reload within {} s", PHASE_TIMEOUT.as_secs()));
+        }
+    }
+
+    fn waiting(&self) -> Waiting {
+        Waiting { slots: self.live().into_iter().collect(), deadline: self.now + PHASE_TIMEOUT }
+    }
+
+    /// Goes on to the next phase when nobody is waited for.
+    fn advance(&mut self) {
+        match std::mem::take(&mut self.reload.stage) {
+            Stage::Preparing(job, loaded, waiting) if waiting.slots.is_empty() => {
+                self.out.push(Action::Adopt);
+                self.broadcast(&ToWorker::Commit { generation: loaded.generation });
+                self.rules = loaded.rules;
+                match &loaded.changed {
+                    Changed::All => self.welcomes.clear(),
+                    Changed::Entries(names) => self.welcomes.retain(|(database, _), _| !names.contains(database)),
+                }
+                let waiting = self.waiting();
+                self.reload.stage = Stage::Committing(job, loaded.generation, waiting);
+                self.advance();
+            }
+            Stage::Committing(job, _, waiting) if waiting.slots.is_empty() => self.finish(job, true),
+            other => self.reload.stage = other,
+        }
+    }
+
+    fn finish(&mut self, job: Job, done: bool) {
+        let failure = match job.change {
+            Change::File => {
+                if !done {
+                    self.log(Level::Error, "RELOAD failed, the configuration in force stays as it was");
+                }
+                self.out.push(Action::Notify(Notice::Ready));
+                Failure::Reload
+            }
+            Change::Set(..) => Failure::Set,
+        };
+        for ask in job.asks {
+            self.answer(ask, if done { Answer::Done } else { Answer::Failed(failure.clone()) });
+        }
+        self.reload.stage = Stage::Idle;
+        self.next_change();
+    }
+}

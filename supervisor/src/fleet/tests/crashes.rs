@@ -1,0 +1,162 @@
+use super::*;
+
+#[test]
+fn up_when_all_are_ready() {
+    let mut w = World::new(2);
+    assert_eq!(w.spawned(), [0, 1]);
+    w.say(0, Said::Ready);
+    assert!(!w.logged("process up"));
+    w.say(1, Said::Ready);
+    assert!(w.logged("process up: pgfleet 0.1.0"));
+    assert!(w.did(&Action::Notify(Notice::Ready)));
+}
+
+#[test]
+fn a_dead_worker_has_a_successor_at_once() {
+    let mut w = World::up(3);
+    w.die(1, KILLED);
+    assert_eq!(w.spawned(), [1]);
+    assert!(w.logged("worker 1 (pid 102) ended: signal 9 (SIGKILL); starting its successor"));
+    let log = w.actions.iter().position(|a| matches!(a, Action::Log(..))).unwrap();
+    let spawn = w.actions.iter().position(|a| matches!(a, Action::Spawn { .. })).unwrap();
+    assert!(log < spawn);
+    w.say(1, Said::Ready);
+    assert!(w.logged("worker 1 (pid 104) is ready"));
+    assert!(!w.logged("process up"), "said once");
+}
+
+#[test]
+fn incarnations_are_never_reused() {
+    let mut w = World::up(2);
+    let mut seen = vec![w.workers[0].unwrap().0, w.workers[1].unwrap().0];
+    w.die(0, KILLED);
+    seen.push(w.workers[0].unwrap().0);
+    assert_eq!(seen, [Incarnation(2), Incarnation(3), Incarnation(4)]);
+}
+
+#[test]
+fn a_loop_is_slowed_down_and_ends_after_a_minute_up() {
+    let mut w = World::up(2);
+    w.die(0, KILLED);
+    w.die(0, KILLED);
+    w.die(0, KILLED);
+    assert!(w.spawned().is_empty());
+    assert!(w.logged("die in a loop, the next one starts in 1 s"));
+    w.tick(Duration::from_millis(900));
+    assert!(w.spawned().is_empty());
+    w.tick(Duration::from_millis(100));
+    assert_eq!(w.spawned(), [0]);
+    w.die(0, Ended::Status(1));
+    assert!(w.logged("ended: exit status 1; its workers die in a loop, the next one starts in 2 s"));
+    w.tick(secs(2));
+    w.say(0, Said::Ready);
+    for _ in 0..61 {
+        w.tick(secs(1));
+    }
+    w.die(0, KILLED);
+    assert_eq!(w.spawned(), [0], "back to no delay");
+}
+
+#[test]
+fn one_looping_worker_does_not_keep_the_fleet_from_being_up() {
+    let mut w = World::new(2);
+    w.say(0, Said::Ready);
+    for _ in 0..3 {
+        w.die(1, Ended::Status(1));
+    }
+    assert!(w.logged("process up"));
+    assert_eq!(w.exit, None);
+}
+
+#[test]
+fn a_start_in_which_every_worker_dies_fails() {
+    let mut w = World::new(2);
+    for slot in [0, 0, 0, 1, 1, 1] {
+        w.die(slot, Ended::Status(1));
+    }
+    assert!(w.logged("no worker can be started"));
+    assert_eq!(w.exit, Some(1));
+}
+
+#[test]
+fn all_workers_looping_later_does_not_end_the_fleet() {
+    let mut w = World::up(1);
+    for _ in 0..3 {
+        w.die(0, KILLED);
+    }
+    assert_eq!(w.exit, None);
+    w.tick(secs(1));
+    assert_eq!(w.spawned(), [0]);
+}
+
+#[test]
+fn a_failed_fork_is_retried() {
+    let mut w = World::up(1);
+    w.die(0, KILLED);
+    w.workers[0] = None;
+    w.event(Event::SpawnFailed { slot: Slot(0), error: "out of memory".into() });
+    assert!(w.logged("could not start worker 0: out of memory"));
+    w.tick(Duration::ZERO);
+    assert_eq!(w.spawned(), [0]);
+}
+
+#[test]
+fn a_hung_worker_is_killed_once_and_replaced() {
+    let mut w = World::up(2);
+    w.now += secs(11);
+    let heartbeats = vec![Some(w.now), Some(w.now - secs(11))];
+    w.event(Event::Tick { heartbeats: heartbeats.clone() });
+    assert!(w.did(&Action::Kill(Slot(1))));
+    assert!(!w.did(&Action::Kill(Slot(0))));
+    assert!(w.logged("worker 1 (pid 102) has not turned its loop for 11 s (worker_hang_timeout), killing it"));
+    w.event(Event::Tick { heartbeats });
+    assert!(w.actions.is_empty());
+    w.die(1, KILLED);
+    assert_eq!(w.spawned(), [1]);
+}
+
+#[test]
+fn a_predecessors_heartbeat_does_not_kill_the_successor() {
+    let mut w = World::up(1);
+    let old = w.now;
+    w.tick(secs(100));
+    w.die(0, KILLED);
+    w.say(0, Said::Ready);
+    w.event(Event::Tick { heartbeats: vec![Some(old)] });
+    assert!(!w.did(&Action::Kill(Slot(0))));
+}
+
+#[test]
+fn no_hang_timeout_kills_nobody() {
+    let mut w = World::up(1);
+    w.fleet.rules = Rules { hang_timeout: None };
+    w.now += secs(100_000);
+    w.event(Event::Tick { heartbeats: vec![Some(secs(1))] });
+    assert!(!w.actions.iter().any(|a| matches!(a, Action::Kill(_))));
+}
+
+#[test]
+fn a_worker_that_never_gets_ready_is_killed() {
+    let mut w = World::new(1);
+    w.tick(secs(31));
+    assert!(w.did(&Action::Kill(Slot(0))));
+}
+
+#[test]
+fn a_worker_that_does_not_read_is_killed() {
+    let mut w = World::up(1);
+    w.event(Event::Deaf { slot: Slot(0) });
+    assert!(w.did(&Action::Kill(Slot(0))));
+}
+
+#[test]
+fn welcomes_go_to_the_others_and_to_successors() {
+    let mut w = World::up(3);
+    let welcome = Welcome { database: "app".into(), user: "u".into(), parameters: vec![] };
+    w.say(1, Said::Welcome(welcome.clone()));
+    assert_eq!(w.sent(), [(0, ToWorker::Welcome(welcome.clone())), (2, ToWorker::Welcome(welcome.clone()))]);
+    w.say(2, Said::Welcome(welcome.clone()));
+    assert!(w.sent().is_empty(), "nothing new");
+    w.die(0, KILLED);
+    assert!(matches!(&w.actions[..], [.., Action::Spawn { welcomes, .. }] if *welcomes == [welcome]));
+}

@@ -1,0 +1,142 @@
+//! The fleet played through with no process: a small world that starts what is asked for and records the rest.
+#![allow(clippy::unwrap_used)]
+
+mod crashes;
+mod pauses;
+mod reloads;
+mod reports;
+mod shutdowns;
+
+use super::*;
+use std::time::Duration;
+
+/// A fleet and what it asked for.
+struct World {
+    fleet: Fleet,
+    now: Moment,
+    next_pid: u32,
+    /// Generation in force at the engine, and the candidate.
+    generation: u64,
+    candidate: u64,
+    /// Per slot: incarnation and the generation it was started with.
+    workers: Vec<Option<(Incarnation, u64)>>,
+    /// What the last event led to.
+    actions: Vec<Action>,
+    exit: Option<u8>,
+}
+
+impl World {
+    fn new(workers: usize) -> Self {
+        let rules = Rules { hang_timeout: Some(Duration::from_secs(10)) };
+        let mut world = Self {
+            fleet: Fleet::new(workers, rules, "pgfleet 0.1.0"),
+            now: Duration::from_secs(1000),
+            next_pid: 100,
+            generation: 1,
+            candidate: 1,
+            workers: vec![None; workers],
+            actions: vec![],
+            exit: None,
+        };
+        world.event(Event::Start);
+        world
+    }
+
+    /// All workers ready.
+    fn up(workers: usize) -> Self {
+        let mut world = Self::new(workers);
+        for slot in 0..workers {
+            world.say(slot, Said::Ready);
+        }
+        world
+    }
+
+    fn event(&mut self, event: Event) {
+        self.actions.clear();
+        let mut batch = self.fleet.handle(self.now, event);
+        while !batch.is_empty() {
+            let mut then = vec![];
+            for action in &batch {
+                match action {
+                    Action::Spawn { slot, incarnation, .. } => {
+                        self.next_pid += 1;
+                        assert_eq!(self.workers[slot.index()], None, "two processes on one slot");
+                        self.workers[slot.index()] = Some((*incarnation, self.generation));
+                        then.push(Event::Spawned { slot: *slot, pid: self.next_pid });
+                    }
+                    Action::Send(slot, _) | Action::Kill(slot) => {
+                        assert!(self.workers[slot.index()].is_some(), "{action:?} to an empty slot");
+                    }
+                    Action::Adopt => self.generation = self.candidate,
+                    Action::Exit(status) => {
+                        assert!(self.workers.iter().all(Option::is_none), "the supervisor left before its workers");
+                        self.exit = Some(*status);
+                    }
+                    _ => {}
+                }
+            }
+            self.actions.append(&mut batch);
+            for event in then {
+                batch.append(&mut self.fleet.handle(self.now, event));
+            }
+        }
+    }
+
+    fn say(&mut self, slot: usize, message: Said) {
+        let (incarnation, _) = self.workers[slot].unwrap();
+        self.event(Event::Said { slot: Slot(slot as u8), incarnation, message });
+    }
+
+    fn die(&mut self, slot: usize, ended: Ended) {
+        self.die_with(slot, ended, 0);
+    }
+
+    fn die_with(&mut self, slot: usize, ended: Ended, orphans: usize) {
+        let (incarnation, _) = self.workers[slot].take().unwrap();
+        self.event(Event::Exited { slot: Slot(slot as u8), incarnation, ended, orphans });
+    }
+
+    fn tick(&mut self, later: Duration) {
+        self.now += later;
+        let heartbeats = vec![Some(self.now); self.workers.len()];
+        self.event(Event::Tick { heartbeats });
+    }
+
+    fn ask(&mut self, ask: u64, request: Request) {
+        self.event(Event::Asked { ask: AskId(ask), request });
+    }
+
+    /// The candidate with the next generation was read.
+    fn load(&mut self) -> u64 {
+        self.candidate += 1;
+        let generation = self.candidate;
+        self.event(Event::Loaded(Ok(Loaded { generation, rules: Rules::default(), changed: Changed::Entries(["app".into()].into()) })));
+        generation
+    }
+
+    fn sent(&self) -> Vec<(u8, ToWorker)> {
+        self.actions.iter().filter_map(|a| if let Action::Send(slot, m) = a { Some((slot.0, m.clone())) } else { None }).collect()
+    }
+
+    fn spawned(&self) -> Vec<u8> {
+        self.actions.iter().filter_map(|a| if let Action::Spawn { slot, .. } = a { Some(slot.0) } else { None }).collect()
+    }
+
+    fn logged(&self, text: &str) -> bool {
+        self.actions.iter().any(|a| matches!(a, Action::Log(_, line) | Action::Fatal(line) if line.contains(text)))
+    }
+
+    fn answered(&self, ask: u64) -> Option<&Answer> {
+        self.actions.iter().find_map(|a| if let Action::Answer(AskId(id), answer) = a { (*id == ask).then_some(answer) } else { None })
+    }
+
+    fn did(&self, action: &Action) -> bool {
+        self.actions.contains(action)
+    }
+}
+
+fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+const KILLED: Ended = Ended::Signal(9);
