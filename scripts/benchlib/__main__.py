@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import resource
 import signal
 import sys
 
@@ -54,6 +55,7 @@ def wanted(asked, special):
 def compare(asked, loads, special):
     if asked.pin:
         processes.pin_family(asked.postgres_pid, set(range(1, os.cpu_count())))
+    raise_descriptor_limit(asked, special)
     describe(asked)
     running, found = [], []
     try:
@@ -77,6 +79,14 @@ def compare(asked, loads, special):
             json.dump([dataclasses.asdict(each) for each in found], file, indent=1)
     if any(each.errors for each in found):
         sys.exit("errors: see the tables")
+
+
+def raise_descriptor_limit(asked, special):
+    """As far as it goes; the poolers inherit it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if "idle" in special and hard < asked.idle_clients + 200:
+        sys.exit(f"{asked.idle_clients} idle clients need more descriptors than the limit of {hard} (ulimit -n)")
 
 
 def describe(asked):

@@ -46,9 +46,16 @@ need_postgres() {
   find_postgres
 }
 
-# A compiler for the few crates with C or assembly in them, and the Rust toolchain, which is not ours to fetch.
+# The oldest Rust that builds the workspace (rust-version in Cargo.toml).
+RUST_NEEDED=1.88
+
+# The Rust toolchain, which is not ours to fetch (Debian 12's own is too old), and a compiler for the few crates with C or assembly.
 need_rust() {
+  local found
+  if ! command -v cargo >/dev/null && [ -r "$HOME/.cargo/env" ]; then . "$HOME/.cargo/env"; fi
+  found=$(cargo --version 2>/dev/null | awk '{ print $2 }') || true
+  if [ "$(printf '%s\n' "$RUST_NEEDED" "${found:-0}" | sort -V | head -n 1)" != "$RUST_NEEDED" ]; then
+    die "this needs Rust $RUST_NEEDED or newer; found: ${found:-none}. Install the stable toolchain with rustup (https://rustup.rs), then run this again."
+  fi
   need_packages gcc libc6-dev make pkg-config
-  [ -r "$HOME/.cargo/env" ] && . "$HOME/.cargo/env"
-  command -v cargo >/dev/null || die "cargo is missing. Install the stable Rust toolchain (1.88 or newer) with rustup, as https://rustup.rs says, then run this again."
 }
