@@ -5,7 +5,7 @@
 
 use crate::{Client, Port, Postgres, SOON, account, holds_within, process, wait_for, wait_until};
 use nix::sys::signal::Signal;
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -86,14 +86,16 @@ impl Builder {
 
     /// A line of the section `[pgbouncer]`; replaces one of the same name.
     #[must_use]
-    pub fn setting(mut self, name: &str, value: impl ToString) -> Self {
+    #[allow(clippy::needless_pass_by_value, reason = "a number or a text, written at the call as it stands in the file")]
+    pub fn setting(mut self, name: &str, value: impl Display) -> Self {
         set(&mut self.settings, name, value.to_string());
         self
     }
 
     /// A line of the section `[databases]`; replaces one of the same name.
     #[must_use]
-    pub fn database(mut self, name: &str, entry: impl ToString) -> Self {
+    #[allow(clippy::needless_pass_by_value, reason = "as for `setting`")]
+    pub fn database(mut self, name: &str, entry: impl Display) -> Self {
         set(&mut self.databases, name, entry.to_string());
         self
     }
@@ -186,7 +188,10 @@ impl Unstarted {
     fn write_files(&self) {
         let ini = self.builder.ini(self.folder(), self.port());
         std::fs::write(self.folder().join("pgfleet.ini"), ini).unwrap();
-        let secrets: String = self.builder.secrets.iter().map(|(user, secret)| format!("\"{user}\" \"{secret}\"\n")).collect();
+        let mut secrets = String::new();
+        for (user, secret) in &self.builder.secrets {
+            let _ = writeln!(secrets, "\"{user}\" \"{secret}\"");
+        }
         std::fs::write(self.folder().join("userlist.txt"), secrets).unwrap();
         if self.builder.toml {
             let converted =
@@ -359,13 +364,21 @@ impl Fleet {
     }
 
     /// Changes a setting in the file; a reload puts it in force.
-    pub fn change(&mut self, name: &str, value: impl ToString) {
+    #[allow(clippy::needless_pass_by_value, reason = "as for `setting`")]
+    pub fn change(&mut self, name: &str, value: impl Display) {
         set(&mut self.files.builder.settings, name, value.to_string());
         self.files.write_files();
     }
 
+    /// Takes a setting out of the file; a reload puts its default in force.
+    pub fn unset(&mut self, name: &str) {
+        self.files.builder.settings.retain(|(existing, _)| existing != name);
+        self.files.write_files();
+    }
+
     /// Changes an entry of `[databases]` in the file; a reload puts it in force.
-    pub fn change_database(&mut self, name: &str, entry: impl ToString) {
+    #[allow(clippy::needless_pass_by_value, reason = "as for `setting`")]
+    pub fn change_database(&mut self, name: &str, entry: impl Display) {
         set(&mut self.files.builder.databases, name, entry.to_string());
         self.files.write_files();
     }

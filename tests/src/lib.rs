@@ -12,6 +12,7 @@
 
 mod account;
 mod fleet;
+mod lock;
 mod port;
 mod postgres_server;
 mod sampler;

@@ -3,7 +3,7 @@
 //! "Bind to 0 and close" gives a port that the next outgoing connection on this machine may take. So ports come from below the range
 //! that the kernel picks from, and a locked file says which are taken; the lock ends with its process, however that ends.
 
-use std::fs::{File, OpenOptions};
+use crate::lock::Lock;
 use std::net::TcpListener;
 
 const FIRST: u16 = 14_000;
@@ -13,7 +13,7 @@ const COUNT: u16 = 16_000;
 #[derive(Debug)]
 pub struct Port {
     number: u16,
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Port {
@@ -24,11 +24,9 @@ impl Port {
         let start = rand::random::<u16>() % COUNT;
         for offset in 0..COUNT {
             let number = FIRST + (start + offset) % COUNT;
-            let Ok(lock) = OpenOptions::new().create(true).truncate(false).write(true).open(folder.join(number.to_string())) else {
-                continue;
-            };
+            let Some(lock) = Lock::attempt(&folder.join(number.to_string())) else { continue };
             // 0.0.0.0 also finds what listens on one address only.
-            if lock.try_lock().is_ok() && TcpListener::bind(("0.0.0.0", number)).is_ok() {
+            if TcpListener::bind(("0.0.0.0", number)).is_ok() {
                 return Port { number, _lock: lock };
             }
         }

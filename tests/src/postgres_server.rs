@@ -3,9 +3,10 @@
 //! `initdb` takes seconds, so it is done once a machine, into a template under `target/`, with the roles and the database every case
 //! uses; a test copies the template and starts the copy, which takes a quarter of a second. Dropping the value stops the server.
 
+use crate::lock::Lock;
 use crate::{Port, SOON, account, process, wait_until};
 use nix::sys::signal::Signal;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
@@ -163,8 +164,7 @@ fn template() -> PathBuf {
     let folder = crate::program::target_folder().join("test-postgres");
     std::fs::create_dir_all(&folder).unwrap();
     let ready = folder.join(format!("{digest:016x}"));
-    let lock = OpenOptions::new().create(true).truncate(false).write(true).open(folder.join("lock")).unwrap();
-    lock.lock().unwrap();
+    let _lock = Lock::wait(&folder.join("lock"));
     if !ready.exists() {
         let work = account::folder();
         let data = work.path().join("data");

@@ -1,8 +1,8 @@
 //! Python drivers: small scripts in `tests/python/` that end with status 0 or say what went wrong.
 
 use crate::Fleet;
+use crate::lock::Lock;
 use crate::program::{stderr, stdout, target_folder};
-use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -21,8 +21,7 @@ fn interpreter() -> PathBuf {
         return named.into();
     }
     let target = target_folder();
-    let lock = OpenOptions::new().create(true).truncate(false).write(true).open(target.join("python-venv.lock")).unwrap();
-    lock.lock().unwrap();
+    let _lock = Lock::wait(&target.join("python-venv.lock"));
     let folder = target.join("python-venv");
     let interpreter = folder.join("bin/python");
     let works =

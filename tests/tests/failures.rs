@@ -2,10 +2,10 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use end_to_end::frontend::{self, message, query, strings};
+use end_to_end::frontend::{self, GSSENC_REQUEST, SSL_REQUEST, message, query, strings};
 use end_to_end::{Client, Fleet, Port, Postgres, SOON, each_fleet, each_worker_count, wait_until};
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -147,20 +147,26 @@ fn impostor(greeting: Vec<u8>) -> (Port, JoinHandle<()>) {
             let Ok(mut stream) = stream else { return };
             let greeting = greeting.clone();
             std::thread::spawn(move || {
-                let mut buffer = [0; 4096];
-                let mut start = [0; 8];
-                if stream.read_exact(&mut start).is_err() {
-                    return;
-                }
-                if start == [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f] {
+                // Whatever comes before the startup packet is an encryption request: no.
+                while let Some(SSL_REQUEST | GSSENC_REQUEST) = read_packet(&mut stream) {
                     let _ = stream.write_all(b"N");
                 }
                 let _ = stream.write_all(&greeting);
-                while stream.read(&mut buffer).is_ok_and(|length| length > 0) {}
+                while stream.read(&mut [0; 4096]).is_ok_and(|length| length > 0) {}
             });
         }
     });
     (port, thread)
+}
+
+/// Reads a packet without a type byte; returns its code.
+fn read_packet(stream: &mut TcpStream) -> Option<u32> {
+    let mut header = [0; 8];
+    stream.read_exact(&mut header).ok()?;
+    let (length, code) = header.split_at(4);
+    let mut body = vec![0; u32::from_be_bytes(length.try_into().unwrap()) as usize - 8];
+    stream.read_exact(&mut body).ok()?;
+    Some(u32::from_be_bytes(code.try_into().unwrap()))
 }
 
 fn fields(severity: &str, code: Option<&str>, text: &str) -> Vec<u8> {

@@ -160,6 +160,31 @@ fn an_idle_server_of_another_pool_is_evicted() {
     );
 }
 
+/// PostgreSQL works on for a client that is gone. Its backend counts until it has ended, and is made to end.
+#[test]
+fn a_client_that_leaves_in_the_middle_of_a_query() {
+    let server = Postgres::start();
+    each_fleet(
+        &server,
+        |builder| builder.pool_size(2),
+        |fleet, _| {
+            let mut admin = server.admin();
+            let sampler = Sampler::start(&server);
+            for _ in 0..3 {
+                let mut leaving: Vec<Client> = (0..2).map(|_| fleet.client()).collect();
+                for client in &mut leaving {
+                    client.send(&frontend::query("select pg_sleep(60), 'left alone'"));
+                }
+                let running = "select count(*) from pg_stat_activity where state = 'active' and query like '%left alone%' and usename = 'app'";
+                wait_until("the queries to run", SOON, || admin.query_one(running, &[]).unwrap().get::<_, i64>(0) == 2);
+                drop(leaving);
+                assert_eq!(fleet.client().value("select 1"), "1");
+            }
+            assert_eq!(sampler.finish().most, 2);
+        },
+    );
+}
+
 #[test]
 fn query_wait_timeout() {
     let server = Postgres::start();
