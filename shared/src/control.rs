@@ -78,6 +78,8 @@ pub enum ToWorker {
         unix_listeners: u8,
         /// Whether the fleet is paused (SIGUSR1, PAUSE).
         paused: bool,
+        /// Whether lines go to standard error too (not with -q or -d).
+        stderr: bool,
         /// 32 bytes that every worker shares: the key of the mock SCRAM salts of users that do not exist.
         mock_secret: [u8; 32],
         /// Welcomes that other workers have learned.

@@ -1,8 +1,36 @@
-//! The data path.
+//! The data path of pgfleet: clients on one side, PostgreSQL on the other, one thread and one event loop.
+//!
+//! [`run`] is a worker process's life: it receives its slot, sockets and configuration over the control socket, and serves until it is
+//! told to stop. [`protocol`] decides what to do with bytes and knows no sockets; [`worker`] is the loop; [`client`], [`server`],
+//! [`pool`] and [`fleet`] act. What could block is asked of the supervisor; when the supervisor is gone, workers go on.
+
 #![forbid(unsafe_code)]
 
-/// Serves clients until told to stop.
-pub fn run(control: std::os::fd::OwnedFd) -> std::process::ExitCode {
-    drop(control);
-    std::process::ExitCode::SUCCESS
+mod cancel;
+mod client;
+mod clock;
+mod fleet;
+mod params;
+mod pool;
+mod protocol;
+mod report;
+mod server;
+mod socket;
+mod timers;
+mod worker;
+
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+
+/// Serves clients until told to stop. `control` is this worker's end of its control socket, on which the supervisor's
+/// [`shared::control::ToWorker::Start`] is the first message. Returns 0 after an orderly stop, 1 when the worker could not start or its
+/// event loop failed; the reason is in the log.
+pub fn run(control: OwnedFd) -> ExitCode {
+    match fleet::start::start(control) {
+        Ok(worker) => worker.run(),
+        Err(error) => {
+            eprintln!("pgfleet worker could not start: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -1,0 +1,117 @@
+//! New clients.
+
+use super::{Client, ClientState, Login, Peer};
+use crate::socket::Conn;
+use crate::worker::{Life, Listener, Source, Worker};
+use nix::errno::Errno;
+use socket2::{SockRef, TcpKeepalive};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+/// Clients accepted from one listener in one turn.
+const ACCEPTS_PER_TURN: usize = 64;
+
+impl Worker {
+    /// Accepts what waits at a listener.
+    pub(crate) fn accept(&mut self, listener: usize) {
+        if self.life != Life::Serving {
+            return;
+        }
+        for _ in 0..ACCEPTS_PER_TURN {
+            let accepted = match self.listeners.get(listener) {
+                None => return,
+                Some(Listener::Tcp(tcp)) => {
+                    tcp.accept().map(|(stream, address)| (OwnedFd::from(std::net::TcpStream::from(stream)), Peer::Tcp(address)))
+                }
+                Some(Listener::Unix(unix)) => unix.accept().map(|(stream, _)| {
+                    let fd = OwnedFd::from(std::os::unix::net::UnixStream::from(stream));
+                    let (pid, uid, _) = shared::sys::peer::peer_credentials(&fd).unwrap_or((0, u32::MAX, 0));
+                    (fd, Peer::Unix { pid, uid })
+                }),
+            };
+            match accepted {
+                Ok((fd, peer)) => self.welcome_socket(fd, peer),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if matches!(error.raw_os_error(), Some(e) if out_of_resources(e)) => {
+                    if !self.accept_stalled {
+                        log::error!(target: "process", "accept() failed: {error}; accepting goes on when connections have closed");
+                    }
+                    self.accept_stalled = true;
+                    return;
+                }
+                // The client has gone again, or another passing condition (accept(2)): the next one may be fine.
+                Err(_) => {}
+            }
+        }
+        self.again.push(Source::Listener(listener));
+    }
+
+    fn welcome_socket(&mut self, fd: OwnedFd, peer: Peer) {
+        let conn = Conn::new(fd);
+        let id = self.next_connection_id();
+        let entry = self.clients.vacant_entry();
+        let index = entry.key();
+        if let Err(error) = conn.register(self.poll.registry(), Source::Client(index).into()) {
+            log::error!(target: "process", "could not watch a new client's socket: {error}");
+            return;
+        }
+        entry.insert(Client {
+            conn,
+            id,
+            peer,
+            connected_at: self.now,
+            last_request: self.now,
+            state: ClientState::Login(Box::new(Login::new(peer))),
+        });
+        let timeout = self.config.settings.client_login_timeout;
+        if !timeout.is_zero() {
+            self.login_deadlines.push_back((self.now + timeout, index, id));
+        }
+    }
+
+    /// Sets what the settings say of TCP on the listeners, whose accepted sockets inherit it (tcp(7)).
+    pub(crate) fn apply_tcp_settings(&self) {
+        for listener in &self.listeners {
+            if let Listener::Tcp(tcp) = listener {
+                self.set_tcp_options(tcp);
+            }
+        }
+    }
+
+    /// Sets TCP_NODELAY and what the settings say of keepalive and buffers.
+    pub(crate) fn set_tcp_options(&self, socket: &impl AsFd) {
+        let settings = &self.config.settings;
+        let socket = SockRef::from(socket);
+        let _ = socket.set_tcp_nodelay(true);
+        let _ = socket.set_keepalive(settings.tcp_keepalive);
+        if settings.tcp_keepalive {
+            let mut keepalive = TcpKeepalive::new();
+            for (value, set) in [
+                (settings.tcp_keepidle, TcpKeepalive::with_time as fn(TcpKeepalive, Duration) -> TcpKeepalive),
+                (settings.tcp_keepintvl, TcpKeepalive::with_interval),
+            ] {
+                if value > 0 {
+                    keepalive = set(keepalive, Duration::from_secs(value.into()));
+                }
+            }
+            if settings.tcp_keepcnt > 0 {
+                keepalive = keepalive.with_retries(settings.tcp_keepcnt);
+            }
+            if settings.tcp_keepidle > 0 || settings.tcp_keepintvl > 0 || settings.tcp_keepcnt > 0 {
+                let _ = socket.set_tcp_keepalive(&keepalive);
+            }
+        }
+        if settings.tcp_user_timeout > 0 {
+            let _ = socket.set_tcp_user_timeout(Some(Duration::from_millis(settings.tcp_user_timeout.into())));
+        }
+        if settings.tcp_socket_buffer > 0 {
+            let _ = socket.set_send_buffer_size(settings.tcp_socket_buffer as usize);
+            let _ = socket.set_recv_buffer_size(settings.tcp_socket_buffer as usize);
+        }
+    }
+}
+
+fn out_of_resources(errno: i32) -> bool {
+    matches!(Errno::from_raw(errno), Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM)
+}

@@ -1,0 +1,260 @@
+//! A logged-in client's bytes on their way to a server.
+
+use super::{Client, ClientState, Ending, Link, Session};
+use crate::protocol::frontend::{self, Forwarded, Need, Rules, Server as ServerSide, Stop};
+use crate::socket::Read;
+use crate::worker::{READS_PER_TURN, Source, Worker};
+use shared::config::PoolMode;
+use shared::wire::header;
+
+impl Worker {
+    /// The client's socket takes more again.
+    pub(crate) fn client_writable(&mut self, index: usize) {
+        let Some(client) = self.clients.get_mut(index) else { return };
+        if !client.conn.is_backed_up() {
+            return;
+        }
+        if matches!(client.state, ClientState::Closing) {
+            return self.closing_client(index);
+        }
+        match client.conn.flush(&mut self.buffers) {
+            Err(_) => self.close_client(index, &Ending::Silent("client unexpected eof")),
+            Ok(false) => {}
+            Ok(true) => {
+                let link = client.session().map(|s| s.link);
+                if client.conn.readable {
+                    self.again.push(Source::Client(index));
+                }
+                if let Some(Link::Linked(server)) = link
+                    && self.servers[server].conn.readable
+                {
+                    self.again.push(Source::Server(server));
+                }
+            }
+        }
+    }
+
+    /// The client's socket has bytes, or has ended (`closed`: the peer sends no more).
+    pub(crate) fn client_readable(&mut self, index: usize, closed: bool) {
+        let Some(client) = self.clients.get_mut(index) else { return };
+        client.conn.readable = true;
+        let mut buffer = std::mem::take(&mut self.read_buffer);
+        for _ in 0..READS_PER_TURN {
+            if !self.may_read_client(index, closed) {
+                break;
+            }
+            match self.read_client(index, &mut buffer) {
+                Some(true) => {}
+                Some(false) if closed => {}
+                _ => break,
+            }
+        }
+        self.read_buffer = buffer;
+        if self.clients.get(index).is_some_and(|c| c.conn.readable) && self.may_read_client(index, closed) {
+            self.again.push(Source::Client(index));
+        }
+    }
+
+    /// Nothing of the client's is read while it waits for a server or its server's socket is full: it is the kernel that holds it back then.
+    fn may_read_client(&self, index: usize, closed: bool) -> bool {
+        let Some(client) = self.clients.get(index) else { return false };
+        match &client.state {
+            ClientState::Login(login) => closed || !login.awaits_welcome(),
+            ClientState::Closing => true,
+            ClientState::Dead => false,
+            ClientState::Session(session) => match session.link {
+                Link::None => !client.conn.is_backed_up(),
+                // One that has gone gives its place up.
+                Link::Waiting(_) => closed,
+                Link::Linked(server) => {
+                    let server = &self.servers[server];
+                    server.takes_queries() && !server.conn.is_backed_up()
+                }
+            },
+        }
+    }
+
+    /// Reads once. `Some(true)`: there may be more.
+    fn read_client(&mut self, index: usize, buffer: &mut Vec<u8>) -> Option<bool> {
+        let client = &mut self.clients[index];
+        if matches!(client.state, ClientState::Closing) {
+            self.read_buffer.resize(4096, 0);
+            self.closing_client(index);
+            return None;
+        }
+        if let Link::Waiting(_) = client.session().map_or(Link::None, |s| s.link) {
+            return self.look_for_end(index, buffer);
+        }
+        let held = client.conn.input.len();
+        if held > 0 {
+            // The beginning of a message comes before its end.
+            if buffer.len() < held + crate::worker::READ_BYTES {
+                buffer.resize(held + crate::worker::READ_BYTES, 0);
+            }
+            buffer[..held].copy_from_slice(&client.conn.input);
+        }
+        let more = match client.conn.read(&mut buffer[held..]) {
+            Read::Full(n) => (n, true),
+            Read::Drained(n) => (n, false),
+            Read::Blocked if held > 0 => (0, false),
+            Read::Blocked => return Some(false),
+            Read::End | Read::Broken => {
+                self.close_client(index, &Ending::Silent("client unexpected eof"));
+                return None;
+            }
+        };
+        if held > 0 {
+            self.buffers.give(std::mem::take(&mut client.conn.input));
+        }
+        client.last_request = self.now;
+        self.client_input(index, &buffer[..held + more.0]);
+        if buffer.len() > crate::worker::READ_BYTES {
+            buffer.truncate(crate::worker::READ_BYTES);
+            buffer.shrink_to_fit();
+        }
+        self.clients.contains(index).then_some(more.1)
+    }
+
+    /// A waiting client's peer has sent its last byte: what it sent is kept, and at the end it loses its place.
+    fn look_for_end(&mut self, index: usize, buffer: &mut [u8]) -> Option<bool> {
+        const MOST_KEPT: usize = 1024 * 1024;
+        let client = &mut self.clients[index];
+        match client.conn.read(buffer) {
+            Read::Full(n) | Read::Drained(n) if client.conn.input.len() + n <= MOST_KEPT => {
+                client.conn.keep(&buffer[..n], &mut self.buffers);
+                Some(true)
+            }
+            Read::Blocked => Some(false),
+            _ => {
+                self.close_client(index, &Ending::Silent("client unexpected eof"));
+                None
+            }
+        }
+    }
+
+    /// Deals with what a client has sent, from the first byte not dealt with before.
+    fn client_input(&mut self, index: usize, data: &[u8]) {
+        match &self.clients[index].state {
+            ClientState::Session(_) => self.session_input(index, data),
+            ClientState::Login(_) => {
+                let taken = self.login_input(index, data);
+                if let Some(client) = self.clients.get_mut(index)
+                    && !matches!(client.state, ClientState::Closing | ClientState::Dead)
+                {
+                    client.conn.keep(&data[taken..], &mut self.buffers);
+                }
+            }
+            ClientState::Closing | ClientState::Dead => {}
+        }
+    }
+
+    /// A session's input: finds it a server, or forwards to the one it has.
+    pub(crate) fn session_input(&mut self, index: usize, data: &[u8]) {
+        let Client { conn, state: ClientState::Session(session), .. } = &mut self.clients[index] else { return };
+        if let Link::Linked(server) = session.link {
+            return self.forward(index, server, data);
+        }
+        let rules = rules(&self.config, self.pools.get(session.pool).mode);
+        self.replies.clear();
+        let need = frontend::need(&mut session.front, rules, data, &mut self.replies);
+        if !self.replies.is_empty() && conn.send(&self.replies, &mut self.buffers).is_err() {
+            return self.close_client(index, &Ending::Silent("client unexpected eof"));
+        }
+        match need {
+            Need::Nothing(at) => conn.keep(&data[at..], &mut self.buffers),
+            Need::Terminate => self.close_client(index, &Ending::Silent("client close request")),
+            Need::BadHeader(at) => self.bad_header(index, &data[at..]),
+            Need::Server(at) => {
+                session.query_start = Some(self.now);
+                session.transaction_start = Some(self.now);
+                match self.acquire(index) {
+                    Some(server) if self.servers[server].takes_queries() => self.forward(index, server, &data[at..]),
+                    _ => {
+                        if let Some(client) = self.clients.get_mut(index)
+                            && client.session().is_some()
+                        {
+                            client.conn.keep(&data[at..], &mut self.buffers);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends on what a linked client has sent.
+    pub(crate) fn forward(&mut self, index: usize, server_index: usize, data: &[u8]) {
+        let Client { conn, state: ClientState::Session(session), .. } = &mut self.clients[index] else { return };
+        let server = &mut self.servers[server_index];
+        let pool = self.pools.get_mut(session.pool);
+        let rules = rules(&self.config, pool.mode);
+        if session.query_start.is_none() {
+            session.query_start = Some(self.now);
+            session.transaction_start.get_or_insert(self.now);
+        }
+        self.replies.clear();
+        let side = ServerSide {
+            requests: &mut server.back.requests,
+            statements: &mut server.back.statements,
+            copy_in: &mut server.back.copy_in,
+        };
+        let Forwarded { to_server, consumed, stop, counts } =
+            frontend::forward(&mut session.front, side, &mut self.statements, rules, data, &mut self.scratch, &mut self.replies);
+        pool.stats.bytes_received += to_server.len() as u64;
+        pool.stats.client_parse_count += u64::from(counts.client_parses);
+        pool.stats.server_parse_count += u64::from(counts.server_parses);
+        pool.stats.bind_count += u64::from(counts.binds);
+        server.last_activity = self.now;
+        let sent = server.conn.send(to_server, &mut self.buffers);
+        let answered = conn.send(&self.replies, &mut self.buffers);
+        match stop {
+            Stop::No => {
+                if consumed < data.len() {
+                    conn.keep(&data[consumed..], &mut self.buffers);
+                }
+            }
+            Stop::Terminate => return self.close_client(index, &Ending::Silent("client close request")),
+            Stop::Violation(text) => return self.close_client(index, &Ending::violation(text)),
+            Stop::BadHeader => return self.bad_header(index, &data[consumed..]),
+        }
+        if sent.is_err() {
+            // Whatever it said last may still be readable.
+            server.conn.readable = true;
+            self.again.push(Source::Server(server_index));
+        } else if answered.is_err() {
+            self.close_client(index, &Ending::Silent("client unexpected eof"));
+        }
+    }
+
+    fn bad_header(&mut self, index: usize, bytes: &[u8]) {
+        let text = format!("bad packet header: '{}'", header::hex_prefix(bytes));
+        self.close_client(index, &Ending::violation(text));
+    }
+
+    /// What a client sent before it had a server goes to the one it has now.
+    pub(crate) fn forward_kept(&mut self, index: usize, server: usize) {
+        let kept = std::mem::take(&mut self.clients[index].conn.input);
+        self.forward(index, server, &kept);
+        self.buffers.give(kept);
+        // More may have come while it waited.
+        if self.clients.get(index).is_some_and(|c| c.conn.readable) {
+            self.again.push(Source::Client(index));
+        }
+    }
+}
+
+/// What holds for the clients of a pool of this mode.
+fn rules(config: &shared::config::Config, mode: PoolMode) -> Rules {
+    let settings = &config.settings;
+    let max_statements = if mode == PoolMode::Session { 0 } else { settings.max_prepared_statements as usize };
+    Rules { max_packet: settings.max_packet_size, max_statements }
+}
+
+impl Session {
+    /// The server it is linked to.
+    pub(crate) fn server(&self) -> Option<usize> {
+        match self.link {
+            Link::Linked(server) => Some(server),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! What workers say to each other.
+
+use crate::worker::{Source, Worker};
+use shared::control::{self, ToInbox};
+use shared::ids::Slot;
+use shared::sys::seqpacket;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Messages read in one turn.
+const MESSAGES_PER_TURN: usize = 64;
+
+/// Descriptors kept free: a message that arrives when there is none loses the one it carries.
+const RESERVE: usize = 16;
+
+impl Worker {
+    /// Sends to another worker's inbox. False: it could not be sent now; the tick looks after what that leaves undone.
+    pub(crate) fn send_inbox(&mut self, to: Slot, message: &ToInbox, fds: &[BorrowedFd<'_>]) -> bool {
+        let Some(inbox) = self.inboxes.get(to.index()) else { return false };
+        let bytes = match control::encode(message) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                log::error!(target: "process", "a message to worker {to} could not be made: {error}");
+                return false;
+            }
+        };
+        match seqpacket::send(inbox.as_fd(), &bytes, fds) {
+            Ok(()) => true,
+            Err(error) => {
+                log::debug!(target: "process", "a message to worker {to} could not be sent: {error}");
+                false
+            }
+        }
+    }
+
+    pub(crate) fn inbox_readable(&mut self) {
+        let mut buffer = std::mem::take(&mut self.scratch);
+        buffer.resize(control::MAX_MESSAGE, 0);
+        for turn in 0..=MESSAGES_PER_TURN {
+            if turn == MESSAGES_PER_TURN || !self.has_spare_descriptors() {
+                self.again.push(Source::Inbox);
+                break;
+            }
+            match seqpacket::recv(self.inbox.as_fd(), &mut buffer) {
+                Ok(received) if received.len == 0 => break,
+                Ok(received) => match control::decode(&buffer[..received.len]) {
+                    Ok(message) => self.colleague_says(message, received.fds),
+                    Err(error) => log::error!(target: "process", "another worker's message is not understood: {error}"),
+                },
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => {
+                    log::error!(target: "process", "the inbox cannot be read: {error}");
+                    break;
+                }
+            }
+        }
+        buffer.clear();
+        buffer.shrink_to(64 * 1024);
+        self.scratch = buffer;
+    }
+
+    /// Whether a few more descriptors can be opened. Connections are counted, not asked of the kernel.
+    fn has_spare_descriptors(&self) -> bool {
+        let open = self.clients.len() + self.servers.len() + self.cancellers.len() + self.inboxes.len() + self.listeners.len();
+        open + RESERVE < self.descriptor_limit
+    }
+
+    fn colleague_says(&mut self, message: ToInbox, fds: Vec<OwnedFd>) {
+        let mut fds = fds.into_iter();
+        match message {
+            ToInbox::Borrow { pool, from } => {
+                let lent = self.pools.by_id(pool).is_some_and(|index| self.lend_idle(index, from));
+                if !lent {
+                    self.send_inbox(from, &ToInbox::Nothing { pool, from: self.me.slot }, &[]);
+                }
+            }
+            ToInbox::Nothing { pool, from } => {
+                if let Some(index) = self.pools.by_id(pool) {
+                    self.pools.get_mut(index).borrows.retain(|(asked, _)| *asked != from);
+                    self.pump(index);
+                }
+            }
+            ToInbox::Lend(lent) => match fds.next() {
+                Some(fd) => self.accept_lent(*lent, fd),
+                None => log::error!(target: "process", "a lent server came without its socket; its sender takes it back"),
+            },
+            ToInbox::Wake { pool } => {
+                if let Some(index) = self.pools.by_id(pool) {
+                    self.pools.get_mut(index).exhausted = false;
+                    self.pump(index);
+                }
+                self.pump_waiting();
+            }
+            ToInbox::Cancel { key } => self.cancel_forwarded(key, fds.next()),
+        }
+    }
+}

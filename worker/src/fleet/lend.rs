@@ -1,0 +1,171 @@
+//! Idle servers on their way from worker to worker.
+//!
+//! The sender keeps a duplicate of the socket until the seat's word shows that the receiver has it. Should the message be lost, or the
+//! receiver die with it, the sender takes the connection back; the word decides which of the two has it, never both.
+
+use crate::clock::Instant;
+use crate::protocol::backend::Backend;
+use crate::protocol::statements::StatementId;
+use crate::server::{Address, Server, ServerState};
+use crate::socket::Conn;
+use crate::worker::Worker;
+use shared::control::{Lent, ToInbox};
+use shared::ids::Slot;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How long a receiver may take before its lender takes the connection back.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Connections that were sent and not yet accepted.
+#[derive(Default)]
+pub(crate) struct Lends(Vec<InFlight>);
+
+struct InFlight {
+    lent: Lent,
+    socket: OwnedFd,
+    since: Instant,
+}
+
+impl Worker {
+    /// Sends a free server to another worker; if that cannot be done, it stays.
+    pub(crate) fn lend(&mut self, index: usize, to: Slot) {
+        let server = &self.servers[index];
+        let pool_index = server.pool;
+        let pool = self.pools.get(pool_index);
+        let (Some(params), Some(welcome)) = (&server.params, &pool.welcome) else { return self.keep(index) };
+        let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+        let mut lent = Lent {
+            id: server.id,
+            seats: server.seats,
+            ticket: self.shm.begin_lend(self.me, &server.seats, to),
+            epoch: self.config.generation,
+            backend_key: server.backend_key,
+            parameters: welcome.fixed.iter().cloned().chain(params.iter().map(owned)).collect(),
+            statements: server.back.statements.in_order(),
+            connected_at: server.connected_at.as_micros(),
+            idle_since: self.now.as_micros(),
+            address: match &server.address {
+                Address::Tcp(address) => Some((address.ip(), address.port())),
+                Address::Unix(..) => None,
+            },
+        };
+        let _ = server.conn.deregister(self.poll.registry());
+        let state = std::mem::replace(&mut self.servers[index].state, ServerState::Dead);
+        debug_assert!(matches!(state, ServerState::Idle));
+        self.forget_server(index);
+        let socket = match self.servers[index].conn.as_fd().try_clone_to_owned() {
+            Ok(socket) => socket,
+            Err(error) => {
+                log::error!(target: "process", "a server could not be lent: {error}");
+                self.shm.cancel_lend(self.me, &lent.seats, lent.ticket);
+                // Without a second descriptor it cannot be taken into another place of the slab either: end it in order.
+                self.servers[index].conn.shutdown();
+                self.shm.leave_server(self.me, &lent.seats);
+                let seats = lent.seats;
+                self.control.send(&shared::control::ToSupervisor::ServerClosed(seats), &[]);
+                return;
+            }
+        };
+        let message = ToInbox::Lend(Box::new(lent));
+        let sent = self.send_inbox(to, &message, &[socket.as_fd()]);
+        let ToInbox::Lend(unboxed) = message else { return };
+        lent = *unboxed;
+        if sent {
+            self.lends.0.push(InFlight { lent, socket, since: self.now });
+        } else if self.shm.cancel_lend(self.me, &lent.seats, lent.ticket) {
+            self.take_back(lent, socket);
+        }
+    }
+
+    /// A server that is free and stays: it serves whoever waits here, or is idle.
+    fn keep(&mut self, index: usize) {
+        let pool = self.servers[index].pool;
+        self.keep_free(pool, index);
+    }
+
+    /// Another worker's server arrives.
+    pub(crate) fn accept_lent(&mut self, lent: Lent, socket: OwnedFd) {
+        if !self.shm.accept_lend(self.me, &lent.seats, lent.ticket) {
+            return;
+        }
+        if let Some(index) = self.take_over(lent, socket) {
+            let pool = self.pools.get_mut(self.servers[index].pool);
+            if !pool.borrows.is_empty() {
+                pool.borrows.remove(0);
+            }
+            self.server_free(index);
+        }
+    }
+
+    /// A connection that nobody has accepted is ours again.
+    fn take_back(&mut self, lent: Lent, socket: OwnedFd) {
+        if let Some(index) = self.take_over(lent, socket) {
+            self.keep(index);
+        }
+    }
+
+    /// A connection whose seats are ours goes into its pool.
+    fn take_over(&mut self, lent: Lent, socket: OwnedFd) -> Option<usize> {
+        let names = self.shm.pool_names(lent.seats.pool);
+        let pool = self.pools.by_id(lent.seats.pool).or_else(|| {
+            let (database, user) = names?;
+            let entry = self.config.database(&database)?;
+            self.find_pool(&entry, &user)
+        });
+        let Some(pool_index) = pool else {
+            // Its database is gone from the configuration since.
+            drop(socket);
+            self.shm.leave_server(self.me, &lent.seats);
+            self.control.send(&shared::control::ToSupervisor::ServerClosed(lent.seats), &[]);
+            return None;
+        };
+        let pairs = || lent.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let params = self.interner.set(pairs().filter(|(name, _)| crate::params::is_tracked(name)));
+        let mut back = Backend::default();
+        lent.statements.iter().for_each(|id| back.statements.insert(StatementId(*id)));
+        let pool = self.pools.get_mut(pool_index);
+        let server = Server {
+            conn: Conn::new(socket),
+            id: lent.id,
+            pool: pool_index,
+            seats: lent.seats,
+            address: match lent.address {
+                Some((ip, port)) => Address::Tcp((ip, port).into()),
+                None => Address::Unix(PathBuf::from(&self.config.settings.unix_socket_dir), pool.entry.port),
+            },
+            state: ServerState::Idle,
+            back,
+            params: Some(params),
+            backend_key: lent.backend_key,
+            connected_at: Instant::from_micros(lent.connected_at),
+            since: self.now,
+            last_activity: Instant::from_micros(lent.idle_since),
+            close_reason: (lent.epoch < pool.reconnect_generation).then_some("database configuration changed"),
+            said_last_words: false,
+            busy: false,
+            cancels: 0,
+            epoch: pool.epoch,
+        };
+        let index = self.adopt(server)?;
+        if self.pools.get(pool_index).welcome.is_none() {
+            self.learn_welcome(pool_index, &lent.parameters);
+        }
+        Some(index)
+    }
+
+    /// Looks which lends have arrived, and takes back those that never will.
+    pub(crate) fn tick_lends(&mut self) {
+        for flight in std::mem::take(&mut self.lends.0) {
+            if !self.shm.lend_pending(&flight.lent.seats, flight.lent.ticket) {
+                continue;
+            }
+            if self.now - flight.since < PATIENCE {
+                self.lends.0.push(flight);
+            } else if self.shm.cancel_lend(self.me, &flight.lent.seats, flight.lent.ticket) {
+                self.take_back(flight.lent, flight.socket);
+            }
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! The rest of the fleet as a worker sees it: the supervisor over its control socket, other workers over their inboxes.
+
+pub(crate) mod inbox;
+pub(crate) mod lend;
+mod reload;
+pub(crate) mod start;
+pub(crate) mod supervisor;

@@ -1,0 +1,182 @@
+//! The control socket: what the supervisor says and what it is told.
+//!
+//! Sending never blocks: what does not fit waits for the socket. When the supervisor is gone, messages are dropped and the worker goes on.
+
+use crate::worker::{Life, Source, Worker};
+use mio::unix::SourceFd;
+use shared::control::{self, StopMode, ToSupervisor, ToWorker};
+use shared::shm::WorkerState;
+use shared::sys::seqpacket;
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+/// The worker's end of its control socket.
+pub(crate) struct Control {
+    /// `None` when the supervisor is gone.
+    fd: Option<OwnedFd>,
+    unsent: VecDeque<(Vec<u8>, Vec<OwnedFd>)>,
+}
+
+impl Control {
+    pub(crate) fn new(fd: OwnedFd) -> Self {
+        Self { fd: Some(fd), unsent: VecDeque::new() }
+    }
+
+    /// Sends a message with descriptors, now or as soon as there is room. False: there is nobody to send it to, or it cannot be sent at all.
+    pub(crate) fn send(&mut self, message: &ToSupervisor, fds: &[BorrowedFd<'_>]) -> bool {
+        let Some(control) = &self.fd else { return false };
+        let bytes = match control::encode(message) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                log::error!(target: "process", "a message to the supervisor could not be made: {error}");
+                return false;
+            }
+        };
+        if self.unsent.is_empty() {
+            match seqpacket::send(control.as_fd(), &bytes, fds) {
+                Ok(()) => return true,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return self.lost(&error),
+            }
+        }
+        let kept: io::Result<Vec<OwnedFd>> = fds.iter().map(BorrowedFd::try_clone_to_owned).collect();
+        match kept {
+            Ok(kept) => self.unsent.push_back((bytes, kept)),
+            Err(error) => {
+                log::error!(target: "process", "a message to the supervisor was lost: {error}");
+                return false;
+            }
+        }
+        true
+    }
+
+    fn flush(&mut self) {
+        while let (Some(control), Some((bytes, fds))) = (&self.fd, self.unsent.front()) {
+            let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+            match seqpacket::send(control.as_fd(), bytes, &fds) {
+                Ok(()) => drop(self.unsent.pop_front()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    self.lost(&error);
+                }
+            }
+        }
+    }
+
+    fn lost(&mut self, error: &io::Error) -> bool {
+        log::warn!(target: "process", "the supervisor cannot be reached: {error}");
+        self.unsent.clear();
+        false
+    }
+
+    /// Everything has been sent, or never can be.
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.unsent.is_empty()
+    }
+}
+
+impl Worker {
+    pub(crate) fn control_event(&mut self, readable: bool, writable: bool) {
+        if writable {
+            self.control.flush();
+        }
+        if !readable {
+            return;
+        }
+        let mut buffer = vec![0; control::MAX_MESSAGE];
+        while let Some(control) = &self.control.fd {
+            match seqpacket::recv(control.as_fd(), &mut buffer) {
+                Ok(received) if received.len == 0 => self.supervisor_gone(),
+                Ok(received) => match control::decode(&buffer[..received.len]) {
+                    Ok(message) => self.supervisor_says(message, received.fds),
+                    Err(error) => log::error!(target: "process", "the supervisor's message is not understood: {error}"),
+                },
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => self.supervisor_gone(),
+            }
+        }
+    }
+
+    /// Workers outlive their supervisor: clients and servers are theirs.
+    fn supervisor_gone(&mut self) {
+        if let Some(control) = self.control.fd.take() {
+            let _ = self.poll.registry().deregister(&mut SourceFd(&control.as_raw_fd()));
+            self.control.unsent.clear();
+            log::warn!(target: "process", "the supervisor has ended; serving on without it");
+        }
+    }
+
+    fn supervisor_says(&mut self, message: ToWorker, fds: Vec<OwnedFd>) {
+        match message {
+            ToWorker::Start { .. } => log::error!(target: "process", "a second start message was ignored"),
+            ToWorker::Prepare { generation, log_file } => self.prepare(generation, log_file, fds),
+            ToWorker::Commit { generation } => self.commit(generation),
+            ToWorker::Abandon { generation } => {
+                if self.prepared.as_ref().is_some_and(|(prepared, ..)| *prepared == generation) {
+                    self.prepared = None;
+                }
+            }
+            ToWorker::Report { id, what } => self.report(id, what),
+            ToWorker::Pause { paused } => self.set_paused(paused),
+            ToWorker::Stop(mode) => self.stop(mode),
+            ToWorker::Resolved { host, addresses } => self.resolved(&host, addresses),
+            ToWorker::Welcome(welcome) => match self.pools.find(&welcome.database, &welcome.user) {
+                Some(pool) if self.pools.get(pool).welcome.is_none() => self.learn_welcome(pool, &welcome.parameters),
+                Some(_) => {}
+                None => {
+                    self.pools.welcomes.insert((welcome.database, welcome.user), welcome.parameters);
+                }
+            },
+        }
+    }
+
+    /// PAUSE: queries wait, servers are closed as they fall free. RESUME: all goes on.
+    fn set_paused(&mut self, paused: bool) {
+        self.paused = paused;
+        self.pause_owed = paused;
+        if paused {
+            self.close_idle_servers("pause mode");
+        } else {
+            self.pools.indices().for_each(|pool| {
+                self.pools.get_mut(pool).exhausted = false;
+                self.pump(pool);
+            });
+        }
+    }
+
+    fn stop(&mut self, mode: StopMode) {
+        self.life = Life::Stopping(mode);
+        self.shm.workers().set_state(self.me.slot, WorkerState::Draining);
+        let exclusive = self.inboxes.len() > 4;
+        for listener in std::mem::take(&mut self.listeners) {
+            let _ = match listener {
+                crate::worker::Listener::Tcp(mut tcp) => self.poll.registry().deregister(&mut tcp),
+                crate::worker::Listener::Unix(unix) if exclusive => shared::sys::epoll::remove(&self.poll, &unix),
+                crate::worker::Listener::Unix(mut unix) => self.poll.registry().deregister(&mut unix),
+            };
+        }
+        self.again.retain(|source| !matches!(source, Source::Listener(_)));
+        if mode == StopMode::WaitForServers {
+            self.close_idle_servers("server shutting down");
+            let waiting: Vec<usize> = self.clients.iter().filter(|(_, c)| c.is_waiting()).map(|(index, _)| index).collect();
+            for client in waiting {
+                let text = "server shutting down".to_owned();
+                let ending = crate::client::Ending::Fatal(shared::wire::report::sqlstate::ADMIN_SHUTDOWN, text);
+                self.close_client(client, &ending);
+            }
+        }
+    }
+
+    /// Closes every server that nobody uses, and those still logging in.
+    fn close_idle_servers(&mut self, reason: &'static str) {
+        use crate::server::ServerState::{Connecting, Idle, Login};
+        let unused: Vec<usize> = self
+            .servers
+            .iter()
+            .filter(|(_, s)| matches!(s.state, Idle | Connecting | Login(_)))
+            .map(|(index, _)| index)
+            .collect();
+        unused.into_iter().for_each(|server| self.close_server(server, reason));
+    }
+}

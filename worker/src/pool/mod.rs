@@ -1,0 +1,182 @@
+//! Pools as one worker sees them: its idle servers, its waiting clients, what it has asked other workers for.
+//!
+//! A pool is one database entry and one server-side user. The seats, and which workers have clients waiting or servers idle, are in shared
+//! memory; [`assign`] decides who gets which server, [`policy`] holds the decisions alone.
+
+mod assign;
+pub(crate) mod policy;
+mod setup;
+
+use crate::clock::Instant;
+use crate::client::Identity;
+use crate::params::Params;
+use rustc_hash::{FxHashMap, FxHashSet};
+use shared::config::{Database, PoolMode};
+use shared::ids::{ConnectionId, LimitId, PoolId, Slot};
+use shared::shm::ServerLimits;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// A pool's place among this worker's.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct PoolIndex(u32);
+
+/// One pool.
+pub(crate) struct Pool {
+    pub(crate) id: PoolId,
+    pub(crate) entry: Arc<Database>,
+    /// The user that its servers log in as.
+    pub(crate) user: String,
+    pub(crate) mode: PoolMode,
+    pub(crate) limits: ServerLimits,
+    /// Grows when its connections must be opened anew.
+    pub(crate) epoch: u64,
+    /// The configuration that made it grow last.
+    pub(crate) reconnect_generation: u64,
+    pub(crate) hosts: Hosts,
+
+    /// Idle servers, the one used last at the back.
+    pub(crate) idle: VecDeque<usize>,
+    /// Waiting clients, the longest at the front; some have gone.
+    pub(crate) waiters: VecDeque<Waiter>,
+    /// How many of them still wait.
+    pub(crate) waiting: usize,
+    /// Clients that are logged in but not greeted.
+    pub(crate) to_greet: Vec<(usize, ConnectionId)>,
+    /// Connections being opened.
+    pub(crate) opening: usize,
+    /// Workers that were asked for a server, and when.
+    pub(crate) borrows: Vec<(Slot, Instant)>,
+    /// Nothing was to be had when last looked, and whoever frees something will say so.
+    pub(crate) exhausted: bool,
+    /// The other workers know that clients wait here.
+    announced: bool,
+    /// The limit above the pool's own that is in the way.
+    pub(crate) blocked_on: Option<LimitId>,
+
+    /// What clients are greeted with, since the first server logged in.
+    pub(crate) welcome: Option<Rc<Greeting>>,
+    pub(crate) failure: Option<(Instant, String)>,
+    /// Logged-in clients.
+    pub(crate) clients: usize,
+    pub(crate) stats: Stats,
+}
+
+/// A client in a pool's queue.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Waiter {
+    pub(crate) client: usize,
+    pub(crate) id: ConnectionId,
+    pub(crate) since: Instant,
+    /// When query_wait_timeout ends the wait.
+    pub(crate) deadline: Option<Instant>,
+}
+
+/// The parameters of a pool's first server.
+pub(crate) struct Greeting {
+    /// Those that no client can change.
+    pub(crate) fixed: Vec<(String, String)>,
+    pub(crate) tracked: Params,
+}
+
+/// Where a pool's servers are.
+pub(crate) struct Hosts {
+    /// In the entry's order.
+    pub(crate) list: Vec<Host>,
+    /// Which is next.
+    pub(crate) next: usize,
+}
+
+pub(crate) enum Host {
+    Known(crate::server::Address),
+    /// A name, its port and the addresses it was found to have.
+    Named { name: String, port: u16, addresses: Vec<SocketAddr>, asked: Option<Instant>, resolved: Option<Instant> },
+}
+
+/// SHOW STATS' counters.
+#[derive(Default, Clone, Copy)]
+pub(crate) struct Stats {
+    pub(crate) server_assignment_count: u64,
+    pub(crate) xact_count: u64,
+    pub(crate) query_count: u64,
+    pub(crate) bytes_received: u64,
+    pub(crate) bytes_sent: u64,
+    pub(crate) xact_time_us: u64,
+    pub(crate) query_time_us: u64,
+    pub(crate) wait_time_us: u64,
+    pub(crate) client_parse_count: u64,
+    pub(crate) server_parse_count: u64,
+    pub(crate) bind_count: u64,
+    pub(crate) client_login_count: u64,
+}
+
+impl Pool {
+    /// A connection could not be made.
+    pub(crate) fn failed(&mut self, now: Instant, text: String) {
+        self.failure = Some((now, text));
+    }
+
+    /// Clients that a new server would be of use to.
+    fn demand(&self) -> usize {
+        self.waiting + usize::from(self.welcome.is_none() && !self.to_greet.is_empty())
+    }
+}
+
+/// All pools of this worker.
+#[derive(Default)]
+pub(crate) struct Pools {
+    pools: Vec<Pool>,
+    by_name: FxHashMap<(String, String), PoolIndex>,
+    identities: FxHashSet<Rc<Identity>>,
+    /// Pools with a client waiting.
+    pub(crate) with_waiters: Vec<PoolIndex>,
+    /// What other workers have learned, of pools that this one does not have yet.
+    pub(crate) welcomes: FxHashMap<(String, String), Vec<(String, String)>>,
+}
+
+impl Pools {
+    #[inline]
+    pub(crate) fn get(&self, index: PoolIndex) -> &Pool {
+        &self.pools[index.0 as usize]
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, index: PoolIndex) -> &mut Pool {
+        &mut self.pools[index.0 as usize]
+    }
+
+    pub(crate) fn indices(&self) -> impl Iterator<Item = PoolIndex> + use<> {
+        (0..self.pools.len() as u32).map(PoolIndex)
+    }
+
+    pub(crate) fn find(&self, database: &str, user: &str) -> Option<PoolIndex> {
+        self.by_name.get(&(database.to_owned(), user.to_owned())).copied()
+    }
+
+    pub(crate) fn by_id(&self, id: PoolId) -> Option<PoolIndex> {
+        self.indices().find(|&index| self.get(index).id == id)
+    }
+
+    fn add(&mut self, pool: Pool) -> PoolIndex {
+        let index = PoolIndex(self.pools.len() as u32);
+        self.by_name.insert((pool.entry.name.clone(), pool.user.clone()), index);
+        self.pools.push(pool);
+        index
+    }
+
+    /// One object for equal pairs of names.
+    pub(crate) fn identity(&mut self, database: String, user: String) -> Rc<Identity> {
+        let identity = Identity { database, user };
+        if let Some(known) = self.identities.get(&identity) {
+            return Rc::clone(known);
+        }
+        if self.identities.len() >= 4096 {
+            self.identities.retain(|identity| Rc::strong_count(identity) > 1);
+        }
+        let identity = Rc::new(identity);
+        self.identities.insert(Rc::clone(&identity));
+        identity
+    }
+}

@@ -1,0 +1,48 @@
+//! Who gets a server that has fallen free: a decision from what can be seen, no more.
+
+use crate::clock::Instant;
+use shared::ids::Slot;
+use std::time::Duration;
+
+/// How much longer another worker's client must have waited to be served before one of ours. Passing a connection on costs both workers
+/// some 10 µs; without a slack a saturated fleet would pass on every one.
+pub(crate) const SLACK: Duration = Duration::from_millis(5);
+
+/// What happens to a free server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Next {
+    /// It serves this worker's longest waiter.
+    Ours,
+    /// It goes to that worker.
+    Lend(Slot),
+    /// Nobody waits.
+    Park,
+}
+
+/// `ours`: since when our longest waiter waits. `theirs`: the worker whose client has waited longest elsewhere, and since when.
+pub(crate) fn next(ours: Option<Instant>, theirs: Option<(Slot, Instant)>) -> Next {
+    match (ours, theirs) {
+        (None, None) => Next::Park,
+        (Some(_), None) => Next::Ours,
+        (None, Some((slot, _))) => Next::Lend(slot),
+        (Some(ours), Some((slot, theirs))) if theirs + SLACK < ours => Next::Lend(slot),
+        (Some(_), Some(_)) => Next::Ours,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_waiter_is_served_first_within_the_slack() {
+        let at = |ms: u64| Instant::from_micros(ms * 1000);
+        let other = Slot(3);
+        assert_eq!(next(None, None), Next::Park);
+        assert_eq!(next(Some(at(9)), None), Next::Ours);
+        assert_eq!(next(None, Some((other, at(9)))), Next::Lend(other));
+        assert_eq!(next(Some(at(20)), Some((other, at(16)))), Next::Ours);
+        assert_eq!(next(Some(at(20)), Some((other, at(14)))), Next::Lend(other));
+        assert_eq!(next(Some(at(20)), Some((other, Instant::from_micros(u64::MAX)))), Next::Ours);
+    }
+}

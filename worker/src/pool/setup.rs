@@ -1,0 +1,200 @@
+//! Pools come into being when a client needs one, and follow the configuration.
+
+use super::{Host, Hosts, Pool, PoolIndex, Stats};
+use crate::server::Address;
+use crate::worker::Worker;
+use shared::config::Database;
+use shared::shm::{Limit, ServerLimits};
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+impl Worker {
+    /// The pool that serves `login_user` in `entry`, made if there is none. `None`: shared memory has no room for another.
+    pub(crate) fn find_pool(&mut self, entry: &Arc<Database>, login_user: &str) -> Option<PoolIndex> {
+        let user = entry.user.as_deref().unwrap_or(login_user);
+        if let Some(index) = self.pools.find(&entry.name, user) {
+            return Some(index);
+        }
+        let id = self.shm.pool(&entry.name, user)?;
+        let index = self.pools.add(Pool {
+            id,
+            entry: Arc::clone(entry),
+            user: user.to_owned(),
+            mode: self.config.pool_mode(entry, user),
+            limits: self.server_limits(entry, user),
+            epoch: 0,
+            reconnect_generation: 0,
+            hosts: hosts(entry, &self.config.settings.unix_socket_dir),
+            idle: VecDeque::new(),
+            waiters: VecDeque::new(),
+            waiting: 0,
+            to_greet: Vec::new(),
+            opening: 0,
+            borrows: Vec::new(),
+            exhausted: false,
+            announced: false,
+            blocked_on: None,
+            welcome: None,
+            failure: None,
+            clients: 0,
+            stats: Stats::default(),
+        });
+        if let Some(parameters) = self.pools.welcomes.remove(&(entry.name.clone(), user.to_owned())) {
+            self.learn_welcome(index, &parameters);
+        }
+        Some(index)
+    }
+
+    fn server_limits(&self, entry: &Database, user: &str) -> ServerLimits {
+        let limit = |most: u32, what: Limit<'_>| (most > 0).then(|| Some((self.shm.limit(what)?, most as usize))).flatten();
+        ServerLimits {
+            pool: self.config.pool_size(entry, user) as usize,
+            database: limit(self.config.max_db_connections(entry), Limit::Database(&entry.name)),
+            user: limit(self.config.max_user_connections(user), Limit::User(user)),
+            host: None,
+        }
+    }
+
+    /// The configuration has changed: every pool takes over what it says now. Servers of an entry that leads elsewhere are closed when free,
+    /// clients of an entry that is gone at once.
+    pub(crate) fn reconfigure_pools(&mut self, reconnect: &[String], dropped: &[String]) {
+        for index in self.pools.indices() {
+            let (name, user) = (self.pools.get(index).entry.name.clone(), self.pools.get(index).user.clone());
+            let Some(entry) = self.config.database(&name).filter(|_| !dropped.contains(&name)) else {
+                self.drop_pool_clients(index);
+                continue;
+            };
+            let auto = !self.config.databases.contains_key(&name);
+            let reconnect = reconnect.contains(&name) || (auto && reconnect.iter().any(|n| n == "*"));
+            let mode = self.config.pool_mode(&entry, &user);
+            let limits = self.server_limits(&entry, &user);
+            let pool = self.pools.get_mut(index);
+            pool.mode = mode;
+            pool.limits = limits;
+            pool.exhausted = false;
+            if reconnect {
+                pool.hosts = hosts(&entry, &self.config.settings.unix_socket_dir);
+                pool.epoch += 1;
+                pool.reconnect_generation = self.config.generation;
+                pool.welcome = None;
+                self.retire_servers(index, "database configuration changed");
+            }
+            self.pools.get_mut(index).entry = entry;
+            self.close_surplus(index);
+            self.pump(index);
+        }
+    }
+
+    /// Closes this pool's servers: idle ones now, the others when they are free.
+    fn retire_servers(&mut self, pool: PoolIndex, reason: &'static str) {
+        for (_, server) in self.servers.iter_mut().filter(|(_, s)| s.pool == pool) {
+            server.close_reason = Some(reason);
+        }
+        for server in std::mem::take(&mut self.pools.get_mut(pool).idle) {
+            self.close_server(server, reason);
+        }
+        let pool = self.pools.get(pool);
+        self.shm.pool_state(pool.id).set_idle(self.me.slot, 0);
+    }
+
+    fn drop_pool_clients(&mut self, pool: PoolIndex) {
+        let clients: Vec<usize> =
+            self.clients.iter().filter(|(_, c)| c.session().is_some_and(|s| s.pool == pool)).map(|(index, _)| index).collect();
+        for client in clients {
+            self.close_client(client, &crate::client::Ending::violation("database removed"));
+        }
+        self.retire_servers(pool, "database removed");
+    }
+
+    /// Closes idle servers whose seats are beyond a limit that has been lowered.
+    fn close_surplus(&mut self, index: PoolIndex) {
+        let surplus: Vec<usize> = self.pools.get(index).idle.iter().copied().filter(|&s| self.is_surplus(s)).collect();
+        for server in surplus {
+            self.close_server(server, "too many servers in the pool");
+        }
+    }
+
+    /// Whether one of a server's seats is beyond the limit as it is now.
+    #[inline]
+    pub(crate) fn is_surplus(&self, server: usize) -> bool {
+        let server = &self.servers[server];
+        let limits = &self.pools.get(server.pool).limits;
+        let beyond = |seat: shared::ids::SeatIndex, most: usize| most > 0 && seat.0 as usize >= most;
+        let other = |seat: Option<(_, shared::ids::SeatIndex)>, limit: Option<(_, usize)>| {
+            seat.zip(limit).is_some_and(|((_, seat), (_, most)): ((shared::ids::LimitId, _), (shared::ids::LimitId, _))| beyond(seat, most))
+        };
+        beyond(server.seats.seat, limits.pool)
+            || other(server.seats.database, limits.database)
+            || other(server.seats.user, limits.user)
+    }
+
+    /// The address of this pool's next connection. `None`: its name is being looked up.
+    pub(super) fn next_address(&mut self, index: PoolIndex) -> Option<Address> {
+        let (ttl, now) = (self.config.settings.dns_max_ttl.max(Duration::from_secs(1)), self.now);
+        let hosts = &mut self.pools.get_mut(index).hosts;
+        let at = hosts.next % hosts.list.len().max(1);
+        hosts.next = hosts.next.wrapping_add(1);
+        match hosts.list.get_mut(at)? {
+            Host::Known(address) => Some(address.clone()),
+            Host::Named { name, addresses, asked, resolved, .. } => {
+                let fresh = resolved.is_some_and(|at| now - at < ttl);
+                if !fresh && asked.is_none_or(|at| now - at > Duration::from_secs(5)) {
+                    *asked = Some(now);
+                    let message = shared::control::ToSupervisor::Resolve { host: name.clone() };
+                    self.control.send(&message, &[]);
+                }
+                // An old answer is better than none while the new one is on its way.
+                if addresses.is_empty() {
+                    return None;
+                }
+                addresses.rotate_left(1);
+                addresses.last().copied().map(Address::Tcp)
+            }
+        }
+    }
+
+    /// The supervisor has looked up a name.
+    pub(crate) fn resolved(&mut self, host: &str, answer: Result<Vec<IpAddr>, String>) {
+        for index in self.pools.indices() {
+            let now = self.now;
+            let mut failed = false;
+            for named in &mut self.pools.get_mut(index).hosts.list {
+                if let Host::Named { name, port, addresses, asked, resolved } = named
+                    && name == host
+                {
+                    *asked = None;
+                    match &answer {
+                        Ok(ips) => {
+                            *addresses = ips.iter().map(|ip| SocketAddr::new(*ip, *port)).collect();
+                            *resolved = Some(now);
+                        }
+                        Err(_) => failed = addresses.is_empty(),
+                    }
+                }
+            }
+            if failed {
+                self.connect_failed(index, "server DNS lookup failed");
+            }
+            self.pump(index);
+        }
+        if let Err(error) = answer {
+            log::warn!(target: "process", "DNS lookup failed: {host}: {error}");
+        }
+    }
+}
+
+fn hosts(entry: &Database, unix_socket_dir: &str) -> Hosts {
+    let list: Vec<Host> = entry
+        .hosts()
+        .map(|host| match host.parse::<IpAddr>() {
+            Ok(ip) => Host::Known(Address::Tcp(SocketAddr::new(ip, entry.port))),
+            Err(_) if host.starts_with(['/', '@']) => Host::Known(Address::Unix(PathBuf::from(host), entry.port)),
+            Err(_) => Host::Named { name: host.to_owned(), port: entry.port, addresses: Vec::new(), asked: None, resolved: None },
+        })
+        .collect();
+    let default = || vec![Host::Known(Address::Unix(PathBuf::from(unix_socket_dir), entry.port))];
+    Hosts { list: if list.is_empty() { default() } else { list }, next: 0 }
+}

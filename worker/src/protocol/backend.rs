@@ -1,0 +1,249 @@
+//! From a server to its client: which answers end a request, which are ours to swallow, when the server is ready again.
+
+use super::frontend::{Frontend, answer_local};
+use super::outstanding::{Ended, Outstanding, Request};
+use super::splice::Splice;
+use super::statements::ServerStatements;
+use shared::wire::backend as messages;
+use shared::wire::header::{self, HEADER_BYTES, Header, Peek};
+
+/// An ErrorResponse longer than this is passed on without having been looked into.
+const LONGEST_ERROR_READ: usize = 64 * 1024;
+
+/// A server connection's place in the exchange.
+pub(crate) struct Backend {
+    pub(crate) requests: Outstanding,
+    pub(crate) statements: ServerStatements,
+    /// Transaction status of the last ReadyForQuery.
+    pub(crate) status: u8,
+    /// PostgreSQL takes COPY data.
+    pub(crate) copy_in: bool,
+    /// Bytes still to come of the message begun last.
+    skip: usize,
+    /// Those bytes are swallowed.
+    swallow: bool,
+}
+
+impl Default for Backend {
+    fn default() -> Self {
+        Self {
+            requests: Outstanding::default(),
+            statements: ServerStatements::default(),
+            status: b'I',
+            copy_in: false,
+            skip: 0,
+            swallow: false,
+        }
+    }
+}
+
+impl Backend {
+    /// The server owes nothing and is in no transaction.
+    #[inline]
+    pub(crate) fn is_free(&self) -> bool {
+        self.status == b'I' && self.skip == 0 && self.requests.is_settled()
+    }
+}
+
+/// What to do with the input.
+#[derive(Debug)]
+pub(crate) struct Relayed<'a> {
+    pub(crate) to_client: &'a [u8],
+    /// Bytes of the input that are dealt with; the rest is to be shown again with more behind it.
+    pub(crate) consumed: usize,
+    /// What happened on the way.
+    pub(crate) seen: Seen,
+    /// The server broke the protocol; the text is the reason.
+    pub(crate) violation: Option<&'static str>,
+}
+
+/// What the caller has to act on.
+#[derive(Default, Debug)]
+pub(crate) struct Seen {
+    /// How many batches or queries of the client's ended.
+    pub(crate) queries_ended: u32,
+    /// How many of them left the server outside a transaction.
+    pub(crate) transactions_ended: u32,
+    /// The pooler's own query ended.
+    pub(crate) hidden_ended: bool,
+    /// The pooler's own query failed: `SEVERITY: message`.
+    pub(crate) hidden_error: Option<String>,
+    /// An error after which the server ends the connection has been passed on.
+    pub(crate) last_words: bool,
+    /// ParameterStatus, in order.
+    pub(crate) parameters: Vec<(String, String)>,
+}
+
+/// Takes what a server sent. `client` is `None` while only the pooler's own query runs: then nothing is for a client.
+pub(crate) fn relay<'a>(
+    back: &mut Backend,
+    mut client: Option<&mut Frontend>,
+    max_packet: u32,
+    data: &'a [u8],
+    scratch: &'a mut Vec<u8>,
+) -> Relayed<'a> {
+    let mut out = Splice::new(data, scratch);
+    let mut seen = Seen::default();
+    let mut violation = None;
+    let mut at = back.skip.min(data.len());
+    if at > 0 {
+        back.skip -= at;
+        if !back.swallow {
+            out.pass(0..at);
+        }
+    }
+    while at < data.len() {
+        let rest = &data[at..];
+        let Header { tag, total } = match header::peek(rest, max_packet) {
+            Peek::Header(header) => header,
+            Peek::NeedMore => break,
+            Peek::Bad => {
+                violation = Some("bad pkt header");
+                break;
+            }
+        };
+        if back.requests.head().is_some_and(|r| matches!(r, Request::LocalParse(_) | Request::LocalClose(_)))
+            && let Some(front) = client.as_deref_mut()
+        {
+            answer_local(&mut back.requests, front, out.edit());
+        }
+        let fate = match tag {
+            // The bulk of every result.
+            b'D' | b'd' => Fate::Pass,
+            _ => answer(back, &mut client, Header { tag, total }, rest, &mut seen),
+        };
+        let taken = total.min(rest.len());
+        match fate {
+            Fate::Pass if client.is_some() => out.pass(at..at + taken),
+            Fate::Pass | Fate::Swallow => {}
+            Fate::NeedWhole => break,
+            Fate::Violation(why) => {
+                violation = Some(why);
+                break;
+            }
+        }
+        back.swallow = client.is_none() || matches!(fate, Fate::Swallow);
+        back.skip = total - taken;
+        at += taken;
+    }
+    if let Some(front) = client
+        && back.requests.only_local()
+    {
+        answer_local(&mut back.requests, front, out.edit());
+    }
+    Relayed { to_client: out.finish(), consumed: at, seen, violation }
+}
+
+enum Fate {
+    Pass,
+    Swallow,
+    NeedWhole,
+    Violation(&'static str),
+}
+
+fn answer(back: &mut Backend, client: &mut Option<&mut Frontend>, header: Header, rest: &[u8], seen: &mut Seen) -> Fate {
+    let hidden = back.requests.head() == Some(Request::HiddenQuery);
+    let requests = &mut back.requests;
+    match header.tag {
+        b'Z' => match rest.get(HEADER_BYTES..header.total) {
+            Some(&[status]) => ready(back, client, status, seen),
+            Some(_) => Fate::Violation("unknown pkt from server"),
+            None => Fate::NeedWhole,
+        },
+        b'S' => {
+            let Some(body) = rest.get(HEADER_BYTES..header.total) else { return Fate::NeedWhole };
+            let Ok((name, value)) = messages::parameter_status(body) else { return Fate::Violation("broken ParameterStatus packet") };
+            seen.parameters.push((String::from_utf8_lossy(name).into_owned(), String::from_utf8_lossy(value).into_owned()));
+            if hidden { Fate::Swallow } else { Fate::Pass }
+        }
+        b'E' => {
+            let body = match rest.get(HEADER_BYTES..header.total) {
+                Some(body) => body,
+                None if header.total > LONGEST_ERROR_READ => &[],
+                None => return Fate::NeedWhole,
+            };
+            error(back, client, body, hidden, seen)
+        }
+        b'C' => {
+            let Some(body) = rest.get(HEADER_BYTES..header.total) else { return Fate::NeedWhole };
+            requests.answered(|r| r == Request::Execute);
+            if matches!(body, b"DISCARD ALL\0" | b"DEALLOCATE ALL\0") {
+                back.statements.clear();
+                if let (Some(front), false) = (client.as_deref_mut(), hidden) {
+                    front.statements.clear();
+                }
+            }
+            if hidden { Fate::Swallow } else { Fate::Pass }
+        }
+        _ if hidden => Fate::Swallow,
+        b'1' => match requests.answered(|r| matches!(r, Request::Parse(_) | Request::HiddenParse(_))) {
+            Some(Request::HiddenParse(_)) => Fate::Swallow,
+            _ => Fate::Pass,
+        },
+        b'2' => passed(requests.answered(|r| r == Request::Bind)),
+        b'3' => match requests.answered(|r| matches!(r, Request::Close | Request::HiddenClose(_))) {
+            Some(Request::HiddenClose(_)) => Fate::Swallow,
+            _ => Fate::Pass,
+        },
+        b'T' | b'n' => passed(requests.answered(|r| r == Request::Describe)),
+        b'I' | b's' => passed(requests.answered(|r| r == Request::Execute)),
+        b'G' => {
+            requests.copy_in_started();
+            back.copy_in = true;
+            Fate::Pass
+        }
+        b'H' | b'W' | b'c' | b't' | b'V' | b'N' | b'A' => Fate::Pass,
+        _ => Fate::Violation("unknown pkt from server"),
+    }
+}
+
+fn passed(_: Option<Request>) -> Fate {
+    Fate::Pass
+}
+
+fn ready(back: &mut Backend, client: &mut Option<&mut Frontend>, status: u8, seen: &mut Seen) -> Fate {
+    back.status = status;
+    back.copy_in = false;
+    let Backend { requests, statements, .. } = back;
+    match requests.ready(|request| undo(request, statements, client)) {
+        Ended::Hidden => {
+            seen.hidden_ended = true;
+            Fate::Swallow
+        }
+        Ended::Client => {
+            seen.queries_ended += 1;
+            seen.transactions_ended += u32::from(status == b'I');
+            Fate::Pass
+        }
+        Ended::Unasked => Fate::Pass,
+    }
+}
+
+fn error(back: &mut Backend, client: &mut Option<&mut Frontend>, body: &[u8], hidden: bool, seen: &mut Seen) -> Fate {
+    let fields = messages::fields(body).unwrap_or_default();
+    back.copy_in = false;
+    let Backend { requests, statements, .. } = back;
+    requests.failed(|request| undo(request, statements, client));
+    if hidden && !fields.ends_connection() {
+        let text = format!("{}: {}", String::from_utf8_lossy(fields.severity), String::from_utf8_lossy(fields.message));
+        seen.hidden_error = Some(text);
+        return Fate::Swallow;
+    }
+    seen.last_words |= fields.ends_connection();
+    Fate::Pass
+}
+
+/// A request that the server has ignored, or that has failed, leaves nothing behind.
+fn undo(request: Request, server: &mut ServerStatements, client: &mut Option<&mut Frontend>) {
+    match request {
+        Request::Parse(Some((id, _))) | Request::HiddenParse(id) => server.remove(id),
+        Request::HiddenClose(id) => server.insert(id),
+        _ => {}
+    }
+    let Some(front) = client.as_deref_mut() else { return };
+    match request {
+        Request::Parse(Some((_, serial))) | Request::LocalParse(serial) => front.statements.undo_add(serial),
+        Request::LocalClose(serial) => front.statements.undo_close(serial),
+        _ => {}
+    }
+}

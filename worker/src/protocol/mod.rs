@@ -1,0 +1,11 @@
+//! The data path's decisions, sans-IO: bytes of one side in, bytes for the other side out.
+//!
+//! [`frontend::forward`] takes what a client sent to its server, [`backend::relay`] what the server answered. Both look at headers and at
+//! the few messages that pooling needs, keep the queue of [`outstanding`] requests, and give back slices of their input wherever nothing
+//! had to be changed ([`splice`]). Sockets, time and pools are the caller's.
+
+pub(crate) mod backend;
+pub(crate) mod frontend;
+pub(crate) mod outstanding;
+pub(crate) mod splice;
+pub(crate) mod statements;

@@ -1,0 +1,229 @@
+//! What a server connection still has to answer, in the order it was sent.
+//!
+//! It decides when a server can be released (nothing outstanding and no batch left without its Sync), where an answer of our own
+//! belongs in the stream, and what an error undoes: after an error in the extended protocol the server ignores everything up to the
+//! next Sync, so those requests never get an answer (PostgreSQL documentation, "Extended Query").
+
+use super::statements::StatementId;
+use std::collections::VecDeque;
+
+/// One request. `Hidden` ones are the pooler's own, their answers are swallowed; `Local` ones are never sent, the pooler answers them itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Request {
+    Query,
+    FunctionCall,
+    Sync,
+    /// A Parse; for a tracked statement, which one and under which of the client's entries.
+    Parse(Option<(StatementId, u32)>),
+    Bind,
+    Describe,
+    Execute,
+    Close,
+    /// A Parse of a statement that this server did not hold yet.
+    HiddenParse(StatementId),
+    /// A Close of the statement that was used least recently.
+    HiddenClose(StatementId),
+    /// SET or the reset query.
+    HiddenQuery,
+    /// A Parse of what the server holds already.
+    LocalParse(u32),
+    /// A Close of the client's name.
+    LocalClose(u32),
+}
+
+/// What ReadyForQuery ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Ended {
+    /// A batch or query of the client's.
+    Client,
+    /// The pooler's own query.
+    Hidden,
+    /// Nothing that was asked for.
+    Unasked,
+}
+
+/// The queue.
+#[derive(Default, Debug)]
+pub(crate) struct Outstanding {
+    queue: VecDeque<Request>,
+    /// Extended-protocol messages were sent that no Sync has closed.
+    open_batch: bool,
+    /// The server ignores everything until the Sync that has not been sent yet.
+    ignoring: bool,
+    /// How many of the queue are `Local`.
+    local: usize,
+}
+
+impl Outstanding {
+    /// Nothing is owed and no batch is open: with transaction status `I` the server can be released.
+    #[inline]
+    pub(crate) fn is_settled(&self) -> bool {
+        self.queue.is_empty() && !self.open_batch
+    }
+
+    /// Something was asked that the server has not answered.
+    pub(crate) fn is_waiting(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// The server ignores what is sent, up to the next Sync.
+    #[inline]
+    pub(crate) fn is_ignoring(&self) -> bool {
+        self.ignoring
+    }
+
+    /// The next request to be answered.
+    pub(crate) fn head(&self) -> Option<Request> {
+        self.queue.front().copied()
+    }
+
+    /// A request was sent (or, for a local one, taken on).
+    #[inline]
+    pub(crate) fn push(&mut self, request: Request) {
+        match request {
+            Request::Sync => {
+                self.open_batch = false;
+                self.ignoring = false;
+            }
+            Request::Query | Request::FunctionCall | Request::HiddenQuery => {}
+            Request::LocalParse(_) | Request::LocalClose(_) => {
+                self.open_batch = true;
+                self.local += 1;
+            }
+            _ => self.open_batch = true,
+        }
+        self.queue.push_back(request);
+    }
+
+    /// The server has answered the head, if it is one that `answers` fits.
+    #[inline]
+    pub(crate) fn answered(&mut self, answers: impl FnOnce(Request) -> bool) -> Option<Request> {
+        let head = self.head()?;
+        if !answers(head) {
+            return None;
+        }
+        self.queue.pop_front();
+        Some(head)
+    }
+
+    /// Takes a local request off the head.
+    #[inline]
+    pub(crate) fn take_local(&mut self) -> Option<Request> {
+        if self.local == 0 {
+            return None;
+        }
+        let head = self.answered(|r| matches!(r, Request::LocalParse(_) | Request::LocalClose(_)))?;
+        self.local -= 1;
+        Some(head)
+    }
+
+    /// Every request in the queue is one the server knows nothing of, so no answer of its own will come to trigger ours.
+    pub(crate) fn only_local(&self) -> bool {
+        self.local > 0 && self.local == self.queue.len()
+    }
+
+    /// ReadyForQuery: all up to the request that it ends is done. What is left over before that goes to `undone`.
+    #[inline]
+    pub(crate) fn ready(&mut self, mut undone: impl FnMut(Request)) -> Ended {
+        while let Some(request) = self.queue.pop_front() {
+            match request {
+                Request::Sync | Request::Query | Request::FunctionCall => return Ended::Client,
+                Request::HiddenQuery => return Ended::Hidden,
+                other => self.drop_one(other, &mut undone),
+            }
+        }
+        Ended::Unasked
+    }
+
+    /// ErrorResponse: in the extended protocol the head has failed and all behind it up to the next Sync is ignored; each of them goes to `undone`.
+    pub(crate) fn failed(&mut self, mut undone: impl FnMut(Request)) {
+        if matches!(self.head(), None | Some(Request::Query | Request::FunctionCall | Request::HiddenQuery)) {
+            return;
+        }
+        while let Some(&request) = self.queue.front() {
+            if request == Request::Sync {
+                return;
+            }
+            self.queue.pop_front();
+            self.drop_one(request, &mut undone);
+        }
+        self.ignoring = true;
+    }
+
+    /// CopyInResponse: the server ignores Sync until the copy ends, so those already sent behind the Execute get no ReadyForQuery.
+    pub(crate) fn copy_in_started(&mut self) {
+        while self.head() == Some(Request::Execute) && self.queue.get(1) == Some(&Request::Sync) {
+            self.queue.remove(1);
+            self.open_batch = true;
+        }
+    }
+
+    fn drop_one(&mut self, request: Request, undone: &mut impl FnMut(Request)) {
+        if matches!(request, Request::LocalParse(_) | Request::LocalClose(_)) {
+            self.local -= 1;
+        }
+        undone(request);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queue(requests: &[Request]) -> Outstanding {
+        let mut o = Outstanding::default();
+        requests.iter().for_each(|&r| o.push(r));
+        o
+    }
+
+    #[test]
+    fn a_batch_without_sync_keeps_the_server() {
+        let mut o = queue(&[Request::Parse(None)]);
+        o.answered(|r| matches!(r, Request::Parse(_)));
+        assert!(!o.is_settled());
+        o.push(Request::Sync);
+        assert_eq!(o.ready(|_| ()), Ended::Client);
+        assert!(o.is_settled());
+    }
+
+    #[test]
+    fn an_error_undoes_all_up_to_the_sync() {
+        let mut o = queue(&[Request::Bind, Request::LocalParse(7), Request::Execute, Request::Sync, Request::Query]);
+        let mut undone = Vec::new();
+        o.failed(|r| undone.push(r));
+        assert_eq!(undone, [Request::Bind, Request::LocalParse(7), Request::Execute]);
+        assert!(!o.is_ignoring());
+        assert_eq!(o.ready(|_| ()), Ended::Client);
+        assert_eq!(o.head(), Some(Request::Query));
+    }
+
+    #[test]
+    fn without_a_sync_the_server_ignores_what_follows() {
+        let mut o = queue(&[Request::Bind, Request::Query]);
+        o.failed(|_| ());
+        assert!(o.is_ignoring() && !o.is_settled());
+        o.push(Request::Sync);
+        assert!(!o.is_ignoring());
+        assert_eq!(o.ready(|_| ()), Ended::Client);
+        assert!(o.is_settled());
+    }
+
+    #[test]
+    fn a_failed_simple_query_ignores_nothing() {
+        let mut o = queue(&[Request::Query, Request::Query]);
+        o.failed(|_| panic!("nothing is undone"));
+        assert_eq!(o.ready(|_| ()), Ended::Client);
+        assert_eq!(o.head(), Some(Request::Query));
+    }
+
+    #[test]
+    fn a_sync_sent_before_copy_data_is_not_answered() {
+        // libpq: Parse Bind Describe Execute Sync, then CopyData…, CopyDone, Sync: two Syncs, one ReadyForQuery.
+        let mut o = queue(&[Request::Execute, Request::Sync]);
+        o.copy_in_started();
+        o.push(Request::Sync);
+        o.answered(|r| r == Request::Execute);
+        assert_eq!(o.ready(|_| ()), Ended::Client);
+        assert!(o.is_settled());
+    }
+}

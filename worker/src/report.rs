@@ -1,0 +1,160 @@
+//! What the console asks for: this worker's pools, clients and servers as rows.
+
+use crate::client::{Client, ClientState, Link, Session};
+use crate::pool::PoolIndex;
+use crate::server::{Address, Server, ServerState};
+use crate::worker::Worker;
+use shared::control::{ConnectionRow, PoolRow, Replication, ReportKind, ReportRows, ToSupervisor};
+use std::os::fd::{AsFd, AsRawFd};
+
+impl Worker {
+    /// Answers the supervisor's request.
+    pub(crate) fn report(&mut self, id: u32, what: ReportKind) {
+        let mut rows = ReportRows {
+            pools: self.pools.indices().map(|pool| self.pool_row(pool)).collect(),
+            connections: match what {
+                ReportKind::Pools => Vec::new(),
+                ReportKind::Clients => self.clients.iter().filter_map(|(_, c)| self.client_row(c)).collect(),
+                ReportKind::Servers => self.servers.iter().filter_map(|(_, s)| self.server_row(s)).collect(),
+            },
+            used_servers: self.servers.len() as u32,
+            ..ReportRows::default()
+        };
+        for (_, client) in &self.clients {
+            rows.used_clients += 1;
+            rows.login_clients += u32::from(matches!(client.state, ClientState::Login(_)));
+        }
+        let written = postcard::to_stdvec(&rows)
+            .map_err(|e| e.to_string())
+            .and_then(|bytes| shared::sys::memfd::create_sealed("pgfleet-report", &bytes).map_err(|e| e.to_string()));
+        match written {
+            Ok(fd) => {
+                self.control.send(&ToSupervisor::Report { id }, &[fd.as_fd()]);
+            }
+            Err(error) => log::error!(target: "process", "a report could not be written: {error}"),
+        }
+    }
+
+    fn pool_row(&self, index: PoolIndex) -> PoolRow {
+        let pool = self.pools.get(index);
+        let stats = pool.stats;
+        let mut row = PoolRow {
+            database: pool.entry.name.clone(),
+            user: pool.user.clone(),
+            cl_waiting: (pool.waiting + pool.to_greet.len()) as u32,
+            cl_active: pool.clients.saturating_sub(pool.waiting) as u32,
+            server_assignment_count: stats.server_assignment_count,
+            xact_count: stats.xact_count,
+            query_count: stats.query_count,
+            bytes_received: stats.bytes_received,
+            bytes_sent: stats.bytes_sent,
+            xact_time_us: stats.xact_time_us,
+            query_time_us: stats.query_time_us,
+            wait_time_us: stats.wait_time_us,
+            client_parse_count: stats.client_parse_count,
+            server_parse_count: stats.server_parse_count,
+            bind_count: stats.bind_count,
+            client_login_count: stats.client_login_count,
+            ..PoolRow::default()
+        };
+        let waiter = pool.waiters.iter().find(|w| self.clients.get(w.client).is_some_and(|c| c.id == w.id && c.is_waiting()));
+        row.maxwait_us = waiter.map_or(0, |w| (crate::clock::now() - w.since).as_micros() as u64);
+        for (_, server) in self.servers.iter().filter(|(_, s)| s.pool == index) {
+            match server.state {
+                ServerState::Linked(_) | ServerState::Setting(_) => row.sv_active += 1,
+                ServerState::Idle => row.sv_idle += 1,
+                ServerState::Resetting => row.sv_tested += 1,
+                ServerState::Connecting | ServerState::Login(_) => row.sv_login += 1,
+                ServerState::BeingCanceled => row.sv_being_canceled += 1,
+                ServerState::Closing | ServerState::Dead => {}
+            }
+        }
+        row
+    }
+
+    fn client_row(&self, client: &Client) -> Option<ConnectionRow> {
+        let session = client.session()?;
+        let now = crate::clock::now();
+        let (state, link) = match session.link {
+            Link::None => ("idle", None),
+            Link::Waiting(_) => ("waiting", None),
+            Link::Linked(server) => ("active", Some(self.servers[server].id)),
+        };
+        let port = self.config.settings.listen_port;
+        let local = local_address(client.conn.as_fd(), port);
+        Some(ConnectionRow {
+            id: client.id,
+            user: session.who.user.clone(),
+            database: session.who.database.clone(),
+            replication: Replication::None,
+            state: state.to_owned(),
+            addr: client.peer.address(),
+            port: client.peer.port(port),
+            local_addr: local.0,
+            local_port: local.1,
+            connect_time: client.connected_at.to_wall(),
+            request_time: client.last_request.to_wall(),
+            wait_us: session.query_start.map_or(0, |start| (now - start).as_micros() as u64),
+            close_needed: false,
+            link,
+            remote_pid: client.peer.pid(),
+            tls: String::new(),
+            application_name: application_name(session),
+            prepared_statements: session.front.statements.len() as u32,
+            fd: client.conn.as_fd().as_raw_fd(),
+            cancel_key: u64::from_be_bytes(session.key),
+        })
+    }
+
+    fn server_row(&self, server: &Server) -> Option<ConnectionRow> {
+        let state = match server.state {
+            ServerState::Linked(_) | ServerState::Setting(_) => "active",
+            ServerState::Idle => "idle",
+            ServerState::Resetting => "tested",
+            ServerState::Connecting | ServerState::Login(_) => "new",
+            ServerState::BeingCanceled => "being_canceled",
+            ServerState::Closing => "closing",
+            ServerState::Dead => return None,
+        };
+        let pool = self.pools.get(server.pool);
+        let (addr, port) = match &server.address {
+            Address::Tcp(address) => (address.ip().to_string(), address.port()),
+            Address::Unix(_, port) => ("unix".to_owned(), *port),
+        };
+        let local = local_address(server.conn.as_fd(), port);
+        Some(ConnectionRow {
+            id: server.id,
+            user: pool.user.clone(),
+            database: pool.entry.name.clone(),
+            replication: Replication::None,
+            state: state.to_owned(),
+            addr,
+            port,
+            local_addr: local.0,
+            local_port: local.1,
+            connect_time: server.connected_at.to_wall(),
+            request_time: server.last_activity.to_wall(),
+            wait_us: 0,
+            close_needed: server.close_reason.is_some(),
+            link: server.client().and_then(|c| self.clients.get(c)).map(|c| c.id),
+            remote_pid: server.backend_key.0,
+            tls: String::new(),
+            application_name: server.params.as_ref().and_then(|p| p.get("application_name")).unwrap_or("").to_owned(),
+            prepared_statements: server.back.statements.len() as u32,
+            fd: server.conn.as_fd().as_raw_fd(),
+            cancel_key: u64::from(server.backend_key.0) << 32 | u64::from(server.backend_key.1),
+        })
+    }
+}
+
+fn application_name(session: &Session) -> String {
+    session.params.get("application_name").unwrap_or("").to_owned()
+}
+
+/// The socket's own address; for a Unix socket `unix` and the port in its name.
+fn local_address(fd: std::os::fd::BorrowedFd<'_>, unix_port: u16) -> (String, u16) {
+    match socket2::SockRef::from(&fd).local_addr().ok().and_then(|a| a.as_socket()) {
+        Some(address) => (address.ip().to_string(), address.port()),
+        None => ("unix".to_owned(), unix_port),
+    }
+}

@@ -1,0 +1,248 @@
+//! The end of a server connection, and what becomes of its seats.
+
+use super::ServerState;
+use crate::client::Ending;
+use crate::pool::PoolIndex;
+use crate::worker::{Source, Worker};
+use shared::control::{ServerSeats, ToInbox, ToSupervisor};
+use shared::wire::encode;
+use shared::wire::report::sqlstate;
+use std::time::Duration;
+
+/// How long a backend that was told to end may take before its seats are given up as lost track of.
+const CLOSING_GRACE: Duration = Duration::from_secs(60);
+
+impl Worker {
+    /// Ends a connection. Its seats stay taken until PostgreSQL has closed its end.
+    pub(crate) fn close_server(&mut self, index: usize, reason: &'static str) {
+        let Some(server) = self.servers.get(index) else { return };
+        if matches!(server.state, ServerState::Closing | ServerState::Dead) {
+            return;
+        }
+        self.log_server_closing(index, reason);
+        self.unlist(index);
+        let server = &mut self.servers[index];
+        let running = server.back.requests.is_waiting() && server.backend_key.0 != 0;
+        let was_connecting = matches!(server.state, ServerState::Connecting);
+        server.state = ServerState::Closing;
+        server.since = self.now;
+        if was_connecting {
+            return self.free_server(index);
+        }
+        let _ = server.conn.send(encode::TERMINATE, &mut self.buffers);
+        server.conn.shutdown_write();
+        server.conn.readable = true;
+        self.again.push(Source::Server(index));
+        if running && self.config.settings.cancel_on_disconnect {
+            let (key, address) = (server.backend_key, server.address.clone());
+            self.cancel_backend(key, &address);
+        }
+    }
+
+    /// PostgreSQL has closed the socket: the backend is gone.
+    pub(super) fn server_ended(&mut self, index: usize) {
+        let server = &mut self.servers[index];
+        match server.state {
+            ServerState::Closing => self.free_server(index),
+            ServerState::Dead => {}
+            ServerState::Connecting | ServerState::Login(_) => self.server_failed(index, "server closed the connection during login"),
+            ServerState::Linked(client) | ServerState::Setting(client) => {
+                let ending = if server.said_last_words {
+                    Ending::ServerGone("server conn crashed?")
+                } else {
+                    Ending::violation("server conn crashed?")
+                };
+                // Not the client's doing: it must not find a server to clean up.
+                server.state = ServerState::Closing;
+                self.log_server_closing(index, "server conn crashed?");
+                self.close_client(client, &ending);
+                self.free_server(index);
+            }
+            ServerState::Idle | ServerState::Resetting | ServerState::BeingCanceled => {
+                self.log_server_closing(index, "server connection closed");
+                self.unlist(index);
+                self.servers[index].state = ServerState::Closing;
+                self.free_server(index);
+            }
+        }
+    }
+
+    /// The server does not keep to the protocol.
+    pub(super) fn server_broke(&mut self, index: usize, text: &'static str) {
+        let client = self.servers[index].client();
+        self.close_server(index, text);
+        if let Some(client) = client {
+            self.close_client(client, &Ending::violation(text));
+        }
+    }
+
+    /// A connection that never came to serve: nobody tries again at once.
+    pub(super) fn server_failed(&mut self, index: usize, reason: &'static str) {
+        let pool = self.servers[index].pool;
+        self.server_gone(index, reason);
+        self.connect_failed(pool, reason);
+    }
+
+    /// As `server_failed`, without saying that the server is down.
+    pub(super) fn server_gone(&mut self, index: usize, reason: &'static str) {
+        self.log_server_closing(index, reason);
+        let pool = self.servers[index].pool;
+        let pool = self.pools.get_mut(pool);
+        pool.opening = pool.opening.saturating_sub(1);
+        self.servers[index].state = ServerState::Closing;
+        self.free_server(index);
+    }
+
+    /// Takes a server off the lists of its pool that its state put it on.
+    fn unlist(&mut self, index: usize) {
+        let server = &self.servers[index];
+        let pool = self.pools.get_mut(server.pool);
+        match server.state {
+            ServerState::Idle => {
+                if let Some(at) = pool.idle.iter().position(|&i| i == index) {
+                    pool.idle.remove(at);
+                    self.shm.pool_state(pool.id).set_idle(self.me.slot, pool.idle.len() as u32);
+                }
+            }
+            ServerState::Connecting | ServerState::Login(_) => pool.opening = pool.opening.saturating_sub(1),
+            _ => {}
+        }
+    }
+
+    /// Lets go of the socket and the seats.
+    fn free_server(&mut self, index: usize) {
+        let server = &mut self.servers[index];
+        server.conn.shutdown();
+        let _ = server.conn.deregister(self.poll.registry());
+        let seats = server.seats;
+        self.forget_server(index);
+        self.shm.leave_server(self.me, &seats);
+        self.control.send(&ToSupervisor::ServerClosed(seats), &[]);
+        self.seat_freed(&seats);
+    }
+
+    /// Seats have fallen free: whoever waits for one, here or in another worker, looks again.
+    pub(crate) fn seat_freed(&mut self, seats: &ServerSeats) {
+        if self.has_colleagues() {
+            let waiting = self.shm.waiting_beside(self.me.slot, seats);
+            for slot in (0..64).filter(|slot| waiting & (1 << slot) != 0).map(shared::ids::Slot) {
+                self.send_inbox(slot, &ToInbox::Wake { pool: seats.pool }, &[]);
+            }
+        }
+        self.pump_waiting();
+    }
+
+    /// The client of this server has left it, without ending what it was doing.
+    pub(crate) fn client_left(&mut self, index: usize) {
+        let Some(server) = self.servers.get_mut(index) else { return };
+        if matches!(server.state, ServerState::Closing | ServerState::Dead) {
+            return;
+        }
+        if matches!(server.state, ServerState::Setting(_)) {
+            return self.close_server(index, "client disconnect while server was not ready");
+        }
+        if server.back.is_free() && !server.conn.is_backed_up() {
+            server.state = ServerState::Idle;
+            return self.server_released(index);
+        }
+        let reason = if server.conn.is_backed_up() {
+            "client disconnect before everything was sent to the server"
+        } else if server.back.requests.is_waiting() {
+            "client disconnected with query in progress"
+        } else {
+            "client disconnect while server was not ready"
+        };
+        self.close_server(index, reason);
+    }
+
+    fn log_server_closing(&self, index: usize, reason: &str) {
+        if self.config.settings.log_disconnections {
+            let age = (self.now - self.servers[index].connected_at).as_secs();
+            log::info!("{} closing because: {reason} (age={age}s)", self.server_prefix(index));
+        }
+    }
+
+    /// Closes what has taken too long, or has lived long enough.
+    pub(crate) fn expire_servers(&mut self) {
+        for index in 0..self.servers.capacity() {
+            if self.servers.contains(index) {
+                self.expire_server(index);
+            }
+        }
+    }
+
+    fn expire_server(&mut self, index: usize) {
+        let settings = &self.config.settings;
+        let server = &self.servers[index];
+        let pool = self.pools.get(server.pool);
+        let over = |since: crate::clock::Instant, limit: Duration| !limit.is_zero() && self.now - since > limit;
+        match server.state {
+            ServerState::Connecting | ServerState::Login(_) => {
+                if over(server.since, settings.server_connect_timeout) {
+                    self.server_failed(index, "connect timeout");
+                }
+            }
+            ServerState::Idle => {
+                let lifetime = self.config.server_lifetime(&pool.entry);
+                if self.now - server.connected_at > lifetime {
+                    self.close_server(index, "server lifetime over");
+                } else if over(server.since, settings.server_idle_timeout) {
+                    self.close_server(index, "server idle timeout");
+                } else if let Some(reason) = server.close_reason {
+                    self.close_server(index, reason);
+                }
+            }
+            ServerState::Linked(client) => self.expire_linked(index, client),
+            ServerState::Resetting if over(server.since, settings.server_idle_timeout) => {
+                self.close_server(index, "server idle timeout");
+            }
+            ServerState::Closing if over(server.since, CLOSING_GRACE) => {
+                log::warn!("{} its backend has not ended in {CLOSING_GRACE:?}; its place is given up", self.server_prefix(index));
+                self.free_server(index);
+            }
+            _ => {}
+        }
+    }
+
+    /// query_timeout, idle_transaction_timeout, transaction_timeout.
+    fn expire_linked(&mut self, index: usize, client: usize) {
+        let server = &self.servers[index];
+        let user = &self.pools.get(server.pool).user;
+        let Some(session) = self.clients[client].session() else { return };
+        let over = |since: Option<crate::clock::Instant>, limit: Option<Duration>| {
+            since.zip(limit).is_some_and(|(since, limit)| self.now - since > limit)
+        };
+        let running = server.back.requests.is_waiting();
+        let text = if running && over(session.query_start, self.config.query_timeout(user)) {
+            "query timeout"
+        } else if !running
+            && server.back.status != b'I'
+            && over(Some(server.last_activity), self.config.idle_transaction_timeout(user))
+        {
+            "idle transaction timeout"
+        } else if !server.back.is_free() && over(session.transaction_start, self.config.transaction_timeout(user)) {
+            "transaction timeout"
+        } else {
+            return;
+        };
+        self.close_server(index, text);
+        self.close_client(client, &Ending::violation(text));
+    }
+
+    /// Whether any connection of this pool has logged in here.
+    pub(crate) fn pool_has_servers(&self, pool: PoolIndex) -> bool {
+        self.servers.iter().any(|(_, s)| s.pool == pool && s.params.is_some() && !matches!(s.state, ServerState::Closing | ServerState::Dead))
+    }
+
+    /// All clients that wait in this pool, for a server or for their greeting, get this FATAL.
+    pub(super) fn fail_waiters(&mut self, pool: PoolIndex, code: &str, text: &str) {
+        let code = if code.is_empty() { sqlstate::PROTOCOL_VIOLATION } else { code };
+        let pool = self.pools.get_mut(pool);
+        let waiters: Vec<_> = pool.waiters.iter().map(|w| (w.client, w.id)).chain(std::mem::take(&mut pool.to_greet)).collect();
+        for (client, id) in waiters {
+            if self.clients.get(client).is_some_and(|c| c.id == id && c.is_waiting()) {
+                self.close_client(client, &Ending::Relayed(code.to_owned(), text.to_owned()));
+            }
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Opening a connection to PostgreSQL.
+
+use super::{Address, Server, ServerState};
+use crate::clock::Instant;
+use crate::pool::PoolIndex;
+use crate::protocol::backend::Backend;
+use crate::socket::Conn;
+use crate::worker::{Source, Worker};
+use shared::control::{ServerSeats, ToSupervisor};
+use socket2::{Domain, SockAddr, Socket, Type};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+impl Worker {
+    /// Opens a connection for which `seats` were taken. A failure is dealt with here.
+    pub(crate) fn open_server(&mut self, pool: PoolIndex, seats: ServerSeats, address: Address) {
+        let socket = match open(&address) {
+            Ok(socket) => socket,
+            Err(error) => {
+                log::warn!(target: "process", "sbuf_connect failed to connect to {address}: {error}");
+                self.shm.leave_server(self.me, &seats);
+                self.seat_freed(&seats);
+                return self.connect_failed(pool, "connect failed");
+            }
+        };
+        if matches!(address, Address::Tcp(_)) {
+            self.set_tcp_options(&socket);
+        }
+        // The supervisor's duplicate shows it, should this process die, when the backend has ended.
+        self.control.send(&ToSupervisor::ServerOpened(seats), &[socket.as_fd()]);
+        let id = self.next_connection_id();
+        let now = self.now;
+        let index = self.adopt(Server {
+            conn: Conn::new(socket),
+            id,
+            pool,
+            seats,
+            address,
+            state: ServerState::Connecting,
+            back: Backend::default(),
+            params: None,
+            backend_key: (0, 0),
+            connected_at: now,
+            since: now,
+            last_activity: now,
+            close_reason: None,
+            said_last_words: false,
+            busy: false,
+            cancels: 0,
+            epoch: self.pools.get(pool).epoch,
+        });
+        if let Some(index) = index {
+            self.pools.get_mut(pool).opening += 1;
+            // A Unix socket is connected at once, without an event.
+            if matches!(self.servers[index].address, Address::Unix(..)) {
+                self.server_writable(index);
+            }
+        }
+    }
+
+    /// Takes a connection into the slab and watches its socket.
+    pub(crate) fn adopt(&mut self, server: Server) -> Option<usize> {
+        let entry = self.servers.vacant_entry();
+        let index = entry.key();
+        if let Err(error) = server.conn.register(self.poll.registry(), Source::Server(index).into()) {
+            log::error!(target: "process", "could not watch a server's socket: {error}");
+            let seats = server.seats;
+            self.shm.leave_server(self.me, &seats);
+            self.control.send(&ToSupervisor::ServerClosed(seats), &[]);
+            return None;
+        }
+        entry.insert(server);
+        Some(index)
+    }
+
+    /// The socket takes bytes: the connection is there, or goes on after having been full.
+    pub(crate) fn server_writable(&mut self, index: usize) {
+        let Some(server) = self.servers.get_mut(index) else { return };
+        match server.state {
+            ServerState::Connecting => self.server_connected(index),
+            ServerState::Dead => {}
+            _ if !server.conn.is_backed_up() => {}
+            _ => match server.conn.flush(&mut self.buffers) {
+                // The reader will see what it was.
+                Err(_) => {
+                    server.conn.readable = true;
+                    self.again.push(Source::Server(index));
+                }
+                Ok(false) => {}
+                Ok(true) => {
+                    if let Some(client) = server.client()
+                        && self.clients[client].conn.readable
+                    {
+                        self.again.push(Source::Client(client));
+                    }
+                }
+            },
+        }
+    }
+
+    fn server_connected(&mut self, index: usize) {
+        let server = &mut self.servers[index];
+        let error = socket2::SockRef::from(&server.conn).take_error();
+        if let Ok(Some(error)) | Err(error) = error {
+            log::warn!("{} sbuf_connect failed to connect to {}: {error}", self.server_prefix(index), self.servers[index].address);
+            return self.server_failed(index, "connect failed");
+        }
+        if matches!(server.address, Address::Tcp(_)) && socket2::SockRef::from(&server.conn).peer_addr().is_err() {
+            // Writable already, but not connected: the next edge tells.
+            return;
+        }
+        self.begin_server_login(index);
+    }
+
+    /// No connection could be made: nobody tries again before server_login_retry is over, in any worker.
+    pub(crate) fn connect_failed(&mut self, pool: PoolIndex, text: &'static str) {
+        self.pools.get_mut(pool).failed(self.now, text.to_owned());
+        self.shm.pool_state(self.pools.get(pool).id).set_login_failed_at(self.now.as_micros());
+    }
+
+    /// The beginning of a server connection's log lines.
+    pub(crate) fn server_prefix(&self, index: usize) -> String {
+        let server = &self.servers[index];
+        let pool = self.pools.get(server.pool);
+        format!("S-{}: {}/{}@{}", server.id, pool.entry.name, pool.user, server.address)
+    }
+
+    /// Since when the pool's servers cannot be reached, in whichever worker that was seen, if it is too early to try again.
+    pub(crate) fn retry_not_before(&self, pool: PoolIndex) -> Option<Instant> {
+        let failed_at = self.shm.pool_state(self.pools.get(pool).id).login_failed_at()?;
+        let again = Instant::from_micros(failed_at) + self.config.settings.server_login_retry;
+        (again > self.now).then_some(again)
+    }
+}
+
+/// Begins a non-blocking connection.
+pub(crate) fn open(address: &Address) -> io::Result<OwnedFd> {
+    let (domain, target) = match address {
+        Address::Tcp(address) => (Domain::for_address(*address), SockAddr::from(*address)),
+        Address::Unix(directory, port) => (Domain::UNIX, unix_address(directory, *port)?),
+    };
+    let socket = Socket::new(domain, Type::STREAM.nonblocking().cloexec(), None)?;
+    match socket.connect(&target) {
+        Ok(()) => {}
+        Err(error) if error.raw_os_error() == Some(nix::errno::Errno::EINPROGRESS as i32) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(socket.into())
+}
+
+/// `DIR/.s.PGSQL.PORT`, or the same name in the abstract namespace for `@DIR`.
+fn unix_address(directory: &std::path::Path, port: u16) -> io::Result<SockAddr> {
+    let path = directory.join(format!(".s.PGSQL.{port}"));
+    match path.to_str().and_then(|p| p.strip_prefix('@')) {
+        Some(name) => SockAddr::unix(format!("\0{name}")),
+        None => SockAddr::unix(path),
+    }
+}

@@ -1,0 +1,247 @@
+//! Logging in to PostgreSQL.
+
+use super::ServerState;
+use crate::client::auth::random;
+use crate::params::is_tracked;
+use crate::pool::Greeting;
+use crate::worker::Worker;
+use shared::auth::scram::{self, ClientExchange, NONCE_BYTES};
+use shared::auth::{Secret, md5};
+use shared::control::{ToSupervisor, Welcome};
+use shared::wire::backend::{self, Authentication, Fields};
+use shared::wire::encode;
+use shared::wire::header::{self, HEADER_BYTES, Header, Peek};
+
+/// The longest message PostgreSQL sends during a login, in bytes; far above any that it does.
+const LONGEST_MESSAGE: u32 = 1024 * 1024;
+
+/// What is known so far.
+#[derive(Default)]
+pub(crate) struct Login {
+    scram: Option<ClientExchange>,
+    authenticated: bool,
+    parameters: Vec<(String, String)>,
+}
+
+/// Why a login failed.
+enum Failure {
+    /// PostgreSQL said so: SQLSTATE and message.
+    Server { severity: String, code: String, message: String },
+    /// The reason, which is also what waiting clients are told.
+    Ours(String),
+}
+
+impl Worker {
+    /// The connection is made: the startup message goes out.
+    pub(super) fn begin_server_login(&mut self, index: usize) {
+        let server = &mut self.servers[index];
+        server.state = ServerState::Login(Box::default());
+        server.since = self.now;
+        let pool = self.pools.get(server.pool);
+        let entry = &pool.entry;
+        let mut parameters = vec![("database", entry.server_database())];
+        for (name, value) in [
+            ("client_encoding", &entry.client_encoding),
+            ("datestyle", &entry.datestyle),
+            ("timezone", &entry.timezone),
+            ("application_name", &entry.application_name),
+        ] {
+            parameters.extend(value.as_deref().map(|value| (name, value)));
+        }
+        parameters.push(("user", &pool.user));
+        let mut out = Vec::new();
+        encode::startup(&mut out, parameters.into_iter());
+        if self.config.settings.log_connections {
+            let from = socket2::SockRef::from(&server.conn).local_addr().ok().and_then(|a| a.as_socket());
+            let from = from.map_or_else(String::new, |a| format!(" (from {a})"));
+            log::info!("{} new connection to server{from}", self.server_prefix(index));
+        }
+        let server = &mut self.servers[index];
+        if server.conn.send(&out, &mut self.buffers).is_err() {
+            self.server_failed(index, "startup pkt failed");
+        }
+    }
+
+    /// Deals with what a server in login has sent; gives how much of it is done with.
+    pub(super) fn server_login_input(&mut self, index: usize, data: &[u8]) -> usize {
+        let mut at = 0;
+        while let ServerState::Login(_) = self.servers[index].state {
+            let (tag, body, total) = match header::peek(&data[at..], LONGEST_MESSAGE) {
+                Peek::NeedMore => break,
+                Peek::Bad => {
+                    self.server_failed(index, "bad pkt header");
+                    break;
+                }
+                Peek::Header(Header { tag, total }) => match data[at..].get(HEADER_BYTES..total) {
+                    Some(body) => (tag, body, total),
+                    None => break,
+                },
+            };
+            at += total;
+            if let Err(failure) = self.server_login_message(index, tag, body) {
+                self.server_login_failed(index, failure);
+                break;
+            }
+        }
+        at
+    }
+
+    fn server_login_message(&mut self, index: usize, tag: u8, body: &[u8]) -> Result<(), Failure> {
+        match tag {
+            b'R' => return self.answer_server(index, body),
+            b'E' => {
+                let Fields { severity, code, message } = backend::fields(body).unwrap_or_default();
+                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                return Err(Failure::Server { severity: text(severity), code: text(code), message: text(message) });
+            }
+            b'N' => {}
+            b'S' => {
+                let (name, value) =
+                    backend::parameter_status(body).map_err(|_| Failure::Ours("broken ParameterStatus packet".to_owned()))?;
+                if let ServerState::Login(login) = &mut self.servers[index].state {
+                    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                    login.parameters.push((text(name), text(value)));
+                }
+            }
+            b'K' => {
+                let key = backend::backend_key_data(body).map_err(|_| Failure::Ours("bad cancel key".to_owned()))?;
+                let server = &mut self.servers[index];
+                server.backend_key = key;
+                self.shm.set_backend(&server.seats, key.0, key.1);
+            }
+            b'Z' => self.server_ready(index),
+            _ => return Err(Failure::Ours("unknown pkt from server".to_owned())),
+        }
+        Ok(())
+    }
+
+    fn answer_server(&mut self, index: usize, body: &[u8]) -> Result<(), Failure> {
+        let ours = |text: &str| Failure::Ours(text.to_owned());
+        let request = backend::authentication(body).map_err(|_| ours("failed to answer authreq"))?;
+        let pool = self.pools.get(self.servers[index].pool);
+        let user = pool.user.clone();
+        let secret = pool.entry.password.as_ref().or_else(|| self.config.secrets.get(&user)).cloned();
+        let ServerState::Login(login) = &mut self.servers[index].state else { return Ok(()) };
+        let mut out = Vec::new();
+        match request {
+            Authentication::Ok => {
+                // A server that skips its own proof may be someone else (CVE-2018-10915's kind).
+                if login.scram.is_some() {
+                    return Err(ours("server login failed: invalid server signature"));
+                }
+                login.authenticated = true;
+            }
+            Authentication::Cleartext => {
+                let mut password = secret.as_ref().map_or("", |s| s.expose()).as_bytes().to_vec();
+                password.push(0);
+                encode::password(&mut out, &password);
+            }
+            Authentication::Md5(salt) => {
+                if matches!(secret, Some(Secret::Scram(_))) {
+                    return Err(ours("server login failed: wrong password type"));
+                }
+                let mut response = md5::response(&user, secret.as_ref().map_or("", |s| s.expose()), salt).into_bytes();
+                response.push(0);
+                encode::password(&mut out, &response);
+            }
+            Authentication::Sasl(mechanisms) => {
+                if !mechanisms.contains(&scram::MECHANISM.as_bytes()) {
+                    return Err(ours("server login failed: none of the server's SASL authentication mechanisms are supported"));
+                }
+                let Some(Secret::Plain(password)) = &secret else {
+                    return Err(ours("server login failed: wrong password type"));
+                };
+                let exchange = ClientExchange::new(password.as_bytes(), random::<NONCE_BYTES>());
+                let first = exchange.first();
+                let mut initial = Vec::new();
+                encode::cstr(&mut initial, scram::MECHANISM.as_bytes());
+                initial.extend_from_slice(&(first.len() as u32).to_be_bytes());
+                initial.extend_from_slice(&first);
+                encode::password(&mut out, &initial);
+                login.scram = Some(exchange);
+            }
+            Authentication::SaslContinue(message) => {
+                let exchange = login.scram.as_mut().ok_or_else(|| ours("failed to answer authreq"))?;
+                let answer = exchange.server_first(message).map_err(|e| Failure::Ours(format!("server login failed: {e}")))?;
+                encode::password(&mut out, &answer);
+            }
+            Authentication::SaslFinal(message) => {
+                let mut exchange = login.scram.take().ok_or_else(|| ours("failed to answer authreq"))?;
+                exchange.server_final(message).map_err(|_| ours("server login failed: invalid server signature"))?;
+            }
+            Authentication::Unsupported(_) => return Err(ours("failed to answer authreq")),
+        }
+        let server = &mut self.servers[index];
+        server.conn.send(&out, &mut self.buffers).map_err(|_| ours("failed to answer authreq"))
+    }
+
+    /// ReadyForQuery: the connection belongs to its pool from now on.
+    fn server_ready(&mut self, index: usize) {
+        let server = &mut self.servers[index];
+        let ServerState::Login(login) = std::mem::replace(&mut server.state, ServerState::Idle) else { return };
+        let pool_index = server.pool;
+        let pairs = || login.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        server.params = Some(self.interner.set(pairs().filter(|(name, _)| is_tracked(name))));
+        server.since = self.now;
+        let pool = self.pools.get_mut(pool_index);
+        pool.opening = pool.opening.saturating_sub(1);
+        pool.failure = None;
+        self.shm.pool_state(pool.id).set_login_failed_at(0);
+        if pool.welcome.is_none() {
+            let welcome = Welcome {
+                database: pool.entry.name.clone(),
+                user: pool.user.clone(),
+                parameters: login.parameters.clone(),
+            };
+            self.control.send(&ToSupervisor::Welcome(welcome), &[]);
+            self.learn_welcome(pool_index, &login.parameters);
+        }
+        self.server_free(index);
+    }
+
+    /// Now it is known what this pool's clients are greeted with.
+    pub(crate) fn learn_welcome(&mut self, pool_index: crate::pool::PoolIndex, parameters: &[(String, String)]) {
+        let pairs = || parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let tracked = self.interner.set(pairs().filter(|(name, _)| is_tracked(name)));
+        let fixed = parameters.iter().filter(|(name, _)| !is_tracked(name)).cloned().collect();
+        let pool = self.pools.get_mut(pool_index);
+        pool.welcome = Some(std::rc::Rc::new(Greeting { fixed, tracked }));
+        for (client, id) in std::mem::take(&mut pool.to_greet) {
+            if self.clients.get(client).is_some_and(|c| c.id == id) {
+                self.greet(client);
+            }
+        }
+    }
+
+    fn server_login_failed(&mut self, index: usize, failure: Failure) {
+        let server = &self.servers[index];
+        let pool_index = server.pool;
+        let pool = self.pools.get(pool_index);
+        match failure {
+            Failure::Ours(text) => {
+                log::warn!("{} closing because: {text}", self.server_prefix(index));
+                let has_servers = self.pool_has_servers(pool_index);
+                self.server_failed(index, "login failed");
+                if text.starts_with("server login failed") && !has_servers {
+                    self.fail_waiters(pool_index, "08P01", &text);
+                }
+            }
+            Failure::Server { severity, code, message } => {
+                log::warn!("{} server login failed: {severity} {message}", self.server_prefix(index));
+                let request = code.starts_with("28") || code == "3D000";
+                let text = format!("{severity} {message}");
+                let id = pool.id;
+                let has_servers = self.pool_has_servers(pool_index);
+                self.server_gone(index, "login failed");
+                // A wrong database or password may be mended at any moment; a server that is down or starting is not asked again at once.
+                if !request || has_servers {
+                    self.shm.pool_state(id).set_login_failed_at(self.now.as_micros());
+                    self.pools.get_mut(pool_index).failed(self.now, text);
+                }
+                if code != "57P03" && !has_servers {
+                    self.fail_waiters(pool_index, &code, &message);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Connections to PostgreSQL: opened, logged in, linked to clients, closed.
+//!
+//! A server connection holds its seats from before it is opened until its backend has ended, which PostgreSQL shows by closing the
+//! socket: it leaves it open until the backend's process is gone. So the number of backends never exceeds the seats. [`connect`] and
+//! [`login`] bring a connection up, [`relay`] moves its bytes, [`close`] ends it.
+
+mod close;
+mod connect;
+mod login;
+mod relay;
+
+use crate::clock::Instant;
+use crate::params::Params;
+use crate::pool::PoolIndex;
+use crate::protocol::backend::Backend;
+use crate::socket::Conn;
+use shared::control::ServerSeats;
+use shared::ids::ConnectionId;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+pub(crate) use connect::open;
+pub(crate) use login::Login;
+
+/// One server connection.
+pub(crate) struct Server {
+    pub(crate) conn: Conn,
+    pub(crate) id: ConnectionId,
+    pub(crate) pool: PoolIndex,
+    pub(crate) seats: ServerSeats,
+    pub(crate) address: Address,
+    pub(crate) state: ServerState,
+    pub(crate) back: Backend,
+    /// The values of tracked parameters it has now; `None` until it has logged in.
+    pub(crate) params: Option<Params>,
+    /// Backend pid and cancel secret.
+    pub(crate) backend_key: (u32, u32),
+    pub(crate) connected_at: Instant,
+    /// When the current state began to matter for timeouts: idle since, logging in since, closing since.
+    pub(crate) since: Instant,
+    /// When bytes last went either way.
+    pub(crate) last_activity: Instant,
+    /// Why it is to be closed as soon as nobody uses it.
+    pub(crate) close_reason: Option<&'static str>,
+    /// The server has said its last words to the client.
+    pub(crate) said_last_words: bool,
+    /// Shared memory says that a query may be running: should this process die, the supervisor cancels it.
+    pub(crate) busy: bool,
+    /// Cancel requests on their way to its backend.
+    pub(crate) cancels: u32,
+    /// The pool's epoch at its start; an older one means that the entry has changed since.
+    pub(crate) epoch: u64,
+}
+
+/// What a server connection is doing.
+pub(crate) enum ServerState {
+    Connecting,
+    Login(Box<Login>),
+    Idle,
+    /// Serves this client.
+    Linked(usize),
+    /// Takes over this client's parameter values first.
+    Setting(usize),
+    /// Runs server_reset_query.
+    Resetting,
+    /// Free, but a cancel request aimed at it is still on its way.
+    BeingCanceled,
+    /// Told to end; it is gone when it closes the socket.
+    Closing,
+    /// On its way to another worker, or gone.
+    Dead,
+}
+
+/// Where a server listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Address {
+    Tcp(SocketAddr),
+    /// A Unix socket's directory and the port in its name.
+    Unix(PathBuf, u16),
+}
+
+/// As log lines have it: `127.0.0.1:5432`, `unix:5432`.
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Tcp(address) => address.fmt(f),
+            Address::Unix(_, port) => write!(f, "unix:{port}"),
+        }
+    }
+}
+
+impl Server {
+    /// Its client may send to it.
+    #[inline]
+    pub(crate) fn takes_queries(&self) -> bool {
+        matches!(self.state, ServerState::Linked(_))
+    }
+
+    /// The client it is linked to or being prepared for.
+    #[inline]
+    pub(crate) fn client(&self) -> Option<usize> {
+        match self.state {
+            ServerState::Linked(client) | ServerState::Setting(client) => Some(client),
+            _ => None,
+        }
+    }
+
+    /// It does something for a client, or cleans up after one.
+    pub(crate) fn is_in_use(&self) -> bool {
+        matches!(self.state, ServerState::Linked(_) | ServerState::Setting(_) | ServerState::Resetting | ServerState::BeingCanceled)
+    }
+}

@@ -1,0 +1,230 @@
+//! A server's bytes on their way to its client.
+
+use super::{Server, ServerState};
+use crate::client::{Client, ClientState, Ending, Link};
+use crate::protocol::backend::{self, Relayed, Seen};
+use crate::socket::Read;
+use crate::worker::{READ_BYTES, READS_PER_TURN, Source, Worker};
+use shared::config::PoolMode;
+
+/// The longest message a server may send, in bytes: PostgreSQL's own bound is 1 GB.
+const LONGEST_MESSAGE: u32 = 0x7fff_ffff;
+
+impl Worker {
+    /// The server's socket has bytes, or has ended (`closed`: it sends no more).
+    pub(crate) fn server_readable(&mut self, index: usize, closed: bool) {
+        let Some(server) = self.servers.get_mut(index) else { return };
+        server.conn.readable = true;
+        let mut buffer = std::mem::take(&mut self.read_buffer);
+        for _ in 0..READS_PER_TURN {
+            if !self.may_read_server(index) {
+                break;
+            }
+            match self.read_server(index, &mut buffer) {
+                Some(true) => {}
+                Some(false) if closed => {}
+                _ => break,
+            }
+        }
+        self.read_buffer = buffer;
+        if self.servers.get(index).is_some_and(|s| s.conn.readable) && self.may_read_server(index) {
+            self.again.push(Source::Server(index));
+        }
+    }
+
+    /// Nothing is read from a server whose client's socket is full: PostgreSQL is held back by the kernel then.
+    fn may_read_server(&self, index: usize) -> bool {
+        let Some(server) = self.servers.get(index) else { return false };
+        match server.state {
+            ServerState::Dead => false,
+            ServerState::Linked(client) => !self.clients[client].conn.is_backed_up(),
+            _ => true,
+        }
+    }
+
+    /// Reads once. `Some(true)`: there may be more.
+    fn read_server(&mut self, index: usize, buffer: &mut Vec<u8>) -> Option<bool> {
+        let server = &mut self.servers[index];
+        let held = server.conn.input.len();
+        if held > 0 {
+            if buffer.len() < held + READ_BYTES {
+                buffer.resize(held + READ_BYTES, 0);
+            }
+            buffer[..held].copy_from_slice(&server.conn.input);
+        }
+        let (n, more) = match server.conn.read(&mut buffer[held..]) {
+            Read::Full(n) => (n, true),
+            Read::Drained(n) => (n, false),
+            Read::Blocked => return Some(false),
+            Read::End | Read::Broken => {
+                self.server_ended(index);
+                return None;
+            }
+        };
+        if held > 0 {
+            self.buffers.give(std::mem::take(&mut server.conn.input));
+        }
+        server.last_activity = self.now;
+        self.server_input(index, &buffer[..held + n]);
+        if buffer.len() > READ_BYTES {
+            buffer.truncate(READ_BYTES);
+            buffer.shrink_to_fit();
+        }
+        self.servers.contains(index).then_some(more)
+    }
+
+    fn server_input(&mut self, index: usize, data: &[u8]) {
+        match self.servers[index].state {
+            ServerState::Linked(client) => self.relay(index, client, data),
+            ServerState::Setting(_) | ServerState::Resetting | ServerState::Idle | ServerState::BeingCanceled => {
+                self.listen(index, data);
+            }
+            ServerState::Login(_) => {
+                let taken = self.server_login_input(index, data);
+                if let Some(server) = self.servers.get_mut(index) {
+                    server.conn.keep(&data[taken..], &mut self.buffers);
+                }
+            }
+            ServerState::Connecting | ServerState::Closing | ServerState::Dead => {}
+        }
+    }
+
+    /// Passes a server's answers on to its client.
+    #[inline]
+    fn relay(&mut self, index: usize, client_index: usize, data: &[u8]) {
+        let server = &mut self.servers[index];
+        let Client { conn, state: ClientState::Session(session), .. } = &mut self.clients[client_index] else { return };
+        let Relayed { to_client, consumed, seen, violation } =
+            backend::relay(&mut server.back, Some(&mut session.front), LONGEST_MESSAGE, data, &mut self.scratch);
+        let stats = &mut self.pools.get_mut(session.pool).stats;
+        stats.bytes_sent += to_client.len() as u64;
+        if seen.queries_ended > 0 && !server.back.requests.is_waiting() {
+            stats.query_count += u64::from(seen.queries_ended);
+            if let Some(start) = session.query_start.take() {
+                stats.query_time_us += (self.now - start).as_micros() as u64;
+            }
+            if seen.transactions_ended > 0 {
+                stats.xact_count += u64::from(seen.transactions_ended);
+                if let Some(start) = session.transaction_start.take() {
+                    stats.xact_time_us += (self.now - start).as_micros() as u64;
+                }
+            }
+        }
+        let sent = conn.send(to_client, &mut self.buffers);
+        if consumed < data.len() {
+            server.conn.keep(&data[consumed..], &mut self.buffers);
+        }
+        server.said_last_words |= seen.last_words;
+        if !seen.parameters.is_empty() {
+            self.parameters_changed(index, Some(client_index), &seen);
+        }
+        if let Some(text) = violation {
+            return self.server_broke(index, text);
+        }
+        if sent.is_err() {
+            return self.close_client(client_index, &Ending::Silent("client unexpected eof"));
+        }
+        self.release_if_done(index, client_index);
+    }
+
+    /// In transaction mode a server goes back when it owes nothing and is in no transaction.
+    #[inline]
+    pub(crate) fn release_if_done(&mut self, index: usize, client_index: usize) {
+        let server = &self.servers[index];
+        let Some(session) = self.clients[client_index].session() else { return };
+        if server.back.is_free()
+            && !server.conn.is_backed_up()
+            && !session.front.is_mid_message()
+            && self.pools.get(session.pool).mode != PoolMode::Session
+        {
+            self.unlink(index, client_index);
+            self.server_released(index);
+        }
+    }
+
+    /// Client and server part.
+    pub(crate) fn unlink(&mut self, index: usize, client_index: usize) {
+        self.servers[index].state = ServerState::Idle;
+        let client = &mut self.clients[client_index];
+        if let Some(session) = client.session_mut() {
+            session.link = Link::None;
+            session.query_start = None;
+            session.transaction_start = None;
+            if client.conn.readable || !client.conn.input.is_empty() {
+                self.again.push(Source::Client(client_index));
+            }
+        }
+    }
+
+    /// What a server says when it serves no client: answers to our own queries, and what it says unasked.
+    fn listen(&mut self, index: usize, data: &[u8]) {
+        let server = &mut self.servers[index];
+        let Relayed { consumed, seen, violation, .. } =
+            backend::relay(&mut server.back, None, LONGEST_MESSAGE, data, &mut self.scratch);
+        if consumed < data.len() {
+            server.conn.keep(&data[consumed..], &mut self.buffers);
+        }
+        server.said_last_words |= seen.last_words;
+        if !seen.parameters.is_empty() {
+            self.parameters_changed(index, None, &seen);
+        }
+        if let Some(text) = violation {
+            return self.server_broke(index, text);
+        }
+        if seen.hidden_ended || seen.hidden_error.is_some() {
+            self.hidden_query_ended(index, &seen);
+        }
+    }
+
+    /// The pooler's own query has been answered.
+    fn hidden_query_ended(&mut self, index: usize, seen: &Seen) {
+        let server = &mut self.servers[index];
+        match server.state {
+            ServerState::Setting(client) => {
+                if let Some(error) = &seen.hidden_error {
+                    log::error!("{} varcache_apply failed: {error}", self.server_prefix(index));
+                    return self.close_client(client, &Ending::violation("invalid server parameter"));
+                }
+                server.state = ServerState::Linked(client);
+                // The client's values take the server's spelling: the next switch finds nothing to set.
+                if let (Some(params), Some(session)) = (&server.params, self.clients[client].session_mut()) {
+                    session.params = params.clone();
+                }
+                self.forward_kept(client, index);
+            }
+            ServerState::Resetting if seen.hidden_error.is_some() || server.back.status != b'I' => {
+                if seen.hidden_ended || seen.hidden_error.is_some() {
+                    self.close_server(index, "reset query failed");
+                }
+            }
+            ServerState::Resetting => {
+                server.state = ServerState::Idle;
+                self.server_free(index);
+            }
+            _ => {}
+        }
+    }
+
+    /// ParameterStatus: the server's values have changed, and those of the client that it serves.
+    fn parameters_changed(&mut self, index: usize, client: Option<usize>, seen: &Seen) {
+        for (name, value) in seen.parameters.iter().filter(|(name, _)| crate::params::is_tracked(name)) {
+            let server = &mut self.servers[index];
+            if let Some(params) = &mut server.params {
+                *params = self.interner.with(params, name, value, true);
+            }
+            if let Some(session) = client.and_then(|c| self.clients[c].session_mut()) {
+                session.params = self.interner.with(&session.params, name, value, true);
+            }
+        }
+    }
+}
+
+impl Server {
+    /// Sends a query of our own, whose answer is swallowed.
+    pub(crate) fn send_hidden(&mut self, sql: &str, buffers: &mut crate::socket::Buffers) -> Result<(), nix::errno::Errno> {
+        let mut message = Vec::with_capacity(sql.len() + 6);
+        shared::wire::encode::query(&mut message, sql);
+        self.back.requests.push(crate::protocol::outstanding::Request::HiddenQuery);
+        self.conn.send(&message, buffers)
+    }
+}

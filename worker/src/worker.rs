@@ -1,0 +1,330 @@
+//! The worker: everything one process owns, and its turn of the event loop.
+//!
+//! Behaviour is spread over the modules by subject, as `impl Worker` blocks: [`crate::client`] (accept, login, session, close),
+//! [`crate::server`] (connect, login, relay, close), [`crate::pool`] (who gets which server), [`crate::fleet`] (supervisor and other
+//! workers). A connection that closes stays in its slab, dead, until the turn is over, so that a stale event finds it and is ignored.
+
+use crate::client::{Client, ClientState};
+use crate::clock::{Instant, now};
+use crate::fleet::lend::Lends;
+use crate::fleet::supervisor::Control;
+use crate::params::Interner;
+use crate::pool::Pools;
+use crate::protocol::statements::Registry as Statements;
+use crate::server::{Server, ServerState};
+use crate::socket::Buffers;
+use mio::event::Event;
+use mio::{Events, Poll, Token};
+use shared::config::Config;
+use shared::control::StopMode;
+use shared::ids::{ConnectionId, Owner};
+use shared::shm::Shm;
+use slab::Slab;
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// One read takes at most this much.
+pub(crate) const READ_BYTES: usize = 64 * 1024;
+
+/// Reads of one connection in one turn, so that a bulk transfer does not hold up the others.
+pub(crate) const READS_PER_TURN: usize = 4;
+
+/// How often what has no event of its own is looked after.
+const TICK: Duration = Duration::from_millis(100);
+
+/// What an event belongs to. Packed into mio's token: kind in the high half, index in the low one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Source {
+    Control,
+    Inbox,
+    Listener(usize),
+    Client(usize),
+    Server(usize),
+    /// A connection that carries a cancel request to PostgreSQL.
+    Canceller(usize),
+}
+
+impl From<Source> for Token {
+    fn from(source: Source) -> Token {
+        let (kind, index) = match source {
+            Source::Client(i) => (0, i),
+            Source::Server(i) => (1, i),
+            Source::Listener(i) => (2, i),
+            Source::Canceller(i) => (3, i),
+            Source::Inbox => (4, 0),
+            Source::Control => (5, 0),
+        };
+        Token(kind << 32 | index)
+    }
+}
+
+impl From<Token> for Source {
+    #[inline]
+    fn from(Token(token): Token) -> Source {
+        let index = token & 0xffff_ffff;
+        match token >> 32 {
+            0 => Source::Client(index),
+            1 => Source::Server(index),
+            2 => Source::Listener(index),
+            3 => Source::Canceller(index),
+            4 => Source::Inbox,
+            _ => Source::Control,
+        }
+    }
+}
+
+/// A listening socket.
+pub(crate) enum Listener {
+    Tcp(mio::net::TcpListener),
+    Unix(mio::net::UnixListener),
+}
+
+/// How far this worker has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Life {
+    Serving,
+    Stopping(StopMode),
+}
+
+pub(crate) struct Worker {
+    pub(crate) me: Owner,
+    pub(crate) shm: Shm,
+    pub(crate) config: Rc<Config>,
+    /// The generation to be put in force by the next Commit.
+    pub(crate) prepared: Option<(u64, Config, Option<OwnedFd>)>,
+    pub(crate) mock_secret: [u8; 32],
+    /// Not with -q or -d.
+    pub(crate) log_to_stderr: bool,
+    pub(crate) life: Life,
+    pub(crate) paused: bool,
+    /// PAUSE waits for the last server in use.
+    pub(crate) pause_owed: bool,
+
+    pub(crate) poll: Poll,
+    pub(crate) control: Control,
+    pub(crate) inbox: OwnedFd,
+    /// Sending ends of all workers' inboxes, by slot.
+    pub(crate) inboxes: Vec<OwnedFd>,
+    pub(crate) listeners: Vec<Listener>,
+    /// Accepting stopped because descriptors ran out.
+    pub(crate) accept_stalled: bool,
+
+    pub(crate) clients: Slab<Client>,
+    pub(crate) servers: Slab<Server>,
+    /// Sessions by the seat that their cancel key names.
+    pub(crate) by_seat: rustc_hash::FxHashMap<shared::ids::SeatIndex, usize>,
+    pub(crate) cancellers: Slab<crate::cancel::Canceller>,
+    pub(crate) pools: Pools,
+    pub(crate) lends: Lends,
+    pub(crate) interner: Interner,
+    pub(crate) statements: Statements,
+    pub(crate) verifiers: crate::client::auth::VerifierCache,
+
+    /// Clients to be cut off unless they are done by then: in login, or reading their last message.
+    pub(crate) login_deadlines: VecDeque<(Instant, usize, ConnectionId)>,
+    pub(crate) closing_deadlines: VecDeque<(Instant, usize, ConnectionId)>,
+    pub(crate) idle_timers: crate::timers::Timers<(usize, ConnectionId)>,
+    next_tick: Instant,
+
+    /// Time at the start of this turn.
+    pub(crate) now: Instant,
+    pub(crate) read_buffer: Vec<u8>,
+    pub(crate) scratch: Vec<u8>,
+    pub(crate) replies: Vec<u8>,
+    pub(crate) buffers: Buffers,
+    /// Connections with more to read than one turn allows.
+    pub(crate) again: Vec<Source>,
+    dead_clients: Vec<usize>,
+    dead_servers: Vec<usize>,
+    connections: u32,
+    /// RLIMIT_NOFILE.
+    pub(crate) descriptor_limit: usize,
+}
+
+/// What the start message brought.
+pub(crate) struct Start {
+    pub(crate) me: Owner,
+    pub(crate) shm: Shm,
+    pub(crate) config: Config,
+    pub(crate) mock_secret: [u8; 32],
+    pub(crate) log_to_stderr: bool,
+    pub(crate) paused: bool,
+    pub(crate) poll: Poll,
+    pub(crate) control: Control,
+    pub(crate) inbox: OwnedFd,
+    pub(crate) inboxes: Vec<OwnedFd>,
+    pub(crate) listeners: Vec<Listener>,
+}
+
+impl Worker {
+    pub(crate) fn new(start: Start) -> Self {
+        let now = now();
+        Self {
+            me: start.me,
+            shm: start.shm,
+            config: Rc::new(start.config),
+            prepared: None,
+            mock_secret: start.mock_secret,
+            log_to_stderr: start.log_to_stderr,
+            life: Life::Serving,
+            paused: start.paused,
+            pause_owed: false,
+            poll: start.poll,
+            control: start.control,
+            inbox: start.inbox,
+            inboxes: start.inboxes,
+            listeners: start.listeners,
+            accept_stalled: false,
+            clients: Slab::new(),
+            servers: Slab::new(),
+            by_seat: Default::default(),
+            cancellers: Slab::new(),
+            pools: Pools::default(),
+            lends: Lends::default(),
+            interner: Interner::default(),
+            statements: Statements::default(),
+            verifiers: Default::default(),
+            login_deadlines: VecDeque::new(),
+            closing_deadlines: VecDeque::new(),
+            idle_timers: Default::default(),
+            next_tick: now,
+            now,
+            read_buffer: vec![0; READ_BYTES],
+            scratch: Vec::with_capacity(4096),
+            replies: Vec::new(),
+            buffers: Buffers::default(),
+            again: Vec::new(),
+            dead_clients: Vec::new(),
+            dead_servers: Vec::new(),
+            connections: 0,
+            descriptor_limit: shared::sys::process::descriptor_limit().map_or(1024, |limit| limit as usize),
+        }
+    }
+
+    /// Serves until told to stop.
+    pub(crate) fn run(mut self) -> ExitCode {
+        let mut events = Events::with_capacity(1024);
+        loop {
+            let timeout = if self.again.is_empty() { self.next_tick.saturating_duration_since(self.now) } else { Duration::ZERO };
+            if let Err(error) = self.poll.poll(&mut events, Some(timeout))
+                && error.kind() != std::io::ErrorKind::Interrupted
+            {
+                log::error!(target: "process", "waiting for events failed: {error}");
+                return ExitCode::FAILURE;
+            }
+            self.now = now();
+            for event in &events {
+                self.dispatch(event);
+            }
+            for source in std::mem::take(&mut self.again) {
+                match source {
+                    Source::Client(index) => self.client_readable(index, false),
+                    Source::Server(index) => self.server_readable(index, false),
+                    Source::Listener(index) => self.accept(index),
+                    Source::Inbox => self.inbox_readable(),
+                    _ => {}
+                }
+            }
+            if self.now >= self.next_tick {
+                self.tick();
+                self.next_tick = self.now + TICK;
+            }
+            self.bury();
+            if let Some(status) = self.finished() {
+                return status;
+            }
+        }
+    }
+
+    #[inline]
+    fn dispatch(&mut self, event: &Event) {
+        match Source::from(event.token()) {
+            Source::Client(index) => {
+                if event.is_writable() {
+                    self.client_writable(index);
+                }
+                if event.is_readable() {
+                    self.client_readable(index, event.is_read_closed());
+                }
+            }
+            Source::Server(index) => {
+                if event.is_writable() {
+                    self.server_writable(index);
+                }
+                if event.is_readable() {
+                    self.server_readable(index, event.is_read_closed());
+                }
+            }
+            Source::Listener(index) => self.accept(index),
+            Source::Canceller(index) => self.canceller_event(index),
+            Source::Inbox => self.inbox_readable(),
+            Source::Control => self.control_event(event.is_readable(), event.is_writable()),
+        }
+    }
+
+    /// Ten times a second: deadlines, idle connections, lost messages, the heartbeat.
+    fn tick(&mut self) {
+        let workers = self.shm.workers();
+        workers.beat(self.me.slot, self.now.as_micros());
+        workers.set_counts(self.me.slot, self.clients.len() as u32, self.servers.len() as u32);
+        self.expire_clients();
+        self.expire_servers();
+        self.tick_pools();
+        self.tick_lends();
+        self.expire_cancellers();
+        if std::mem::take(&mut self.accept_stalled) {
+            (0..self.listeners.len()).for_each(|listener| self.accept(listener));
+        }
+        if self.pause_owed && !self.servers.iter().any(|(_, server)| server.is_in_use()) {
+            self.pause_owed = false;
+            self.control.send(&shared::control::ToSupervisor::Paused, &[]);
+        }
+    }
+
+    /// Whether there is nothing left to do, and the exit status.
+    fn finished(&self) -> Option<ExitCode> {
+        let done = match self.life {
+            Life::Serving => false,
+            Life::Stopping(StopMode::WaitForClients) => self.clients.is_empty(),
+            Life::Stopping(StopMode::WaitForServers) => self.servers.is_empty(),
+            Life::Stopping(StopMode::Immediate) => true,
+        };
+        (done && self.control.is_flushed()).then_some(ExitCode::SUCCESS)
+    }
+
+    /// A number for a new connection.
+    pub(crate) fn next_connection_id(&mut self) -> ConnectionId {
+        self.connections = self.connections.wrapping_add(1);
+        ConnectionId::new(self.me.slot, self.connections)
+    }
+
+    /// The client is gone; its place is free after this turn.
+    pub(crate) fn forget_client(&mut self, index: usize) {
+        self.clients[index].state = ClientState::Dead;
+        self.dead_clients.push(index);
+    }
+
+    /// The server connection is gone; its place is free after this turn.
+    pub(crate) fn forget_server(&mut self, index: usize) {
+        self.servers[index].state = ServerState::Dead;
+        self.dead_servers.push(index);
+    }
+
+    fn bury(&mut self) {
+        for index in self.dead_clients.drain(..) {
+            self.clients.remove(index);
+        }
+        for index in self.dead_servers.drain(..) {
+            self.servers.remove(index);
+        }
+    }
+
+    /// This worker is one of several, so what it does must be told to the others.
+    #[inline]
+    pub(crate) fn has_colleagues(&self) -> bool {
+        self.inboxes.len() > 1
+    }
+}
