@@ -9,7 +9,7 @@ for part in say packages person tidy postgres python; do
 done
 unset part
 
-# Builds the release binary, whose path is then in BINARY. Root's copy lies where the ordinary user can reach it.
+# Builds the release binary, whose path is then in BINARY.
 build_binary() {
   say "building pgfleet (release)"
   (cd "$ROOT" && cargo build --release --locked -p pgfleet) >&2 || die "the build failed"
