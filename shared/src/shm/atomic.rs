@@ -1,6 +1,11 @@
-//! The atomics everything here synchronises with: the standard ones, or loom's when the model checker runs.
+//! The atomics everything here synchronises with: the standard ones, or the model checker's ([`modelled`]) under `cfg(loom)`.
 
 #[cfg(loom)]
-pub use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+mod modelled;
+
+#[cfg(loom)]
+pub use loom::sync::atomic::{Ordering, fence};
+#[cfg(loom)]
+pub use modelled::{AtomicU32, AtomicU64};
 #[cfg(not(loom))]
 pub use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
