@@ -52,3 +52,43 @@ fn hex_of(parts: &[&[u8]]) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `pg_authid.rolpassword` of PostgreSQL 15 after `create role bob password 'secret'` with password_encryption = md5.
+    const STORED: &str = "md521f3163f8f86fa10bdefbfbd502a8f06";
+    const SALT: [u8; 4] = [0x01, 0x02, 0xfe, 0xff];
+    /// md5(the 32 digits ‖ salt), by Python's hashlib.
+    const ANSWER: &str = "md53dd9000be62fda5a723b52f0c6ac9797";
+
+    #[test]
+    fn the_answer_is_the_same_from_password_and_hash() {
+        assert_eq!(stored_hash("bob", b"secret").as_str(), STORED);
+        assert_eq!(response("bob", "secret", SALT), ANSWER);
+        assert_eq!(response("bob", STORED, SALT), ANSWER);
+    }
+
+    #[test]
+    fn verifies_against_either_form() {
+        for secret in [Secret::Plain("secret".to_owned()), Secret::Md5(STORED.to_owned())] {
+            assert!(verify(&secret, "bob", SALT, ANSWER.as_bytes()));
+            assert!(!verify(&secret, "bob", [0; 4], ANSWER.as_bytes()), "another salt");
+            assert!(!verify(&secret, "bob", SALT, STORED.as_bytes()), "the stored hash itself");
+            for hostile in [&b""[..], b"md5", &ANSWER.as_bytes()[..34], &[ANSWER.as_bytes(), b"0"].concat(), &[0xff; 4000]] {
+                assert!(!verify(&secret, "bob", SALT, hostile));
+            }
+        }
+        assert!(!verify(&Secret::Plain("secret".to_owned()), "eve", SALT, ANSWER.as_bytes()), "another user");
+    }
+
+    #[test]
+    fn empty_passwords_and_verifiers_never_match() {
+        let empty = response("bob", "", SALT);
+        assert!(!verify(&Secret::Plain(String::new()), "bob", SALT, empty.as_bytes()));
+        let scram = "SCRAM-SHA-256$1:AAAA$x:y".to_owned();
+        let as_password = response("bob", &scram, SALT);
+        assert!(!verify(&Secret::Scram(scram), "bob", SALT, as_password.as_bytes()));
+    }
+}

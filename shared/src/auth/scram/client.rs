@@ -21,6 +21,8 @@ const GS2_HEADER: &str = "n,,";
 pub struct ClientExchange {
     credentials: Credentials,
     nonce: String,
+    /// client-first-message without its gs2 header.
+    first_bare: String,
     state: State,
 }
 
@@ -58,25 +60,22 @@ pub struct Challenge {
 impl ClientExchange {
     /// A login with a password; `random` makes this side's nonce.
     pub fn new(password: &[u8], random: [u8; NONCE_BYTES]) -> Self {
-        Self::with_nonce(Credentials::Password(Zeroizing::new(password.to_vec())), STANDARD.encode(random))
+        Self::start(Credentials::Password(Zeroizing::new(password.to_vec())), "", STANDARD.encode(random))
     }
 
     /// A login with the keys that a client's own login has given; fails at the server unless it stores the same salt and iterations.
     pub fn with_keys(keys: Keys, random: [u8; NONCE_BYTES]) -> Self {
-        Self::with_nonce(Credentials::Keys(keys), STANDARD.encode(random))
+        Self::start(Credentials::Keys(keys), "", STANDARD.encode(random))
     }
 
-    fn with_nonce(credentials: Credentials, nonce: String) -> Self {
-        Self { credentials, nonce, state: State::First }
+    fn start(credentials: Credentials, user: &str, nonce: String) -> Self {
+        let first_bare = format!("n={user},r={nonce}");
+        Self { credentials, nonce, first_bare, state: State::First }
     }
 
     /// client-first-message. The user name is left empty: the server goes by the startup message's.
     pub fn first(&self) -> Vec<u8> {
-        format!("{GS2_HEADER}{}", self.first_bare()).into_bytes()
-    }
-
-    fn first_bare(&self) -> String {
-        format!("n=,r={}", self.nonce)
+        format!("{GS2_HEADER}{}", self.first_bare).into_bytes()
     }
 
     /// Takes server-first-message, gives client-final-message. With a password this hashes as often as the server says.
@@ -118,8 +117,7 @@ impl ClientExchange {
             return Err(ScramError::OutOfOrder);
         };
         let without_proof = format!("c={},r={nonce}", STANDARD.encode(GS2_HEADER));
-        let first_bare = self.first_bare();
-        let auth_message: [&[u8]; 5] = [first_bare.as_bytes(), b",", &server_first, b",", without_proof.as_bytes()];
+        let auth_message: [&[u8]; 5] = [self.first_bare.as_bytes(), b",", &server_first, b",", without_proof.as_bytes()];
         let proof = xor(&keys.client_key, &hmac(&stored_key(&keys.client_key), &auth_message));
         self.state = State::Final { signature: hmac(&keys.server_key, &auth_message) };
         Ok(format!("{without_proof},p={}", STANDARD.encode(proof)).into_bytes())
@@ -147,5 +145,90 @@ fn iterations(value: &[u8]) -> Result<u32, ScramError> {
         Ok(0) => Err(ScramError::Invalid("iteration count")),
         Ok(count) if count <= MAX_ITERATIONS => Ok(count),
         _ => Err(ScramError::Iterations(count)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    const SERVER_FIRST: &str = "r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096";
+
+    fn exchange() -> ClientExchange {
+        let password = Credentials::Password(Zeroizing::new(b"pencil".to_vec()));
+        ClientExchange::start(password, "user", "rOprNGfwEbeRWgbNEkqO".to_owned())
+    }
+
+    #[test]
+    fn rfc_7677_section_3() {
+        let mut exchange = exchange();
+        assert_eq!(exchange.first(), b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO");
+        let last = exchange.server_first(SERVER_FIRST.as_bytes()).unwrap();
+        assert_eq!(
+            String::from_utf8(last).unwrap(),
+            "c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ="
+        );
+        exchange.server_final(b"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=").unwrap();
+    }
+
+    #[test]
+    fn what_a_server_may_not_send_first() {
+        let invalid = ScramError::Invalid;
+        let cases = [
+            (String::new(), ScramError::Missing("nonce")),
+            (SERVER_FIRST.replace("r=rOpr", "r=rOps"), ScramError::Nonce),
+            ("r=rOprNGfwEbeRWgbNEkqO,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096".to_owned(), ScramError::Nonce),
+            (SERVER_FIRST.replace("%hv", &"x".repeat(600)), ScramError::TooLong("nonce")),
+            (SERVER_FIRST.replace("%hv", "\u{e9}"), invalid("nonce")),
+            (SERVER_FIRST.replace("s=W22ZaJ0SNY7soEsUEjb6gQ==", "s="), invalid("salt")),
+            (SERVER_FIRST.replace("W22ZaJ0SNY7soEsUEjb6gQ==", &"QUFB".repeat(300)), ScramError::TooLong("salt")),
+            (SERVER_FIRST.replace("i=4096", "i=0"), invalid("iteration count")),
+            (SERVER_FIRST.replace("i=4096", "i=-1"), invalid("iteration count")),
+            (SERVER_FIRST.replace("i=4096", "i="), invalid("iteration count")),
+            (SERVER_FIRST.replace("i=4096", "i=99999999999999999999999"), invalid("iteration count")),
+            (SERVER_FIRST.replace("i=4096", "i=1000001"), ScramError::Iterations(1_000_001)),
+            (SERVER_FIRST.replace("i=4096", "i=4294967297"), ScramError::Iterations(4_294_967_297)),
+            (SERVER_FIRST.replace(",i=4096", ""), ScramError::Missing("iteration count")),
+            (SERVER_FIRST.replace("r=", "m=x,r="), ScramError::Extension),
+            (format!("{SERVER_FIRST},"), ScramError::Missing("an attribute")),
+            (format!("{SERVER_FIRST},x={}", "y".repeat(5000)), ScramError::TooLong("server-first-message")),
+        ];
+        for (message, error) in cases {
+            let mut exchange = exchange();
+            assert_eq!(exchange.server_first(message.as_bytes()), Err(error), "{message}");
+            assert_eq!(
+                exchange.server_first(SERVER_FIRST.as_bytes()),
+                Err(ScramError::OutOfOrder),
+                "a failed exchange stays failed"
+            );
+        }
+    }
+
+    #[test]
+    fn what_a_server_may_not_send_last() {
+        let wrong = format!("v={}", STANDARD.encode([7; 32]));
+        let cases: [(&[u8], ScramError); 6] = [
+            (wrong.as_bytes(), ScramError::ServerSignature),
+            (b"v=", ScramError::ServerSignature),
+            (b"v=!", ScramError::Invalid("server signature")),
+            (b"e=other-error", ScramError::Server("other-error".to_owned())),
+            (b"", ScramError::Missing("an attribute")),
+            (b"x=1", ScramError::Missing("server signature")),
+        ];
+        for (message, error) in cases {
+            let mut exchange = exchange();
+            let challenge = exchange.challenge(SERVER_FIRST.as_bytes()).unwrap();
+            assert_eq!(challenge.iterations, 4096);
+            exchange.answer(&Keys { client_key: [1; 32], server_key: [2; 32] }).unwrap();
+            assert_eq!(exchange.server_final(message), Err(error));
+        }
+    }
+
+    #[test]
+    fn steps_in_another_order_fail() {
+        assert_eq!(exchange().server_final(b"v="), Err(ScramError::OutOfOrder));
+        assert_eq!(exchange().answer(&Keys { client_key: [1; 32], server_key: [2; 32] }), Err(ScramError::OutOfOrder));
     }
 }

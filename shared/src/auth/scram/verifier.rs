@@ -1,7 +1,7 @@
 //! What a server stores instead of a password, and what stands in for it when there is no such user.
 
+use super::MAX_ITERATIONS;
 use super::keys::{Keys, hmac, stored_key};
-use super::{MAX_ITERATIONS, MAX_SALT};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use std::fmt;
 use subtle::ConstantTimeEq;
@@ -38,11 +38,11 @@ impl Verifier {
             return Err(NotAVerifier("iteration count"));
         }
         let iterations: u32 = iterations.parse().map_err(|_| NotAVerifier("iteration count"))?;
-        if iterations == 0 || iterations > i32::MAX as u32 {
+        if iterations == 0 {
             return Err(NotAVerifier("iteration count"));
         }
         let salt = STANDARD.decode(salt).map_err(|_| NotAVerifier("salt"))?;
-        if salt.is_empty() || salt.len() > MAX_SALT {
+        if salt.is_empty() {
             return Err(NotAVerifier("salt"));
         }
         let key = |text: &str, field| -> Result<[u8; 32], NotAVerifier> {
@@ -92,5 +92,72 @@ impl Verifier {
 impl fmt::Debug for Verifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Verifier").field("iterations", &self.iterations).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    /// `pg_authid.rolpassword` of PostgreSQL 15 after `create role … password`.
+    const PENCIL: &str = "SCRAM-SHA-256$4096:41/Sog2kzEuvIARoRIe6PQ==$\
+                          VnFWjnJ0xPAWnn9cKPHerv0nPTo4YLmALScj4TLzuxU=:8HCBXMz324/nSwvWgTI0+DitVNxC3WLOlGv3IrIaVr0=";
+    /// The same of the password `I`, soft hyphen, `X`.
+    const SOFT_HYPHEN: &str = "SCRAM-SHA-256$4096:VnAnhjuREzLt4REhH6L3wA==$\
+                               EwQAwGp8GhJWaDRzd5Q34VEP/+DNsU17WvVWcYq1g/U=:npKpb2H9IkUSeBkDhk8wdo1XP7d9uoACnzwdDsV5unc=";
+
+    #[test]
+    fn postgresql_stores_what_we_derive() {
+        let stored = Verifier::from_secret(PENCIL).unwrap();
+        assert_eq!(Verifier::derive(b"pencil", &stored.salt, stored.iterations), stored);
+        assert!(stored.matches(b"pencil") && !stored.matches(b"Pencil") && !stored.matches(b""));
+        assert!(Verifier::from_secret(SOFT_HYPHEN).unwrap().matches("I\u{ad}X".as_bytes()));
+        assert!(Verifier::from_secret(SOFT_HYPHEN).unwrap().matches(b"IX"));
+    }
+
+    #[test]
+    fn what_is_no_verifier() {
+        for broken in [
+            "",
+            "SCRAM-SHA-256$",
+            "SCRAM-SHA-256$4096:AAAA",
+            "SCRAM-SHA-256$4096:AAAA$AAAA:AAAA",
+            &PENCIL.replace("4096", ""),
+            &PENCIL.replace("4096", "0"),
+            &PENCIL.replace("4096", "+1"),
+            &PENCIL.replace("4096", "99999999999"),
+            &PENCIL.replace("41/Sog2kzEuvIARoRIe6PQ==", ""),
+            &PENCIL.replace("PQ==", "P!=="),
+            &PENCIL.replace("SHA-256", "SHA-1"),
+            &format!("{PENCIL}="),
+        ] {
+            assert!(Verifier::from_secret(broken).is_err(), "{broken}");
+        }
+    }
+
+    #[test]
+    fn a_mock_is_steady_per_user_and_matches_nothing() {
+        let mock = |user| Verifier::mock(user, &[7; 32], 4096);
+        assert_eq!(mock("a"), mock("a"));
+        assert_ne!(mock("a").salt, mock("b").salt);
+        assert_ne!(mock("a").salt, Verifier::mock("a", &[8; 32], 4096).salt);
+        assert_eq!(mock("a").salt.len(), 16, "as long as PostgreSQL's own");
+        assert!(!mock("a").matches(b"") && !mock("a").matches(b"a"));
+    }
+
+    #[test]
+    fn a_mock_is_refused_even_with_its_own_keys() {
+        let keys = Keys::derive(b"x", b"salt", 1);
+        let mut verifier = Verifier::from_keys(&keys, b"salt", 1);
+        assert!(verifier.accepts(&keys.client_key));
+        verifier.mock = true;
+        assert!(!verifier.accepts(&keys.client_key) && !verifier.matches(b"x"));
+    }
+
+    #[test]
+    fn debug_shows_no_key() {
+        assert_eq!(format!("{:?}", Verifier::mock("a", &[7; 32], 4096)), "Verifier { iterations: 4096, .. }");
     }
 }
