@@ -137,3 +137,58 @@ mod mapped {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::sys::memfd;
+    use std::os::fd::AsFd;
+    use std::sync::atomic::Ordering;
+
+    shared_struct! {
+        struct Pair {
+            first: AtomicU64,
+            second: [AtomicU32; 4],
+        }
+    }
+    shared_struct! {
+        struct Renamed {
+            first: AtomicU64,
+            third: [AtomicU32; 4],
+        }
+    }
+    shared_struct! {
+        struct Longer {
+            first: AtomicU64,
+            second: [AtomicU32; 6],
+        }
+    }
+
+    #[test]
+    fn two_mappings_show_the_same_memory() {
+        let fd = memfd::create_region("test", size_of::<Pair>()).unwrap();
+        let (a, b) = (Mapped::<Pair>::open(fd.as_fd()).unwrap(), Mapped::<Pair>::open(fd.as_fd()).unwrap());
+        assert_eq!(b.second[3].load(Ordering::Relaxed), 0);
+        a.first.store(1, Ordering::Relaxed);
+        a.second[3].store(7, Ordering::Relaxed);
+        assert_eq!((b.first.load(Ordering::Relaxed), b.second[3].load(Ordering::Relaxed)), (1, 7));
+    }
+
+    #[test]
+    fn what_could_shrink_or_is_too_short_is_refused() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(4096).unwrap();
+        assert!(Mapped::<Pair>::open(file.as_fd()).is_err());
+        let short = memfd::create_region("test", size_of::<Pair>() - 1).unwrap();
+        assert!(Mapped::<Pair>::open(short.as_fd()).is_err());
+    }
+
+    #[test]
+    fn a_layout_s_hash_covers_names_and_sizes() {
+        let hashes = [Pair::LAYOUT, Renamed::LAYOUT, Longer::LAYOUT, AtomicU64::LAYOUT, AtomicU32::LAYOUT];
+        for (index, hash) in hashes.iter().enumerate() {
+            assert!(!hashes[index + 1..].contains(hash));
+        }
+    }
+}

@@ -115,3 +115,90 @@ unsafe fn descriptors(header: &libc::msghdr) -> Vec<OwnedFd> {
     }
     fds
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+    use std::fs::File;
+    use std::io::{Read, Write};
+    use std::os::fd::AsFd;
+
+    fn nonblocking(fd: &OwnedFd) {
+        fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+    }
+
+    #[test]
+    fn datagrams_keep_their_bounds_and_their_descriptors() {
+        let (a, b) = pair().unwrap();
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        send(a.as_fd(), b"first", &[]).unwrap();
+        send(a.as_fd(), b"second", &[writer.as_fd(), a.as_fd()]).unwrap();
+        drop(writer);
+        let mut buffer = [0; 100];
+        let first = recv(b.as_fd(), &mut buffer).unwrap();
+        assert_eq!((&buffer[..first.len], first.fds.len(), first.truncated), (&b"first"[..], 0, false));
+        let second = recv(b.as_fd(), &mut buffer).unwrap();
+        assert_eq!((&buffer[..second.len], second.fds.len(), second.truncated), (&b"second"[..], 2, false));
+        for fd in &second.fds {
+            let flags = FdFlag::from_bits_truncate(fcntl(fd, FcntlArg::F_GETFD).unwrap());
+            assert!(flags.contains(FdFlag::FD_CLOEXEC));
+        }
+        let mut fds = second.fds.into_iter();
+        File::from(fds.next().unwrap()).write_all(b"through the pipe").unwrap();
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "through the pipe", "the descriptors come in the sender's order");
+    }
+
+    #[test]
+    fn as_many_descriptors_as_linux_allows() {
+        let (a, b) = pair().unwrap();
+        send(a.as_fd(), b"x", &[a.as_fd(); MAX_FDS]).unwrap();
+        assert!(send(a.as_fd(), b"x", &[a.as_fd(); MAX_FDS + 1]).is_err());
+        let received = recv(b.as_fd(), &mut [0; 1]).unwrap();
+        assert_eq!((received.len, received.fds.len(), received.truncated), (1, MAX_FDS, false));
+    }
+
+    #[test]
+    fn a_buffer_too_short_is_reported() {
+        let (a, b) = pair().unwrap();
+        send(a.as_fd(), b"longer", &[]).unwrap();
+        let received = recv(b.as_fd(), &mut [0; 3]).unwrap();
+        assert_eq!((received.len, received.truncated), (3, true));
+    }
+
+    #[test]
+    fn the_longest_message_passes_and_a_full_socket_would_block() {
+        let (a, b) = pair().unwrap();
+        nonblocking(&a);
+        nonblocking(&b);
+        let mut buffer = vec![0; crate::control::MAX_MESSAGE + 1];
+        assert_eq!(recv(b.as_fd(), &mut buffer).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        let message = vec![7; crate::control::MAX_MESSAGE];
+        let mut sent = 0;
+        let full = loop {
+            match send(a.as_fd(), &message, &[]) {
+                Ok(()) => sent += 1,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
+        assert!(sent >= 1);
+        for _ in 0..sent {
+            let received = recv(b.as_fd(), &mut buffer).unwrap();
+            assert_eq!((&buffer[..received.len], received.truncated), (&message[..], false));
+        }
+    }
+
+    #[test]
+    fn the_end_is_seen_from_both_sides() {
+        let (a, b) = pair().unwrap();
+        let (c, d) = pair().unwrap();
+        assert_eq!(send(a.as_fd(), b"", &[]).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        drop((a, d));
+        assert_eq!(recv(b.as_fd(), &mut [0; 10]).unwrap().len, 0);
+        assert_eq!(send(c.as_fd(), b"x", &[]).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    }
+}

@@ -63,3 +63,54 @@ fn close_on_exec_from(first: RawFd) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::sys::{memfd, process, seqpacket};
+    use nix::sys::signal::Signal;
+    use nix::sys::wait::{WaitStatus, waitpid};
+    use nix::unistd::Pid;
+    use std::os::fd::AsFd;
+
+    /// Runs `script` with a control socket and returns what it sent there.
+    fn answer(script: &str) -> (u32, String) {
+        let (ours, theirs) = seqpacket::pair().unwrap();
+        let pid = spawn_worker(Path::new("/bin/sh"), &["-c", script], theirs).unwrap();
+        let mut buffer = [0; 4096];
+        let received = seqpacket::recv(ours.as_fd(), &mut buffer).unwrap();
+        let raw = Pid::from_raw(pid as i32);
+        assert_eq!(waitpid(raw, None).unwrap(), WaitStatus::Exited(raw, 0));
+        (pid, String::from_utf8_lossy(&buffer[..received.len]).trim().to_owned())
+    }
+
+    #[test]
+    fn the_child_has_descriptors_0_to_3_only() {
+        let leaky: Vec<OwnedFd> = (0..20).map(|_| memfd::create_region("leak", 1).unwrap()).collect();
+        for fd in &leaky {
+            process::set_close_on_exec(fd, false).unwrap();
+        }
+        // The list is expanded with a descriptor of the shell's own, gone when each is looked at.
+        let script = r#"for f in /proc/$$/fd/*; do [ -e "$f" ] && s="$s ${f##*/}"; done; echo $s >&3"#;
+        assert_eq!(answer(script).1, "0 1 2 3");
+    }
+
+    #[test]
+    fn the_child_blocks_no_signal_and_leads_its_own_group() {
+        let mut blocked = SigSet::empty();
+        blocked.add(Signal::SIGUSR1);
+        blocked.add(Signal::SIGTERM);
+        blocked.thread_block().unwrap();
+        let (pid, text) = answer(r#"read -r a b c d group rest < /proc/$$/stat; echo "$group $(grep SigBlk /proc/$$/status)" >&3"#);
+        blocked.thread_unblock().unwrap();
+        assert_eq!(text, format!("{pid} SigBlk:\t0000000000000000"));
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_an_error() {
+        let (_ours, theirs) = seqpacket::pair().unwrap();
+        let error = spawn_worker(Path::new("/nonexistent/pgfleet"), &[], theirs).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+}
