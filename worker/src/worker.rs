@@ -133,6 +133,7 @@ pub(crate) struct Worker {
     pub(crate) now: Instant,
     pub(crate) read_buffer: Vec<u8>,
     pub(crate) scratch: Vec<u8>,
+    pub(crate) inbox_buffer: Vec<u8>,
     pub(crate) replies: Vec<u8>,
     pub(crate) buffers: Buffers,
     /// Connections with more to read than one turn allows.
@@ -194,6 +195,7 @@ impl Worker {
             now,
             read_buffer: vec![0; READ_BYTES],
             scratch: Vec::with_capacity(4096),
+            inbox_buffer: vec![0; shared::control::MAX_MESSAGE],
             replies: Vec::new(),
             buffers: Buffers::default(),
             again: Vec::new(),
@@ -274,6 +276,7 @@ impl Worker {
         self.expire_servers();
         self.tick_pools();
         self.tick_lends();
+        self.inbox_readable();
         self.expire_cancellers();
         if std::mem::take(&mut self.accept_stalled) {
             (0..self.listeners.len()).for_each(|listener| self.accept(listener));

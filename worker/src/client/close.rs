@@ -49,7 +49,7 @@ impl Worker {
                 self.by_seat.remove(&session.seats.client);
                 self.leave_client_seats(&session.seats);
                 match session.link {
-                    Link::Linked(server) => self.client_left(server),
+                    Link::Linked(server) => self.client_left(server, session.front.is_mid_message()),
                     Link::Waiting(_) => self.waiter_left(session.pool),
                     Link::None => {}
                 }

@@ -85,6 +85,9 @@ impl Worker {
         if let Link::Waiting(_) = client.session().map_or(Link::None, |s| s.link) {
             return self.look_for_end(index, buffer);
         }
+        if client.conn.input.len() >= crate::worker::READ_BYTES {
+            return self.read_long_message(index);
+        }
         let held = client.conn.input.len();
         if held > 0 {
             // The beginning of a message comes before its end.
@@ -113,6 +116,30 @@ impl Worker {
             buffer.shrink_to_fit();
         }
         self.clients.contains(index).then_some(more.1)
+    }
+
+    /// A message that must be seen whole is longer than the read buffer: it grows where it is, and is looked at when it is all there.
+    fn read_long_message(&mut self, index: usize) -> Option<bool> {
+        let client = &mut self.clients[index];
+        let mut message = std::mem::take(&mut client.conn.input);
+        let held = message.len();
+        message.resize(held + crate::worker::READ_BYTES, 0);
+        let (n, more) = match client.conn.read(&mut message[held..]) {
+            Read::Full(n) => (n, true),
+            Read::Drained(n) => (n, false),
+            Read::Blocked => (0, false),
+            Read::End | Read::Broken => {
+                self.close_client(index, &Ending::Silent("client unexpected eof"));
+                return None;
+            }
+        };
+        message.truncate(held + n);
+        client.last_request = self.now;
+        match header::peek(&message, u32::MAX) {
+            header::Peek::Header(header) if message.len() < header.total => client.conn.input = message,
+            _ => self.client_input(index, &message),
+        }
+        self.clients.contains(index).then_some(more)
     }
 
     /// A waiting client's peer has sent its last byte: what it sent is kept, and at the end it loses its place.

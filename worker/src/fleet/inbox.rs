@@ -34,11 +34,14 @@ impl Worker {
     }
 
     pub(crate) fn inbox_readable(&mut self) {
-        let mut buffer = std::mem::take(&mut self.scratch);
-        buffer.resize(control::MAX_MESSAGE, 0);
+        let mut buffer = std::mem::take(&mut self.inbox_buffer);
         for turn in 0..=MESSAGES_PER_TURN {
-            if turn == MESSAGES_PER_TURN || !self.has_spare_descriptors() {
+            if turn == MESSAGES_PER_TURN {
                 self.again.push(Source::Inbox);
+                break;
+            }
+            // Without descriptors to spare the messages wait; the tick looks again.
+            if !self.has_spare_descriptors() {
                 break;
             }
             match seqpacket::recv(self.inbox.as_fd(), &mut buffer) {
@@ -54,9 +57,7 @@ impl Worker {
                 }
             }
         }
-        buffer.clear();
-        buffer.shrink_to(64 * 1024);
-        self.scratch = buffer;
+        self.inbox_buffer = buffer;
     }
 
     /// Whether a few more descriptors can be opened. Connections are counted, not asked of the kernel.

@@ -144,6 +144,7 @@ impl Worker {
             last_activity: Instant::from_micros(lent.idle_since),
             close_reason: (lent.epoch < pool.reconnect_generation).then_some("database configuration changed"),
             said_last_words: false,
+            used: true,
             busy: false,
             cancels: 0,
             epoch: pool.epoch,

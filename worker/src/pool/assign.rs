@@ -79,6 +79,7 @@ impl Worker {
         let pool = self.pools.get_mut(session.pool);
         pool.stats.server_assignment_count += 1;
         session.link = Link::Linked(server_index);
+        server.used = true;
         server.state = ServerState::Linked(client);
         server.said_last_words = false;
         if !server.busy {
@@ -284,7 +285,7 @@ impl Worker {
             None if self.pools.get(index).epoch != server.epoch => Some("database configuration changed"),
             None if self.paused => Some("pause mode"),
             None if self.life == Life::Stopping(StopMode::WaitForServers) => Some("server shutting down"),
-            None if self.now - server.connected_at > self.config.server_lifetime(&self.pools.get(index).entry) => {
+            None if self.is_past_lifetime(server) => {
                 Some("server lifetime over")
             }
             None if self.is_surplus(server_index) => Some("too many servers in the pool"),
@@ -300,6 +301,12 @@ impl Worker {
             Next::Lend(slot) => self.lend(server_index, slot),
             Next::Park => self.park(index, server_index),
         }
+    }
+
+    /// Older than server_lifetime; with a lifetime of 0, used once.
+    pub(crate) fn is_past_lifetime(&self, server: &crate::server::Server) -> bool {
+        let lifetime = self.config.server_lifetime(&self.pools.get(server.pool).entry);
+        if lifetime.is_zero() { server.used } else { self.now - server.connected_at > lifetime }
     }
 
     fn waiting_elsewhere(&self, index: PoolIndex) -> Option<(shared::ids::Slot, Instant)> {
@@ -363,6 +370,8 @@ impl Worker {
         for index in self.pools.indices() {
             let pool = self.pools.get_mut(index);
             pool.borrows.retain(|(_, asked)| now - *asked < BORROW_PATIENCE);
+            let clients = &self.clients;
+            pool.to_greet.retain(|(client, id)| clients.get(*client).is_some_and(|c| c.id == *id && c.is_waiting()));
             if pool.demand() == 0 {
                 if !pool.idle.is_empty()
                     && self.has_colleagues()

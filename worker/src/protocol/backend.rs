@@ -10,6 +10,9 @@ use shared::wire::header::{self, HEADER_BYTES, Header, Peek};
 /// An ErrorResponse longer than this is passed on without having been looked into.
 const LONGEST_ERROR_READ: usize = 64 * 1024;
 
+/// The longest message that is held until it is whole: a parameter's value, a command tag.
+const LONGEST_HELD: usize = 1024 * 1024;
+
 /// A server connection's place in the exchange.
 pub(crate) struct Backend {
     pub(crate) requests: Outstanding,
@@ -116,6 +119,10 @@ pub(crate) fn relay<'a>(
         match fate {
             Fate::Pass if client.is_some() => out.pass(at..at + taken),
             Fate::Pass | Fate::Swallow => {}
+            Fate::NeedWhole if total > LONGEST_HELD => {
+                violation = Some("bad pkt header");
+                break;
+            }
             Fate::NeedWhole => break,
             Fate::Violation(why) => {
                 violation = Some(why);

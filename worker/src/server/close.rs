@@ -78,9 +78,8 @@ impl Worker {
 
     /// A connection that never came to serve: nobody tries again at once.
     pub(super) fn server_failed(&mut self, index: usize, reason: &'static str) {
-        let pool = self.servers[index].pool;
+        self.connect_failed(self.servers[index].pool, reason);
         self.server_gone(index, reason);
-        self.connect_failed(pool, reason);
     }
 
     /// As `server_failed`, without saying that the server is down.
@@ -132,8 +131,8 @@ impl Worker {
         self.pump_waiting();
     }
 
-    /// The client of this server has left it, without ending what it was doing.
-    pub(crate) fn client_left(&mut self, index: usize) {
+    /// The client of this server has left it, perhaps in the middle of a message.
+    pub(crate) fn client_left(&mut self, index: usize, mid_message: bool) {
         let Some(server) = self.servers.get_mut(index) else { return };
         if matches!(server.state, ServerState::Closing | ServerState::Dead) {
             return;
@@ -141,11 +140,11 @@ impl Worker {
         if matches!(server.state, ServerState::Setting(_)) {
             return self.close_server(index, "client disconnect while server was not ready");
         }
-        if server.back.is_free() && !server.conn.is_backed_up() {
+        if server.back.is_free() && !server.conn.is_backed_up() && !mid_message {
             server.state = ServerState::Idle;
             return self.server_released(index);
         }
-        let reason = if server.conn.is_backed_up() {
+        let reason = if mid_message || server.conn.is_backed_up() {
             "client disconnect before everything was sent to the server"
         } else if server.back.requests.is_waiting() {
             "client disconnected with query in progress"
@@ -174,7 +173,6 @@ impl Worker {
     fn expire_server(&mut self, index: usize) {
         let settings = &self.config.settings;
         let server = &self.servers[index];
-        let pool = self.pools.get(server.pool);
         let over = |since: crate::clock::Instant, limit: Duration| !limit.is_zero() && self.now - since > limit;
         match server.state {
             ServerState::Connecting | ServerState::Login(_) => {
@@ -183,8 +181,7 @@ impl Worker {
                 }
             }
             ServerState::Idle => {
-                let lifetime = self.config.server_lifetime(&pool.entry);
-                if self.now - server.connected_at > lifetime {
+                if self.is_past_lifetime(server) {
                     self.close_server(index, "server lifetime over");
                 } else if over(server.since, settings.server_idle_timeout) {
                     self.close_server(index, "server idle timeout");

@@ -18,9 +18,10 @@ impl Worker {
             Ok(socket) => socket,
             Err(error) => {
                 log::warn!(target: "process", "sbuf_connect failed to connect to {address}: {error}");
+                // First that it failed, then that the seat is free: else the next attempt would begin here and now.
+                self.connect_failed(pool, "connect failed");
                 self.shm.leave_server(self.me, &seats);
-                self.seat_freed(&seats);
-                return self.connect_failed(pool, "connect failed");
+                return self.seat_freed(&seats);
             }
         };
         if matches!(address, Address::Tcp(_)) {
@@ -45,6 +46,7 @@ impl Worker {
             last_activity: now,
             close_reason: None,
             said_last_words: false,
+            used: false,
             busy: false,
             cancels: 0,
             epoch: self.pools.get(pool).epoch,

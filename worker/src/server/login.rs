@@ -232,12 +232,12 @@ impl Worker {
                 let text = format!("{severity} {message}");
                 let id = pool.id;
                 let has_servers = self.pool_has_servers(pool_index);
-                self.server_gone(index, "login failed");
                 // A wrong database or password may be mended at any moment; a server that is down or starting is not asked again at once.
                 if !request || has_servers {
                     self.shm.pool_state(id).set_login_failed_at(self.now.as_micros());
                     self.pools.get_mut(pool_index).failed(self.now, text);
                 }
+                self.server_gone(index, "login failed");
                 if code != "57P03" && !has_servers {
                     self.fail_waiters(pool_index, &code, &message);
                 }

@@ -45,6 +45,8 @@ pub(crate) struct Server {
     pub(crate) close_reason: Option<&'static str>,
     /// The server has said its last words to the client.
     pub(crate) said_last_words: bool,
+    /// It has served a client.
+    pub(crate) used: bool,
     /// Shared memory says that a query may be running: should this process die, the supervisor cancels it.
     pub(crate) busy: bool,
     /// Cancel requests on their way to its backend.

@@ -164,7 +164,10 @@ impl Worker {
         if consumed < data.len() {
             server.conn.keep(&data[consumed..], &mut self.buffers);
         }
-        server.said_last_words |= seen.last_words;
+        if seen.last_words {
+            server.said_last_words = true;
+            server.close_reason = Some("idle server got dirty");
+        }
         if !seen.parameters.is_empty() {
             self.parameters_changed(index, None, &seen);
         }
