@@ -9,3 +9,6 @@ pub(crate) mod frontend;
 pub(crate) mod outstanding;
 pub(crate) mod splice;
 pub(crate) mod statements;
+
+#[cfg(test)]
+mod tests;

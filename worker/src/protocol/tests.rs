@@ -1,0 +1,244 @@
+//! Both directions together, without a socket.
+
+use super::backend::{Backend, relay};
+use super::frontend::{Frontend, Rules, Server, Stop, forward};
+use super::statements::{Registry, StatementId};
+use shared::wire::encode;
+use shared::wire::frontend::write_parse;
+
+const TRACKING: Rules = Rules { max_packet: 1 << 20, max_statements: 2 };
+const PLAIN: Rules = Rules { max_packet: 1 << 20, max_statements: 0 };
+
+/// One client, one server, and what each would have been sent.
+#[derive(Default)]
+struct Exchange {
+    front: Frontend,
+    back: Backend,
+    registry: Registry,
+    client_held: Vec<u8>,
+    server_held: Vec<u8>,
+    to_server: Vec<u8>,
+    to_client: Vec<u8>,
+}
+
+impl Exchange {
+    fn client(&mut self, rules: Rules, bytes: &[u8]) -> Stop {
+        self.client_held.extend_from_slice(bytes);
+        let input = std::mem::take(&mut self.client_held);
+        let server = Server {
+            requests: &mut self.back.requests,
+            statements: &mut self.back.statements,
+            copy_in: &mut self.back.copy_in,
+        };
+        let (mut scratch, mut replies) = (Vec::new(), Vec::new());
+        let done = forward(&mut self.front, server, &mut self.registry, rules, &input, &mut scratch, &mut replies);
+        self.to_server.extend_from_slice(done.to_server);
+        let (consumed, stop) = (done.consumed, done.stop);
+        self.to_client.extend_from_slice(&replies);
+        self.client_held = input[consumed..].to_vec();
+        stop
+    }
+
+    fn server(&mut self, bytes: &[u8]) {
+        self.server_held.extend_from_slice(bytes);
+        let input = std::mem::take(&mut self.server_held);
+        let mut scratch = Vec::new();
+        let done = relay(&mut self.back, Some(&mut self.front), u32::MAX, &input, &mut scratch);
+        assert_eq!(done.violation, None);
+        self.to_client.extend_from_slice(done.to_client);
+        let consumed = done.consumed;
+        self.server_held = input[consumed..].to_vec();
+    }
+
+    fn tags(&mut self) -> (String, String) {
+        (tags(&std::mem::take(&mut self.to_server)), tags(&std::mem::take(&mut self.to_client)))
+    }
+}
+
+/// The types of the messages in `bytes`, all of which must be whole.
+fn tags(mut bytes: &[u8]) -> String {
+    let mut tags = String::new();
+    while let [tag, a, b, c, d, ..] = *bytes {
+        tags.push(char::from(tag));
+        bytes = &bytes[1 + u32::from_be_bytes([a, b, c, d]) as usize..];
+    }
+    assert!(bytes.is_empty());
+    tags
+}
+
+fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    encode::message(&mut out, tag, |b| b.extend_from_slice(body));
+    out
+}
+
+fn parse(name: &str, sql: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    write_parse(&mut out, name.as_bytes(), &[sql.as_bytes(), b"\0\0\0"].concat());
+    out
+}
+
+fn bind(name: &str) -> Vec<u8> {
+    message(b'B', &[b"\0", name.as_bytes(), b"\0\0\0\0\0\0\0"].concat())
+}
+
+fn close(name: &str) -> Vec<u8> {
+    message(b'C', &[b"S", name.as_bytes(), b"\0"].concat())
+}
+
+fn execute() -> Vec<u8> {
+    message(b'E', b"\0\0\0\0\0")
+}
+
+fn sync() -> Vec<u8> {
+    message(b'S', b"")
+}
+
+fn ready() -> Vec<u8> {
+    message(b'Z', b"I")
+}
+
+fn complete() -> Vec<u8> {
+    message(b'C', b"SELECT 1\0")
+}
+
+fn error() -> Vec<u8> {
+    message(b'E', b"SERROR\0VERROR\0C42601\0Mno\0\0")
+}
+
+#[test]
+fn a_statement_the_server_holds_is_not_parsed_again() {
+    let mut x = Exchange::default();
+    x.client(TRACKING, &[parse("a", "select 1"), bind("a"), execute(), sync()].concat());
+    x.server(&[message(b'1', b""), message(b'2', b""), complete(), ready()].concat());
+    assert_eq!(x.tags(), ("PBES".into(), "12CZ".into()));
+    assert!(x.back.is_free());
+    // Another name for the same text: answered here, in its place before the server's BindComplete.
+    x.client(TRACKING, &[parse("b", "select 1"), bind("b"), execute(), sync()].concat());
+    x.server(&[message(b'2', b""), complete(), ready()].concat());
+    assert_eq!(x.tags(), ("BES".into(), "12CZ".into()));
+    assert!(x.back.is_free());
+}
+
+#[test]
+fn a_bind_brings_its_statement_along_and_the_oldest_goes() {
+    let mut x = Exchange::default();
+    for (name, sql) in [("a", "select 1"), ("b", "select 2")] {
+        x.client(TRACKING, &[parse(name, sql), sync()].concat());
+        x.server(&[message(b'1', b""), ready()].concat());
+    }
+    x.tags();
+    x.client(TRACKING, &[parse("c", "select 3"), sync()].concat());
+    // Room first (Close of the first), then the Parse; the client sees one answer.
+    x.server(&[message(b'3', b""), message(b'1', b""), ready()].concat());
+    assert_eq!(x.tags(), ("CPS".into(), "1Z".into()));
+    x.client(TRACKING, &[bind("a"), execute(), sync()].concat());
+    x.server(&[message(b'3', b""), message(b'1', b""), message(b'2', b""), complete(), ready()].concat());
+    assert_eq!(x.tags(), ("CPBES".into(), "2CZ".into()));
+}
+
+#[test]
+fn a_failed_parse_frees_the_name_and_forgets_the_statement() {
+    let mut x = Exchange::default();
+    x.client(TRACKING, &[parse("a", "selec"), bind("a"), execute(), sync()].concat());
+    x.server(&[error(), ready()].concat());
+    assert_eq!(x.tags(), ("PBES".into(), "EZ".into()));
+    assert_eq!(x.back.statements.len(), 0);
+    assert_eq!(x.client(TRACKING, &[parse("a", "select 1"), sync()].concat()), Stop::No);
+    assert_eq!(x.tags().0, "PS");
+}
+
+#[test]
+fn what_an_error_makes_the_server_ignore_is_undone() {
+    let mut x = Exchange::default();
+    x.client(TRACKING, &[parse("a", "select 1"), sync()].concat());
+    x.server(&[message(b'1', b""), ready()].concat());
+    x.tags();
+    // The Close comes after the failing Execute: PostgreSQL would have ignored it, so the name is still there.
+    x.client(TRACKING, &[bind("a"), execute(), close("a"), parse("b", "select 1"), sync()].concat());
+    x.server(&[message(b'2', b""), error(), ready()].concat());
+    assert_eq!(x.tags(), ("BES".into(), "2EZ".into()));
+    assert!(x.front.statements.get(b"a").is_some() && x.front.statements.get(b"b").is_none());
+    assert_eq!(x.client(TRACKING, &[close("a"), sync()].concat()), Stop::No);
+    x.server(&ready());
+    assert_eq!(x.tags(), ("S".into(), "3Z".into()));
+    assert!(x.front.statements.get(b"a").is_none());
+}
+
+#[test]
+fn local_answers_need_no_server_answer_to_go_out() {
+    let mut x = Exchange::default();
+    x.client(TRACKING, &[parse("a", "select 1"), sync()].concat());
+    x.server(&[message(b'1', b""), ready()].concat());
+    x.tags();
+    x.client(TRACKING, &[parse("b", "select 1"), message(b'H', b"")].concat());
+    assert_eq!(x.tags(), ("H".into(), "1".into()));
+    assert!(!x.back.is_free(), "a batch without Sync keeps the server");
+    x.client(TRACKING, &sync());
+    x.server(&ready());
+    assert!(x.back.is_free());
+}
+
+#[test]
+fn discard_all_clears_both_sides() {
+    let mut x = Exchange::default();
+    x.client(TRACKING, &[parse("a", "select 1"), sync()].concat());
+    x.server(&[message(b'1', b""), ready()].concat());
+    x.client(TRACKING, &message(b'Q', b"discard all\0"));
+    x.server(&[message(b'C', b"DISCARD ALL\0"), ready()].concat());
+    assert!(x.front.statements.get(b"a").is_none());
+    assert!(!x.back.statements.touch(StatementId::of(b"select 1\0\0\0")));
+}
+
+#[test]
+fn copy_in_with_its_two_syncs_ends_settled() {
+    let mut x = Exchange::default();
+    x.client(PLAIN, &[parse("", "copy t from stdin"), bind(""), execute(), sync()].concat());
+    x.server(&[message(b'1', b""), message(b'2', b""), message(b'G', b"\0\0\0")].concat());
+    assert!(!x.back.is_free());
+    x.client(PLAIN, &[message(b'd', b"1\n"), message(b'c', b""), sync()].concat());
+    x.server(&[message(b'C', b"COPY 1\0"), ready()].concat());
+    assert!(x.back.is_free());
+    assert_eq!(x.tags(), ("PBESdcS".into(), "12GCZ".into()));
+}
+
+#[test]
+fn cutting_the_streams_anywhere_changes_nothing() {
+    let client = [parse("a", "select 1"), bind("a"), execute(), close("a"), sync(), message(b'Q', &[b'x'; 300]), message(b'H', b"")].concat();
+    let server = [
+        message(b'1', b""),
+        message(b'2', b""),
+        message(b'D', &[7; 200]),
+        complete(),
+        ready(),
+        message(b'S', b"TimeZone\0UTC\0"),
+        message(b'D', &[7; 9]),
+        complete(),
+        ready(),
+    ]
+    .concat();
+    let run = |step: usize| {
+        let mut x = Exchange::default();
+        client.chunks(step).for_each(|chunk| assert_eq!(x.client(TRACKING, chunk), Stop::No));
+        server.chunks(step).for_each(|chunk| x.server(chunk));
+        assert!(x.back.is_free() && x.client_held.is_empty() && x.server_held.is_empty());
+        (x.to_server, x.to_client)
+    };
+    let whole = run(usize::MAX);
+    assert_eq!(tags(&whole.1), "12DC3ZSDCZ");
+    (1..64).for_each(|step| assert_eq!(run(step), whole, "in steps of {step}"));
+}
+
+#[test]
+fn violations_name_the_message() {
+    let violation = |bytes: &[u8]| Exchange::default().client(TRACKING, bytes);
+    assert_eq!(violation(b"Q\0\0\0\x03"), Stop::BadHeader);
+    assert_eq!(violation(&message(b'?', b"")), Stop::Violation("unknown pkt"));
+    assert_eq!(violation(&message(b'P', b"a\0select")), Stop::Violation("broken Parse packet"));
+    assert_eq!(violation(&message(b'P', b"")), Stop::Violation("broken Parse packet"));
+    assert_eq!(violation(&message(b'B', b"no end")), Stop::Violation("broken Bind packet"));
+    assert_eq!(violation(&message(b'D', b"Xa\0")), Stop::Violation("broken Describe packet"));
+    assert_eq!(violation(&message(b'C', b"")), Stop::Violation("broken Close packet"));
+    assert_eq!(violation(&bind("unknown")), Stop::Violation("prepared statement did not exist"));
+    assert_eq!(violation(&message(b'X', b"")), Stop::Terminate);
+}
