@@ -118,3 +118,68 @@ impl Words for ClientTable<'_> {
         &self.0.client_cursor
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::ids::{Incarnation, Slot};
+    use crate::shm::Shm;
+
+    const A: Owner = Owner { slot: Slot(0), incarnation: Incarnation(2) };
+    const B: Owner = Owner { slot: Slot(1), incarnation: Incarnation(3) };
+
+    #[test]
+    fn a_key_finds_its_client_wherever_it_is() {
+        let shm = Shm::create().unwrap().0;
+        let table = shm.clients();
+        let seats: Vec<_> = (0..300).map(|_| table.take(A, 300).unwrap()).collect();
+        assert_eq!((table.take(A, 300), table.in_use()), (None, 300));
+        for (peer, random) in [(0, 0), (0, u64::MAX), (7, 0x0123_4567_89ab_cdef), (u16::MAX, u64::MAX)] {
+            for seat in &seats {
+                let key = table.new_key(A, *seat, random ^ u64::from(seat.0), peer).unwrap();
+                assert_eq!((key[0] & 0x80, table.find(key)), (0, Some((*seat, A))));
+                if peer > 0 {
+                    assert_eq!((u16::from_le_bytes([key[1], key[2]]), key[7] & 3), (peer, 1));
+                    assert_eq!(
+                        table.find([&key[..7], &[key[7] & !3]].concat().try_into().unwrap()),
+                        Some((*seat, A)),
+                        "a peer lowers the TTL"
+                    );
+                }
+                for bit in (0..64).filter(|bit| *bit != 62 && *bit > 1) {
+                    let wrong = (u64::from_be_bytes(key) ^ (1 << bit)).to_be_bytes();
+                    assert_ne!(table.find(wrong).map(|(seat, _)| seat), Some(*seat), "bit {bit}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn high_seats_have_keys_too() {
+        let shm = Shm::create().unwrap().0;
+        let table = shm.clients();
+        shm.region().client_cursor.next.store(262_143, Ordering::Relaxed);
+        let seat = table.take(A, 0).unwrap();
+        assert_eq!(seat, SeatIndex(262_143));
+        let key = table.new_key(A, seat, 0, 0).unwrap();
+        assert_eq!(table.find(key), Some((seat, A)));
+    }
+
+    #[test]
+    fn a_key_ends_with_its_client() {
+        let shm = Shm::create().unwrap().0;
+        let table = shm.clients();
+        let seat = table.take(A, 1).unwrap();
+        let key = table.new_key(A, seat, 42, 0).unwrap();
+        assert!(table.give(A, seat, B) && !table.leave(A, seat));
+        assert_eq!((table.find(key), table.owner(seat)), (Some((seat, B)), Some(B)));
+        assert!(table.new_key(A, seat, 1, 0).is_none() && !table.set_key(A, seat, [0; 8]), "only its owner gives a key");
+        assert!(table.leave(B, seat));
+        assert_eq!((table.find(key), table.owner(seat)), (None, None));
+        let again = table.take(A, 1).unwrap();
+        assert_eq!((again, table.find(key), table.find([0; 8])), (seat, None, None));
+        assert!(table.set_key(A, again, key));
+        assert_eq!(table.find(key), Some((seat, A)));
+    }
+}

@@ -152,3 +152,78 @@ impl Region {
 pub(super) fn entered(entries: &[AtomicU64]) -> usize {
     entries.iter().take_while(|entry| entry.load(Ordering::Acquire) != 0).count()
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::ids::{LimitId, PoolId};
+    use crate::shm::Shm;
+    use std::collections::HashMap;
+
+    #[test]
+    fn a_name_is_the_same_in_every_mapping() {
+        let (shm, fd) = Shm::create().unwrap();
+        let other = Shm::open(std::os::fd::AsFd::as_fd(&fd)).unwrap();
+        assert_eq!(
+            (shm.pool("d", "u"), other.pool("d", "u"), other.pool("du", "")),
+            (Some(PoolId(0)), Some(PoolId(0)), Some(PoolId(1)))
+        );
+        assert_eq!((other.pool("d", "ü"), shm.pool("", "du")), (Some(PoolId(2)), Some(PoolId(3))));
+        assert_eq!(shm.pool_names(PoolId(2)), Some(("d".to_owned(), "ü".to_owned())));
+        assert_eq!(shm.pool_names(PoolId(3)), Some((String::new(), "du".to_owned())));
+        assert_eq!((shm.pool_names(PoolId(4)), shm.pool_names(PoolId(u16::MAX))), (None, None));
+        assert_eq!(other.pools().collect::<Vec<_>>(), [0, 1, 2, 3].map(PoolId));
+    }
+
+    #[test]
+    fn the_same_name_under_another_limit_is_another() {
+        let shm = Shm::create().unwrap().0;
+        let limits =
+            [Limit::Database("x"), Limit::User("x"), Limit::Host("x"), Limit::DatabaseClients("x"), Limit::UserClients("x")];
+        for _ in 0..2 {
+            for (index, limit) in limits.into_iter().enumerate() {
+                assert_eq!(shm.limit(limit), Some(LimitId(index as u16)));
+            }
+        }
+    }
+
+    #[test]
+    fn names_have_a_length_at_most() {
+        let shm = Shm::create().unwrap().0;
+        let long = "x".repeat(300);
+        assert!(shm.pool(&long[..63], &long[..127]).is_some());
+        assert!(shm.pool(&long[..64], "u").is_none() && shm.pool("d", &long[..128]).is_none());
+        assert!(shm.limit(Limit::Host(&long[..264])).is_some() && shm.limit(Limit::Host(&long[..265])).is_none());
+        assert_eq!(shm.pool_names(PoolId(0)), Some((long[..63].to_owned(), long[..127].to_owned())));
+    }
+
+    #[test]
+    fn a_full_directory_finds_what_it_has() {
+        let shm = Shm::create().unwrap().0;
+        for index in 0..4096 {
+            assert_eq!(shm.pool("d", &index.to_string()), Some(PoolId(index)));
+        }
+        assert_eq!((shm.pool("d", "one more"), shm.pool("d", "4095")), (None, Some(PoolId(4095))));
+    }
+
+    #[test]
+    fn threads_that_race_agree() {
+        let shm = Shm::create().unwrap().0;
+        let answers: Vec<HashMap<String, PoolId>> = std::thread::scope(|scope| {
+            let racer = |start: usize| {
+                let shm = shm.clone();
+                scope.spawn(move || {
+                    let names = (0..300).map(|n| ((n * 7 + start * 100) % 300).to_string());
+                    names.map(|name| (name.clone(), shm.pool("d", &name).unwrap())).collect()
+                })
+            };
+            (0..4).map(racer).collect::<Vec<_>>().into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(answers.iter().all(|answer| *answer == answers[0]));
+        assert_eq!(shm.pools().count(), 300);
+        for (name, id) in &answers[0] {
+            assert_eq!(shm.pool_names(*id), Some(("d".to_owned(), name.clone())));
+        }
+    }
+}

@@ -181,3 +181,36 @@ impl Shm {
         WorkerTable(self.region())
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::sys::memfd;
+    use std::fs::File;
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::{FileExt, MetadataExt};
+
+    #[test]
+    fn a_region_of_another_kind_is_refused() {
+        let (_shm, fd) = Shm::create().unwrap();
+        assert!(Shm::open(fd.as_fd()).is_ok());
+        let file = File::from(fd.try_clone().unwrap());
+        file.write_all_at(&(LAYOUT ^ 1).to_ne_bytes(), 8).unwrap();
+        assert!(matches!(Shm::open(fd.as_fd()), Err(ShmError::Layout { found }) if found == LAYOUT ^ 1));
+        file.write_all_at(b"x", 0).unwrap();
+        assert!(matches!(Shm::open(fd.as_fd()), Err(ShmError::Magic)));
+        let short = memfd::create_region("short", size_of::<Region>() - 1).unwrap();
+        assert!(matches!(Shm::open(short.as_fd()), Err(ShmError::Map(_))));
+    }
+
+    #[test]
+    fn memory_is_used_where_it_is_touched() {
+        let (shm, fd) = Shm::create().unwrap();
+        let pool = shm.pool("d", "u").unwrap();
+        shm.take_server(crate::ids::Owner::SUPERVISOR, pool, &ServerLimits { pool: 20, ..ServerLimits::default() }).unwrap();
+        shm.bury(crate::ids::Owner { slot: Slot(0), incarnation: crate::ids::Incarnation(2) });
+        let used = File::from(fd).metadata().unwrap().blocks() * 512;
+        assert!(used < 512 * 1024, "{used} bytes of {}", size_of::<Region>());
+    }
+}

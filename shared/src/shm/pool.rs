@@ -176,3 +176,69 @@ impl LimitState {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::ids::PoolId;
+    use crate::shm::{Limit, Shm};
+
+    #[test]
+    fn the_longest_waiter_is_another_worker_s() {
+        let shm = Shm::create().unwrap().0;
+        let state = shm.pool_state(PoolId(0));
+        assert_eq!((state.longest_waiter(Slot(0)), state.waiting_others(Slot(0))), (None, 0));
+        for (slot, since) in [(0, 10), (5, 30), (63, 20)] {
+            state.set_oldest(Slot(slot), since);
+            state.set_waiting(Slot(slot));
+        }
+        assert_eq!(state.waiting_others(Slot(0)), (1 << 5) | (1 << 63));
+        assert_eq!(state.waiting_others(Slot::SUPERVISOR), 1 | (1 << 5) | (1 << 63));
+        assert_eq!(state.longest_waiter(Slot(0)), Some((Slot(63), 20)));
+        assert_eq!(state.longest_waiter(Slot::SUPERVISOR), Some((Slot(0), 10)));
+        state.clear_waiting(Slot(63));
+        assert_eq!(state.longest_waiter(Slot(0)), Some((Slot(5), 30)));
+        state.set_oldest(Slot(5), 0);
+        assert_eq!(state.longest_waiter(Slot(0)), Some((Slot(5), u64::MAX)), "who has not said since when waits none the less");
+        state.forget(Slot(0));
+        assert_eq!((state.oldest(Slot(0)), state.waiting_others(Slot(5))), (None, 0));
+    }
+
+    #[test]
+    fn the_one_with_most_idle_servers_lends() {
+        let shm = Shm::create().unwrap().0;
+        let state = shm.pool_state(PoolId(4095));
+        assert_eq!(state.idle_elsewhere(Slot(0)), None);
+        for (slot, idle) in [(0, 9), (1, 2), (63, 3)] {
+            state.set_idle(Slot(slot), idle);
+        }
+        assert_eq!((state.idle_elsewhere(Slot(0)), state.idle_elsewhere(Slot(1))), (Some(Slot(63)), Some(Slot(0))));
+        state.set_idle(Slot(63), 0);
+        assert_eq!(state.idle_elsewhere(Slot(0)), Some(Slot(1)));
+        state.forget(Slot(1));
+        assert_eq!((state.idle_elsewhere(Slot(0)), state.idle(Slot(0))), (None, 9));
+        state.set_idle(Slot(200), 1);
+        state.set_waiting(Slot(200));
+        assert_eq!((state.idle(Slot(200)), state.waiting_others(Slot(0))), (0, 0), "a slot that does not exist says nothing");
+    }
+
+    #[test]
+    fn a_waiter_of_any_limit_is_beside_a_connection() {
+        let shm = Shm::create().unwrap().0;
+        let (pool, limit) = (shm.pool("d", "u").unwrap(), shm.limit(Limit::User("u")).unwrap());
+        let seats = crate::control::ServerSeats {
+            pool,
+            seat: crate::ids::SeatIndex(0),
+            database: None,
+            user: Some((limit, crate::ids::SeatIndex(0))),
+            host: None,
+        };
+        shm.limit_state(limit).set_waiting(Slot(3));
+        shm.pool_state(pool).set_waiting(Slot(1));
+        assert_eq!((shm.waiting_beside(Slot(0), &seats), shm.waiting_beside(Slot(3), &seats)), (0b1010, 0b10));
+        shm.limit_state(limit).clear_waiting(Slot(3));
+        assert_eq!(shm.waiting_beside(Slot(0), &seats), 0b10);
+        assert_eq!(shm.limit_state(limit).waiting_others(Slot(0)), 0);
+    }
+}

@@ -176,3 +176,76 @@ impl SeatWord {
         self.follow(SeatState::Free, NOBODY);
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const A: Owner = Owner { slot: Slot(3), incarnation: Incarnation(u32::MAX) };
+    const B: Owner = Owner { slot: Slot(63), incarnation: Incarnation(2) };
+
+    fn seat() -> SeatWord {
+        SeatWord { word: AtomicU64::new(0) }
+    }
+
+    #[test]
+    fn a_word_says_what_was_put_into_it() {
+        for state in [SeatState::Free, SeatState::Held, SeatState::Transit, SeatState::Draining] {
+            for owner in [A, B, Owner::SUPERVISOR] {
+                for generation in [0, 1, GENERATION_MASK] {
+                    let word = Word::new(state, owner, generation);
+                    assert_eq!((word.state(), word.owner(), word.generation()), (state, owner, generation));
+                }
+            }
+        }
+        assert_eq!(Word::new(SeatState::Held, A, GENERATION_MASK).moved(SeatState::Held, A).generation(), 0);
+    }
+
+    #[test]
+    fn only_the_owner_leaves_and_gives() {
+        let seat = seat();
+        assert!(seat.take(A) && !seat.take(B) && !seat.take(A));
+        assert!(!seat.leave(B) && !seat.give(B, B));
+        assert!(!seat.leave(Owner { slot: Slot(4), ..A }), "the same life on another slot is nobody");
+        assert!(seat.give(A, B) && !seat.leave(A) && seat.leave(B) && !seat.leave(B));
+        assert!(seat.read().is_free());
+    }
+
+    #[test]
+    fn a_ticket_is_good_for_one_transit() {
+        let seat = seat();
+        assert!(seat.begin_lend(A, B.slot).is_none(), "nobody lends a free seat");
+        assert!(seat.take(A));
+        assert!(seat.begin_lend(B, A.slot).is_none(), "nor another's");
+        let Some(stale) = seat.begin_lend(A, B.slot) else { panic!("A holds it") };
+        assert!(!seat.leave(A) && !seat.take(B) && seat.begin_lend(A, B.slot).is_none());
+        assert!(!seat.accept_lend(A, stale), "it is for another slot");
+        assert!(!seat.cancel_lend(B, stale), "another sent it");
+        assert!(seat.cancel_lend(A, stale) && !seat.cancel_lend(A, stale));
+        let Some(fresh) = seat.begin_lend(A, B.slot) else { panic!("A holds it again") };
+        assert!(stale != fresh && !seat.accept_lend(B, stale) && !seat.cancel_lend(A, stale));
+        assert!(seat.accept_lend(B, fresh) && !seat.accept_lend(B, fresh) && !seat.cancel_lend(A, fresh));
+        assert!(seat.read().is_held_by(B));
+    }
+
+    #[test]
+    fn a_word_that_is_no_transit_is_no_ticket() {
+        let seat = seat();
+        assert!(!seat.accept_lend(Owner { slot: Slot(0), incarnation: Incarnation(0) }, Ticket(0)));
+        assert!(seat.take(A));
+        let held = Ticket(seat.read().0);
+        assert!(!seat.accept_lend(A, held) && !seat.cancel_lend(A, held));
+    }
+
+    #[test]
+    fn a_dead_owner_s_seat_is_found_held_or_sent() {
+        let seat = seat();
+        assert!(!seat.free_of_dead(A.incarnation) && !seat.free_of_dead(Incarnation(0)), "a free seat is nobody's");
+        assert!(seat.take(A) && !seat.free_of_dead(B.incarnation) && seat.free_of_dead(A.incarnation));
+        assert!(seat.take(A));
+        let Some(ticket) = seat.begin_lend(A, B.slot) else { panic!("A holds it") };
+        assert!(!seat.drain_of_dead(B.incarnation), "what is on its way to a dead worker is its sender's");
+        assert!(seat.drain_of_dead(A.incarnation) && !seat.accept_lend(B, ticket) && !seat.take(B));
+        assert_eq!((seat.read().state(), seat.read().owner()), (SeatState::Draining, Owner::SUPERVISOR));
+    }
+}

@@ -212,3 +212,117 @@ pub(super) fn clear(cell: &ServerCell) {
 fn full(limit: Full, most: usize, len: usize) -> Full {
     if most == 0 || len < most { Full::Table } else { limit }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::ids::Incarnation;
+    use crate::shm::Limit;
+
+    const A: Owner = Owner { slot: Slot(0), incarnation: Incarnation(2) };
+    const B: Owner = Owner { slot: Slot(1), incarnation: Incarnation(3) };
+
+    fn fleet() -> (Shm, PoolId, ServerLimits) {
+        let shm = Shm::create().unwrap().0;
+        let pool = shm.pool("d", "u").unwrap();
+        let limit = |what, most| shm.limit(what).map(|id| (id, most));
+        let limits = ServerLimits {
+            pool: 5,
+            database: limit(Limit::Database("d"), 4),
+            user: limit(Limit::User("u"), 3),
+            host: limit(Limit::Host("h:5432"), 0),
+        };
+        (shm, pool, limits)
+    }
+
+    fn in_use(shm: &Shm, pool: PoolId, limits: &ServerLimits) -> [usize; 4] {
+        let count = |limit: Option<(LimitId, usize)>| limit.map_or(0, |(id, _)| shm.seats(id).in_use());
+        [shm.pool_seats(pool).in_use(), count(limits.database), count(limits.user), count(limits.host)]
+    }
+
+    #[test]
+    fn every_limit_counts_and_a_full_one_leaves_no_trace() {
+        let (shm, pool, all) = fleet();
+        let mut limits = all;
+        let taken: Vec<_> = (0..3).map(|_| shm.take_server(A, pool, &limits).unwrap()).collect();
+        let mut refused = |change: fn(&mut ServerLimits), reason| {
+            change(&mut limits);
+            assert_eq!(shm.take_server(B, pool, &limits), Err(reason));
+            assert_eq!(in_use(&shm, pool, &all), [3; 4]);
+        };
+        refused(|_| (), Full::User);
+        refused(|limits| limits.database = limits.database.map(|(id, _)| (id, 3)), Full::Database);
+        refused(|limits| limits.pool = 3, Full::Pool);
+        refused(
+            |limits| *limits = ServerLimits { pool: 0, database: None, user: None, host: limits.host.map(|(id, _)| (id, 3)) },
+            Full::Host,
+        );
+        for seats in &taken {
+            assert!(!shm.leave_server(B, seats) && shm.leave_server(A, seats) && !shm.leave_server(A, seats));
+        }
+        assert_eq!(in_use(&shm, pool, &all), [0; 4]);
+    }
+
+    #[test]
+    fn more_than_there_is_room_for_is_not_the_limit_s_fault() {
+        let (shm, pool, _) = fleet();
+        let limits = ServerLimits { pool: 20_000, ..ServerLimits::default() };
+        let taken = (0..20_000).map_while(|_| shm.take_server(A, pool, &limits).ok()).count();
+        assert_eq!((taken, shm.take_server(A, pool, &limits)), (16_384, Err(Full::Table)));
+        assert_eq!(shm.take_server(A, pool, &ServerLimits::default()), Err(Full::Table));
+    }
+
+    #[test]
+    fn what_stands_beside_a_seat_goes_with_its_holder() {
+        let (shm, pool, limits) = fleet();
+        let seats = shm.take_server(A, pool, &limits).unwrap();
+        assert_eq!(shm.server_info(pool, seats.seat), ServerInfo::default());
+        shm.set_backend(&seats, 4711, 0xffff_ffff);
+        shm.set_busy(&seats, true);
+        assert_eq!(shm.server_info(pool, seats.seat), ServerInfo { backend: Some((4711, 0xffff_ffff)), busy: true });
+        let ticket = shm.begin_lend(A, &seats, B.slot);
+        assert!(shm.accept_lend(B, &seats, ticket));
+        assert_eq!(shm.server_info(pool, seats.seat).backend, Some((4711, 0xffff_ffff)));
+        assert!(shm.leave_server(B, &seats));
+        assert_eq!(shm.server_info(pool, seats.seat), ServerInfo::default());
+    }
+
+    #[test]
+    fn a_lend_moves_every_seat() {
+        let (shm, pool, limits) = fleet();
+        let seats = shm.take_server(A, pool, &limits).unwrap();
+        let ticket = shm.begin_lend(A, &seats, B.slot);
+        assert!(shm.lend_pending(&seats, ticket) && !shm.leave_server(A, &seats) && !shm.leave_server(B, &seats));
+        assert_eq!(in_use(&shm, pool, &limits), [1; 4]);
+        assert!(shm.accept_lend(B, &seats, ticket) && !shm.lend_pending(&seats, ticket));
+        for (id, seat) in [seats.database, seats.user, seats.host].into_iter().flatten() {
+            assert_eq!(shm.seats(id).owner(seat), Some(B));
+        }
+        assert!(!shm.cancel_lend(A, &seats, ticket) && shm.leave_server(B, &seats));
+        assert_eq!(in_use(&shm, pool, &limits), [0; 4]);
+    }
+
+    #[test]
+    fn a_lend_to_one_who_never_answers_can_be_taken_back_at_any_time() {
+        let (shm, pool, limits) = fleet();
+        let seats = shm.take_server(A, pool, &limits).unwrap();
+        let ticket = shm.begin_lend(A, &seats, B.slot);
+        assert_eq!(shm.bury(B), [], "it is still the sender's");
+        assert!(shm.lend_pending(&seats, ticket));
+        let successor = Owner { incarnation: Incarnation(9), ..B };
+        assert!(shm.cancel_lend(A, &seats, ticket) && !shm.accept_lend(successor, &seats, ticket));
+        let ticket = shm.begin_lend(A, &seats, B.slot);
+        assert!(shm.accept_lend(successor, &seats, ticket), "a slot's next worker reads the same inbox");
+    }
+
+    #[test]
+    fn a_lend_of_what_one_does_not_hold_never_matches() {
+        let (shm, pool, limits) = fleet();
+        let seats = shm.take_server(A, pool, &limits).unwrap();
+        let ticket = shm.begin_lend(B, &seats, B.slot);
+        assert!(!shm.lend_pending(&seats, ticket) && !shm.accept_lend(B, &seats, ticket) && !shm.cancel_lend(B, &seats, ticket));
+        assert!(shm.leave_server(A, &seats));
+        assert!(!shm.lend_pending(&seats, ticket));
+    }
+}

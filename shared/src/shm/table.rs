@@ -181,3 +181,118 @@ fn locate(index: usize) -> (usize, usize) {
         Some(power) => (power as usize + 1, index - (UNIT << power)),
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::ids::{Incarnation, Slot};
+    use crate::shm::{Limit, Shm};
+    use std::collections::HashSet;
+
+    const A: Owner = Owner { slot: Slot(0), incarnation: Incarnation(2) };
+    const B: Owner = Owner { slot: Slot(1), incarnation: Incarnation(3) };
+
+    fn shm() -> Shm {
+        Shm::create().unwrap().0
+    }
+
+    #[test]
+    fn seats_are_located_without_gaps() {
+        let mut expected = vec![(0, 0, UNIT)];
+        expected.extend((1..11).map(|run| (run, UNIT << (run - 1), UNIT << run)));
+        for (run, first, end) in expected {
+            assert_eq!((locate(first), locate(end - 1)), ((run, 0), (run, end - 1 - first)));
+        }
+    }
+
+    #[test]
+    fn a_limit_is_exact() {
+        let shm = shm();
+        let table = shm.seats(shm.limit(Limit::Database("d")).unwrap());
+        let taken: HashSet<_> = (0..20).map(|_| table.take(A, 20).unwrap()).collect();
+        assert_eq!((taken.len(), table.take(B, 20), table.in_use()), (20, None, 20));
+        assert!(taken.iter().all(|seat| seat.0 < 20 && table.owner(*seat) == Some(A)));
+        assert!(!table.leave(B, SeatIndex(7)) && table.leave(A, SeatIndex(7)) && !table.leave(A, SeatIndex(7)));
+        assert_eq!((table.take(B, 20), table.owner(SeatIndex(7))), (Some(SeatIndex(7)), Some(B)));
+        assert!(!table.leave(A, SeatIndex(1_000_000)) && table.owner(SeatIndex(1_000_000)).is_none());
+    }
+
+    #[test]
+    fn a_lowered_limit_refuses_until_the_surplus_is_gone() {
+        let shm = shm();
+        let table = shm.seats(shm.limit(Limit::User("u")).unwrap());
+        let taken: Vec<_> = (0..10).map(|_| table.take(A, 10).unwrap()).collect();
+        for seat in &taken[..6] {
+            assert_eq!(table.take(B, 4), None);
+            assert!(table.leave(A, *seat));
+        }
+        assert_eq!((table.in_use(), table.take(B, 4)), (4, None), "four above the limit's seats are as many as it allows");
+        assert!(table.leave(A, taken[9]));
+        let seat = table.take(B, 4).unwrap();
+        assert!(seat.0 < 4);
+        assert_eq!((table.take(B, 4), table.in_use()), (None, 4));
+        assert!(table.take(B, 5).is_some(), "a raised limit applies at once");
+    }
+
+    #[test]
+    fn a_table_grows_to_its_room() {
+        let shm = shm();
+        let pool = shm.pool("d", "u").unwrap();
+        let table = shm.pool_seats(pool);
+        assert_eq!(table.len(), 0);
+        let taken: HashSet<_> = (0..table.most()).map(|_| table.take(A, 0).unwrap()).collect();
+        assert_eq!((taken.len(), table.most(), table.len()), (16_384, 16_384, 16_384));
+        assert_eq!((table.take(A, 0), table.take(A, 100_000), table.in_use()), (None, None, 16_384));
+        let other = shm.pool_seats(shm.pool("e", "u").unwrap());
+        assert_eq!((other.take(B, 1), other.take(B, 1), other.in_use()), (Some(SeatIndex(0)), None, 1));
+        assert!(taken.iter().all(|seat| table.owner(*seat) == Some(A)));
+    }
+
+    #[test]
+    fn taking_takes_few_steps_in_a_table_with_room() {
+        let shm = shm();
+        let table = shm.seats(shm.limit(Limit::DatabaseClients("d")).unwrap());
+        let mut held: Vec<_> = (0..100_000).map(|_| table.take(A, 200_000).unwrap()).collect();
+        let start = std::time::Instant::now();
+        for step in 0..100_000 {
+            let seat = held.swap_remove(step * 7919 % held.len());
+            assert!(table.leave(A, seat));
+            held.push(table.take(A, 200_000).unwrap());
+        }
+        assert!(start.elapsed().as_secs() < 5, "100,000 times out of 100,000 seats took {:?}", start.elapsed());
+    }
+
+    #[test]
+    fn threads_never_exceed_a_limit_that_is_lowered_and_raised() {
+        let shm = shm();
+        let id = shm.limit(Limit::Host("h")).unwrap();
+        let turns = 20_000_u32;
+        std::thread::scope(|scope| {
+            for worker in 0..4_u32 {
+                let shm = shm.clone();
+                scope.spawn(move || {
+                    let me = Owner { slot: Slot(worker as u8), incarnation: Incarnation(10 + worker) };
+                    let table = shm.seats(id);
+                    let mut held = Vec::new();
+                    for turn in 0..turns {
+                        let limit = if turn % 1000 < 500 { 6 } else { 3 };
+                        match table.take(me, limit) {
+                            Some(seat) => held.push(seat),
+                            None => held.pop().iter().for_each(|seat| assert!(table.leave(me, *seat))),
+                        }
+                        assert!(held.iter().all(|seat| table.owner(*seat) == Some(me)));
+                        if turn % 3 == worker % 3 {
+                            held.pop().iter().for_each(|seat| assert!(table.leave(me, *seat)));
+                        }
+                    }
+                    held.into_iter().for_each(|seat| assert!(table.leave(me, seat)));
+                });
+            }
+            for _ in 0..10_000 {
+                assert!(shm.seats(id).in_use() <= 6);
+            }
+        });
+        assert_eq!(shm.seats(id).in_use(), 0);
+    }
+}

@@ -146,3 +146,39 @@ impl WorkerTable<'_> {
         self.0.workers.get(slot.index())
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::shm::Shm;
+
+    #[test]
+    fn a_slot_tells_of_its_worker() {
+        let shm = Shm::create().unwrap().0;
+        let table = shm.workers();
+        let (slot, vacant) = (Slot(63), table.get(Slot(63)));
+        assert_eq!((vacant.state, vacant.pid, vacant.incarnation), (WorkerState::Vacant, 0, Incarnation(0)));
+        let incarnation = table.next_incarnation().unwrap();
+        assert_ne!(incarnation, Incarnation::SUPERVISOR);
+        assert_ne!(table.next_incarnation().unwrap(), incarnation);
+        table.start(Owner { slot, incarnation }, 4711, 5, 6);
+        assert_eq!(table.get(slot).state, WorkerState::Starting);
+        table.set_state(slot, WorkerState::Serving);
+        table.beat(slot, 7);
+        table.set_counts(slot, 8, 9);
+        let expected = WorkerRow {
+            pid: 4711,
+            incarnation,
+            state: WorkerState::Serving,
+            heartbeat_us: 7,
+            clients: 8,
+            servers: 9,
+            started_at_us: 5,
+        };
+        assert_eq!(table.get(slot), expected);
+        table.vacate(slot);
+        assert_eq!((table.get(slot).state, table.get(slot).pid, table.get(slot).clients), (WorkerState::Vacant, 0, 0));
+        assert_eq!(table.get(Slot(64)).state, WorkerState::Vacant);
+    }
+}
