@@ -11,3 +11,4 @@ pub mod peer;
 pub mod process;
 pub mod seqpacket;
 pub mod spawn;
+pub mod tcp;

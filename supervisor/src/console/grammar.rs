@@ -152,7 +152,18 @@ mod tests {
 
     #[test]
     fn not_commands() {
-        for text in ["", ";", "  ", "show pools clients", "show pools;;", "show \"pools", "select 1+1", "show pools -- x", "show;x", "\"\u{e9}"] {
+        for text in [
+            "",
+            ";",
+            "  ",
+            "show pools clients",
+            "show pools;;",
+            "show \"pools",
+            "select 1+1",
+            "show pools -- x",
+            "show;x",
+            "\"\u{e9}",
+        ] {
             assert_eq!(parse(text), Err(Bad::Syntax), "{text:?}");
         }
     }

@@ -15,13 +15,14 @@ mod shutdown;
 mod tests;
 
 pub(crate) use event::{
-    Action, Answer, AskId, Changed, Ended, Event, Failure, Loaded, Moment, Notice, Request, Rules, Said, Signal, WorkerLine,
+    Action, Answer, AskId, Changed, Ended, Event, Failure, Loaded, Moment, Notice, Request, Rules, Said, Signal,
 };
 
 use lives::{Life, SlotState};
 use pause::Pausing;
 use reload::Reload;
 use report::Reports;
+pub(crate) use report::add_counters;
 use shared::control::{ToWorker, Welcome};
 use shared::ids::{Incarnation, Slot};
 use shutdown::Phase;

@@ -80,7 +80,7 @@ impl Fleet {
 
     fn request(&mut self, change: Change, ask: Option<AskId>) {
         if matches!(self.phase, Phase::Ending { .. }) {
-            for ask in ask {
+            if let Some(ask) = ask {
                 self.answer(ask, Answer::Failed(Failure::ShuttingDown));
             }
             return;

@@ -51,10 +51,11 @@ impl Reports {
         }
         for row in self.latest.remove(&slot).unwrap_or_default() {
             let key = (row.database.clone(), row.user.clone());
-            let total = self
-                .retired
-                .entry(key)
-                .or_insert_with(|| PoolRow { database: row.database.clone(), user: row.user.clone(), ..PoolRow::default() });
+            let total = self.retired.entry(key).or_insert_with(|| PoolRow {
+                database: row.database.clone(),
+                user: row.user.clone(),
+                ..PoolRow::default()
+            });
             add_counters(total, &row);
         }
     }

@@ -110,7 +110,11 @@ impl World {
     fn load(&mut self) -> u64 {
         self.candidate += 1;
         let generation = self.candidate;
-        self.event(Event::Loaded(Ok(Loaded { generation, rules: Rules::default(), changed: Changed::Entries(["app".into()].into()) })));
+        self.event(Event::Loaded(Ok(Loaded {
+            generation,
+            rules: Rules::default(),
+            changed: Changed::Entries(["app".into()].into()),
+        })));
         generation
     }
 
@@ -127,7 +131,9 @@ impl World {
     }
 
     fn answered(&self, ask: u64) -> Option<&Answer> {
-        self.actions.iter().find_map(|a| if let Action::Answer(AskId(id), answer) = a { (*id == ask).then_some(answer) } else { None })
+        self.actions
+            .iter()
+            .find_map(|a| if let Action::Answer(AskId(id), answer) = a { (*id == ask).then_some(answer) } else { None })
     }
 
     fn did(&self, action: &Action) -> bool {

@@ -49,7 +49,9 @@ fn console_sessions_are_clients_too() {
 
 #[test]
 fn a_second_signal_hurries_whatever_the_first_was() {
-    for (first, second) in [(Signal::Term, Signal::Term), (Signal::Term, Signal::Int), (Signal::Int, Signal::Term), (Signal::Int, Signal::Int)] {
+    for (first, second) in
+        [(Signal::Term, Signal::Term), (Signal::Term, Signal::Int), (Signal::Int, Signal::Term), (Signal::Int, Signal::Int)]
+    {
         let mut w = World::up(1);
         w.event(Event::Signal(first));
         w.event(Event::Signal(second));

@@ -1,0 +1,93 @@
+//! SHOW CLIENTS and SHOW SERVERS: one row for each connection, whichever worker has it.
+
+use super::merge::Rows;
+use crate::console::encode::{Kind, Table, cell};
+use crate::office::Office;
+use jiff::{Timestamp, tz::TimeZone};
+use shared::control::{ConnectionRow, Replication};
+
+pub(super) fn clients(office: &Office, rows: &Rows) -> Table {
+    let mut all: Vec<ConnectionRow> = rows.connections().cloned().collect();
+    all.extend(office.consoles().values().cloned());
+    let order = ["active", "idle", "waiting", "active_cancel_req", "waiting_cancel_req"];
+    table("C", all, &order)
+}
+
+pub(super) fn servers(rows: &Rows) -> Table {
+    let order = ["active", "idle", "used", "tested", "new", "active_cancel", "being_canceled"];
+    table("S", rows.connections().cloned().collect(), &order)
+}
+
+/// By pool, within a pool by state in the order given.
+fn table(kind: &str, mut all: Vec<ConnectionRow>, order: &[&str]) -> Table {
+    use Kind::{Int4, Text};
+    let mut table = Table::new(&[
+        ("type", Text),
+        ("user", Text),
+        ("database", Text),
+        ("replication", Text),
+        ("state", Text),
+        ("addr", Text),
+        ("port", Int4),
+        ("local_addr", Text),
+        ("local_port", Int4),
+        ("connect_time", Text),
+        ("request_time", Text),
+        ("wait", Int4),
+        ("wait_us", Int4),
+        ("close_needed", Int4),
+        ("ptr", Text),
+        ("link", Text),
+        ("remote_pid", Int4),
+        ("tls", Text),
+        ("application_name", Text),
+        ("prepared_statements", Int4),
+        ("id", Int4),
+    ]);
+    let place = |state: &str| order.iter().position(|known| *known == state).unwrap_or(order.len());
+    all.sort_by(|a, b| {
+        let key = |row: &ConnectionRow| (place(&row.state), row.id);
+        (&a.database, &a.user).cmp(&(&b.database, &b.user)).then_with(|| key(a).cmp(&key(b)))
+    });
+    for row in &all {
+        table.row(cells(kind, row));
+    }
+    table
+}
+
+fn cells(kind: &str, row: &ConnectionRow) -> Vec<Option<String>> {
+    let replication = match row.replication {
+        Replication::None => "none",
+        Replication::Logical => "logical",
+        Replication::Physical => "physical",
+    };
+    vec![
+        cell(kind),
+        cell(&row.user),
+        cell(&row.database),
+        cell(replication),
+        cell(&row.state),
+        cell(&row.addr),
+        cell(row.port),
+        cell(&row.local_addr),
+        cell(row.local_port),
+        cell(time(row.connect_time)),
+        cell(time(row.request_time)),
+        cell(row.wait_us / 1_000_000),
+        cell(row.wait_us % 1_000_000),
+        cell(u8::from(row.close_needed)),
+        cell(row.id),
+        cell(row.link.map_or_else(String::new, |link| link.to_string())),
+        cell(row.remote_pid),
+        cell(&row.tls),
+        cell(&row.application_name),
+        cell(row.prepared_statements),
+        cell(row.id.0),
+    ]
+}
+
+/// Local time, to the second.
+fn time(microseconds: u64) -> String {
+    let moment = Timestamp::from_microsecond(microseconds as i64).unwrap_or_default();
+    moment.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S %Z").to_string()
+}

@@ -1,0 +1,224 @@
+//! One console session, from its greeting to its end, in a thread of its own.
+
+use super::commands::{self, Context, Reply};
+use super::encode;
+use super::receive::{Broken, Inbound, Incoming};
+use crate::office::Office;
+use shared::control::{ConnectionRow, ConsoleSession, Replication};
+use shared::sys::clock;
+use socket2::Socket;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The SQLSTATE of every console error but a failed reload: PgBouncer's.
+const PROTOCOL_VIOLATION: &str = "08P01";
+/// A client that does not take its answer for this long is left.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What PgBouncer tells console clients about itself.
+const PARAMETERS: [(&str, &str); 7] = [
+    ("server_version", "1.26.1/bouncer"),
+    ("client_encoding", "UTF8"),
+    ("server_encoding", "UTF8"),
+    ("DateStyle", "ISO"),
+    ("TimeZone", "GMT"),
+    ("standard_conforming_strings", "on"),
+    ("is_superuser", "on"),
+];
+/// Startup parameters that are told back to the client.
+const TOLD_BACK: [&str; 2] = ["application_name", "IntervalStyle"];
+
+/// See the module.
+pub(super) struct Session {
+    office: Arc<Office>,
+    greeting: ConsoleSession,
+    socket: Socket,
+    inbound: Inbound,
+    since: Instant,
+}
+
+/// Why a session ends.
+enum End {
+    /// The client said goodbye.
+    Request,
+    /// The connection ended.
+    Eof,
+    /// With a FATAL.
+    Fatal(String),
+}
+
+impl Session {
+    pub(super) fn new(office: Arc<Office>, mut greeting: ConsoleSession, socket: OwnedFd) -> Self {
+        let mut inbound = Inbound::default();
+        inbound.push(&std::mem::take(&mut greeting.unread));
+        Self { office, greeting, socket: socket.into(), inbound, since: Instant::now() }
+    }
+
+    pub(super) fn office(&self) -> &Arc<Office> {
+        &self.office
+    }
+
+    /// Turns the client away.
+    pub(super) fn refuse(&mut self, text: &str) {
+        let mut out = Vec::new();
+        encode::error(&mut out, "FATAL", "53300", text);
+        let _ = self.socket.set_nonblocking(true);
+        let _ = self.socket.write(&out);
+        self.log_error(text);
+    }
+
+    /// Serves the client to its end.
+    pub(super) fn run(&mut self) {
+        self.office.consoles().insert(self.greeting.id, self.row());
+        let end = self.serve().unwrap_or(End::Eof);
+        let reason = match &end {
+            End::Request => "client close request",
+            End::Eof => "client unexpected eof",
+            End::Fatal(text) => text.as_str(),
+        };
+        let settings = &self.office.config().settings;
+        if settings.log_disconnections {
+            log::info!("{} closing because: {reason} (age={}s)", self.prefix(), self.since.elapsed().as_secs());
+        }
+        if let End::Fatal(text) = &end {
+            let mut out = Vec::new();
+            encode::error(&mut out, "FATAL", PROTOCOL_VIOLATION, text);
+            let _ = self.socket.write_all(&out);
+            self.log_error(text);
+        }
+        self.office.consoles().remove(&self.greeting.id);
+    }
+
+    fn serve(&mut self) -> io::Result<End> {
+        // The worker's loop had it non-blocking; here it has a thread to itself.
+        self.socket.set_nonblocking(false)?;
+        self.socket.set_write_timeout(Some(WRITE_TIMEOUT))?;
+        self.greet()?;
+        let mut buffer = [0; 4096];
+        loop {
+            match self.inbound.next() {
+                Err(broken) => return Ok(End::Fatal(broken.to_string())),
+                Ok(None) => match self.socket.read(&mut buffer) {
+                    Ok(0) => return Ok(End::Eof),
+                    Ok(n) => self.inbound.push(&buffer[..n]),
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                },
+                Ok(Some(Incoming::Terminate)) => return Ok(End::Request),
+                Ok(Some(Incoming::Query(text))) => {
+                    let Some(out) = self.answer(&text) else { return Ok(End::Eof) };
+                    self.socket.write_all(&out)?;
+                }
+                Ok(Some(Incoming::Extended)) => {
+                    return self.refuse_message("extended query protocol not supported by admin console");
+                }
+                Ok(Some(Incoming::Other(kind))) => {
+                    return self.refuse_message(&format!("unsupported packet type for admin console: {kind}"));
+                }
+            }
+        }
+    }
+
+    fn refuse_message(&mut self, text: &str) -> io::Result<End> {
+        let mut out = Vec::new();
+        self.error(&mut out, PROTOCOL_VIOLATION, text);
+        encode::ready_for_query(&mut out);
+        self.socket.write_all(&out)?;
+        Ok(End::Fatal(Broken::Header.to_string()))
+    }
+
+    fn greet(&mut self) -> io::Result<()> {
+        let mut out = Vec::new();
+        encode::authentication_ok(&mut out);
+        for (name, value) in PARAMETERS {
+            encode::parameter_status(&mut out, name, value);
+        }
+        for (name, value) in &self.greeting.parameters {
+            if let Some(known) = TOLD_BACK.iter().find(|known| known.eq_ignore_ascii_case(name)) {
+                encode::parameter_status(&mut out, known, value);
+            }
+        }
+        encode::backend_key_data(&mut out, self.greeting.cancel_key);
+        encode::ready_for_query(&mut out);
+        self.socket.write_all(&out)
+    }
+
+    /// Runs one command; `None`: the session ends without a word (SHUTDOWN, or the client has left while it waited).
+    fn answer(&mut self, text: &str) -> Option<Vec<u8>> {
+        if let Some(row) = self.office.consoles().get_mut(&self.greeting.id) {
+            row.request_time = clock::wall_us();
+        }
+        let context = Context { office: &self.office, admin: self.greeting.admin, socket: &self.socket };
+        let mut out = Vec::new();
+        match commands::run(&context, text) {
+            Reply::Table(table) => {
+                encode::table(&mut out, &table);
+                encode::command_complete(&mut out, "SHOW");
+            }
+            Reply::Done(tag) => encode::command_complete(&mut out, &tag),
+            Reply::Notice { text, detail, tag } => {
+                encode::notice(&mut out, &text, detail.as_deref());
+                encode::command_complete(&mut out, tag);
+            }
+            Reply::Error { code, text } => self.error(&mut out, code, &text),
+            Reply::Gone => return None,
+        }
+        encode::ready_for_query(&mut out);
+        Some(out)
+    }
+
+    fn error(&self, out: &mut Vec<u8>, code: &str, text: &str) {
+        log::error!("{text}");
+        self.log_error(text);
+        encode::error(out, "ERROR", code, text);
+    }
+
+    fn log_error(&self, text: &str) {
+        if self.office.config().settings.log_pooler_errors {
+            log::warn!("{} pooler error: {text}", self.prefix());
+        }
+    }
+
+    /// How log lines name the session.
+    fn prefix(&self) -> String {
+        let ConsoleSession { id, user, peer, .. } = &self.greeting;
+        let host = match peer.address.as_str() {
+            "unix" => format!("unix({})", peer.pid),
+            address if address.contains(':') => format!("[{address}]"),
+            address => address.to_owned(),
+        };
+        format!("C-{id}: pgbouncer/{user}@{host}:{}", peer.port)
+    }
+
+    /// The session as SHOW CLIENTS lists it.
+    fn row(&self) -> ConnectionRow {
+        let ConsoleSession { id, user, peer, connected_at, parameters, .. } = &self.greeting;
+        let local = self.socket.local_addr().ok().and_then(|address| address.as_socket());
+        let port = self.office.config().settings.listen_port;
+        let name = parameters.iter().find(|(name, _)| name == "application_name");
+        ConnectionRow {
+            id: *id,
+            user: user.clone(),
+            database: "pgbouncer".to_owned(),
+            replication: Replication::None,
+            state: "active".to_owned(),
+            addr: peer.address.clone(),
+            port: peer.port,
+            local_addr: local.map_or_else(|| "unix".to_owned(), |at| at.ip().to_string()),
+            local_port: local.map_or(port, |at| at.port()),
+            connect_time: *connected_at,
+            request_time: *connected_at,
+            wait_us: 0,
+            close_needed: false,
+            link: None,
+            remote_pid: peer.pid,
+            tls: String::new(),
+            application_name: name.map_or_else(String::new, |(_, value)| value.clone()),
+            prepared_statements: 0,
+            fd: self.socket.as_raw_fd(),
+            cancel_key: u64::from_be_bytes(self.greeting.cancel_key),
+        }
+    }
+}

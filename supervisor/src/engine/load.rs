@@ -1,0 +1,110 @@
+//! Reading a configuration and making it ready to be published, away from the fleet's thread: files may be slow.
+
+use crate::logging;
+use crate::office::{Candidate, Input};
+use crossbeam_channel::Sender;
+use shared::config::{self, Config, Problems, SetError};
+use shared::sys::memfd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What to read.
+#[derive(Debug)]
+pub(crate) enum Source {
+    /// The file again.
+    File,
+    /// The running configuration with one setting changed.
+    Set(String, String),
+}
+
+/// Reads in a thread and reports to the fleet's.
+pub(super) fn aside(
+    input: Sender<Input>,
+    running: Arc<Config>,
+    generation: u64,
+    verbose: u8,
+    source: Source,
+) -> std::io::Result<()> {
+    let run = move || {
+        let outcome = match source {
+            Source::File => reload(&running, generation, verbose),
+            Source::Set(key, value) => set(&running, generation, &key, &value),
+        };
+        let _ = input.send(Input::Loaded(outcome.map(Box::new)));
+    };
+    std::thread::Builder::new().name("loader".into()).spawn(run)?;
+    Ok(())
+}
+
+/// The configuration that a start uses. The error is the FATAL line; each problem has been logged before.
+pub(crate) fn first(path: &Path, verbose: u8) -> Result<(Config, Problems), String> {
+    let (config, problems) = config::read(path);
+    for problem in problems.errors() {
+        log::error!("{problem}");
+    }
+    let mut config = config.ok_or("cannot load config file")?;
+    config.generation = 1;
+    config.path = absolute(path);
+    with_verbose(&mut config, verbose);
+    Ok((config, problems))
+}
+
+/// A path that still leads there should the working directory change.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// The command line's -v count where the file says nothing.
+fn with_verbose(config: &mut Config, verbose: u8) {
+    if config.settings.verbose == 0 {
+        config.settings.verbose = verbose.into();
+    }
+}
+
+fn reload(running: &Config, generation: u64, verbose: u8) -> Result<Candidate, String> {
+    let path = running.settings.conffile.as_deref().map_or_else(|| running.path.clone(), PathBuf::from);
+    let (config, problems) = config::read(&path);
+    let Some(mut config) = config else {
+        let lines: Vec<String> = problems.errors().map(ToString::to_string).collect();
+        return Err(lines.join("\n"));
+    };
+    let mut changes = running.changes(&config);
+    config.keep_unchangeable(running);
+    config.generation = generation;
+    config.path = absolute(&path);
+    with_verbose(&mut config, verbose);
+    let mut warnings: Vec<String> = problems.warnings().map(ToString::to_string).collect();
+    warnings.extend(changes.needs_restart.drain(..).map(|name| format!("{name} has a new value, which needs a restart")));
+    let log_file = logging::open(&config.settings)?;
+    candidate(config, log_file, warnings, changes)
+}
+
+fn set(running: &Config, generation: u64, key: &str, value: &str) -> Result<Candidate, String> {
+    let mut config = running.clone();
+    match config.settings.set(key, value) {
+        Ok(()) => {}
+        Err(SetError::Unknown) => return Err(format!("unknown parameter: {key}")),
+        Err(SetError::Invalid(wanted)) => return Err(format!("invalid value \"{value}\" for parameter {key}: must be {wanted}")),
+    }
+    let changes = running.changes(&config);
+    config.keep_unchangeable(running);
+    config.generation = generation;
+    let log_file = logging::open(&config.settings)?;
+    candidate(config, log_file, Vec::new(), changes)
+}
+
+fn candidate(
+    config: Config,
+    log_file: Option<std::os::fd::OwnedFd>,
+    warnings: Vec<String>,
+    changes: config::Changes,
+) -> Result<Candidate, String> {
+    let snapshot = snapshot(&config)?;
+    Ok(Candidate { config: Arc::new(config), snapshot, log_file, warnings, changes })
+}
+
+/// The configuration as workers receive it.
+pub(crate) fn snapshot(config: &Config) -> Result<std::os::fd::OwnedFd, String> {
+    let bytes = config.to_bytes().map_err(|error| error.to_string())?;
+    memfd::create_sealed("pgfleet-config", &bytes).map_err(|error| format!("could not publish the configuration: {error}"))
+}

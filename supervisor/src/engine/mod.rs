@@ -1,0 +1,304 @@
+//! The fleet's thread: the only one that forks, sends decisions to workers and reaps them.
+//!
+//! Everything else (control sockets, signals, console sessions, look-ups, files) happens in threads that feed one channel. An input
+//! becomes an event for the state machine; its actions are carried out here, in order, before the next input is looked at.
+
+pub(crate) mod load;
+mod spawn;
+
+use crate::fleet::{Action, Answer, AskId, Changed, Ended, Event, Fleet, Loaded, Moment, Rules};
+use crate::listen::{self, Listeners};
+use crate::notify::{self, Watchdog};
+use crate::office::{Candidate, Input, Office};
+use crate::orphans::{Inboxes, wake_waiters};
+use crate::process::Control;
+use crate::{last_breath, logging};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use load::Source;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::Pid;
+use shared::config::Config;
+use shared::control::{StopMode, ToWorker};
+use shared::ids::{Incarnation, Owner, Slot};
+use shared::shm::WorkerState;
+use shared::sys::clock;
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How often heartbeats, deadlines and the watchdog are looked at.
+const TICK: Duration = Duration::from_millis(250);
+
+/// What the engine is made of when the fleet starts.
+pub(crate) struct Parts {
+    /// The fleet's threads' common ground.
+    pub(crate) office: Arc<Office>,
+    /// Where inputs arrive.
+    pub(crate) inputs: Receiver<Input>,
+    /// Where they are sent.
+    pub(crate) input: Sender<Input>,
+    /// The shared memory's descriptor.
+    pub(crate) memory: OwnedFd,
+    /// The listeners.
+    pub(crate) listeners: Listeners,
+    /// Receiving ends of the inboxes, by slot.
+    pub(crate) inbox_ends: Vec<OwnedFd>,
+    /// Their sending ends.
+    pub(crate) inboxes: Arc<Inboxes>,
+    /// The first configuration's snapshot.
+    pub(crate) snapshot: OwnedFd,
+    /// Its log file.
+    pub(crate) log_file: Option<OwnedFd>,
+    /// Warnings that were logged at the start.
+    pub(crate) warned: HashSet<String>,
+    /// Whether to log to standard error.
+    pub(crate) stderr: bool,
+    /// How many -v.
+    pub(crate) verbose: u8,
+}
+
+/// A worker's process.
+struct Worker {
+    owner: Owner,
+    pid: u32,
+    control: Control,
+}
+
+/// See the module.
+pub(crate) struct Engine {
+    fleet: Fleet,
+    parts: Parts,
+    workers: Vec<Option<Worker>>,
+    candidate: Option<Box<Candidate>>,
+    generation: u64,
+    asks: BTreeMap<AskId, Sender<Answer>>,
+    last_ask: u64,
+    mock_secret: [u8; 32],
+    watchdog: Watchdog,
+    exit: Option<u8>,
+}
+
+impl Engine {
+    /// An engine for as many slots as there are inboxes.
+    pub(crate) fn new(parts: Parts, mock_secret: [u8; 32]) -> Self {
+        let slots = parts.inbox_ends.len();
+        let fleet = Fleet::new(slots, rules(&parts.office.config()), crate::NAME);
+        Self {
+            fleet,
+            workers: (0..slots).map(|_| None).collect(),
+            candidate: None,
+            generation: 1,
+            asks: BTreeMap::new(),
+            last_ask: 0,
+            mock_secret,
+            watchdog: Watchdog::from_environment(),
+            exit: None,
+            parts,
+        }
+    }
+
+    /// Runs the fleet until it ends; returns the exit status. No worker is left then.
+    pub(crate) fn run(mut self) -> u8 {
+        self.event(Event::Start);
+        let mut next_tick = Instant::now() + TICK;
+        while self.exit.is_none() {
+            match self.parts.inputs.recv_deadline(next_tick) {
+                Ok(input) => self.take(input),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => self.exit = Some(1),
+            }
+            if Instant::now() >= next_tick {
+                next_tick = Instant::now() + TICK;
+                self.tick();
+            }
+        }
+        last_breath::end_workers();
+        self.exit.unwrap_or(1)
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Event(event) => self.event(event),
+            Input::Ask(request, reply) => {
+                self.last_ask += 1;
+                let ask = AskId(self.last_ask);
+                self.asks.insert(ask, reply);
+                self.event(Event::Asked { ask, request });
+            }
+            Input::Gone(slot, incarnation) => self.gone(slot, incarnation),
+            Input::Loaded(outcome) => self.loaded(outcome),
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = now();
+        self.watchdog.alive(now);
+        let table = self.parts.office.shm.workers();
+        let heartbeats = (0..self.workers.len()).map(|slot| {
+            let beat = table.get(Slot(slot as u8)).heartbeat_us;
+            (beat > 0).then(|| Duration::from_micros(beat))
+        });
+        let heartbeats = heartbeats.collect();
+        self.event(Event::Tick { heartbeats });
+    }
+
+    /// Takes one event through the state machine and does what follows.
+    fn event(&mut self, event: Event) {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            if let Event::Said { slot, message: crate::fleet::Said::Ready, .. } = &event {
+                self.parts.office.shm.workers().set_state(*slot, WorkerState::Serving);
+            }
+            for action in self.fleet.handle(now(), event) {
+                events.extend(self.carry_out(action));
+            }
+        }
+    }
+
+    /// Does one thing. What it leads to at once is returned.
+    fn carry_out(&mut self, action: Action) -> Option<Event> {
+        match action {
+            Action::Spawn { slot, incarnation, paused, welcomes } => {
+                return Some(match self.spawn(Owner { slot, incarnation }, paused, welcomes) {
+                    Ok(pid) => Event::Spawned { slot, pid },
+                    Err(error) => Event::SpawnFailed { slot, error: listen::reason(&error) },
+                });
+            }
+            Action::Send(slot, message) => return self.send(slot, message),
+            Action::Kill(slot) => self.kill(slot),
+            Action::Load => return self.load(Source::File),
+            Action::LoadSet(key, value) => return self.load(Source::Set(key, value)),
+            Action::Adopt => self.adopt(),
+            Action::Discard => self.candidate = None,
+            Action::Answer(ask, answer) => {
+                if let Some(reply) = self.asks.remove(&ask) {
+                    // A session that has ended meanwhile wants no answer.
+                    let _ = reply.send(answer);
+                }
+            }
+            Action::Log(level, line) => log::log!(level, "{line}"),
+            Action::Fatal(line) => shared::fatal!("{line}"),
+            Action::Notify(notice) => notify::tell(notice),
+            Action::CloseListeners => self.parts.listeners.tcp.clear(),
+            Action::Exit(status) => self.exit = Some(status),
+        }
+        None
+    }
+
+    fn send(&self, slot: Slot, message: ToWorker) -> Option<Event> {
+        let worker = self.workers.get(slot.index())?.as_ref()?;
+        let mut descriptors = Vec::new();
+        let message = match (message, &self.candidate) {
+            (ToWorker::Prepare { generation, .. }, Some(candidate)) => {
+                descriptors.push(candidate.snapshot.as_fd());
+                descriptors.extend(candidate.log_file.as_ref().map(AsFd::as_fd));
+                ToWorker::Prepare { generation, log_file: candidate.log_file.is_some() }
+            }
+            (message, _) => message,
+        };
+        if matches!(message, ToWorker::Stop(mode) if mode != StopMode::Immediate) {
+            self.parts.office.shm.workers().set_state(slot, WorkerState::Draining);
+        }
+        match worker.control.send(&message, &descriptors) {
+            Ok(()) => None,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Some(Event::Deaf { slot }),
+            Err(error) => {
+                // It is dying; its end will be an event of its own.
+                log::debug!("to worker {slot}: {error}");
+                None
+            }
+        }
+    }
+
+    fn kill(&self, slot: Slot) {
+        if let Some(worker) = &self.workers[slot.index()]
+            && let Err(error) = kill(Pid::from_raw(worker.pid as i32), Signal::SIGKILL)
+        {
+            log::error!("could not kill worker {slot} (pid {}): {}", worker.pid, error.desc());
+        }
+    }
+
+    /// A worker's process has ended and all it said was handled: reap it, reclaim its seats.
+    fn gone(&mut self, slot: Slot, incarnation: Incarnation) {
+        let place = &mut self.workers[slot.index()];
+        let Some(worker) = place.take_if(|worker| worker.owner.incarnation == incarnation) else { return };
+        let ended = reap(worker.pid);
+        last_breath::remember(slot, 0);
+        let office = &self.parts.office;
+        let orphans = office.shm.bury(worker.owner);
+        office.shm.workers().vacate(slot);
+        let count = orphans.len();
+        office.orphans.buried(slot, orphans);
+        wake_waiters(&office.shm, &self.parts.inboxes);
+        self.event(Event::Exited { slot, incarnation, ended, orphans: count });
+    }
+
+    fn load(&mut self, source: Source) -> Option<Event> {
+        let input = self.parts.input.clone();
+        let running = self.parts.office.config();
+        let started = load::aside(input, running, self.generation + 1, self.parts.verbose, source);
+        started.err().map(|error| Event::Loaded(Err(format!("no thread to read the configuration: {error}"))))
+    }
+
+    fn loaded(&mut self, outcome: Result<Box<Candidate>, String>) {
+        let outcome = outcome.map(|candidate| {
+            // A generation is never used twice, also when it is refused.
+            self.generation = candidate.config.generation;
+            for warning in &candidate.warnings {
+                if self.parts.warned.insert(warning.clone()) {
+                    log::warn!("{warning}");
+                }
+            }
+            let changes = &candidate.changes;
+            let names = changes.reconnect_databases.iter().chain(&changes.dropped_databases).chain(&changes.added_databases);
+            let names: std::collections::BTreeSet<String> = names.cloned().collect();
+            let changed = if names.contains("*") { Changed::All } else { Changed::Entries(names) };
+            let loaded = Loaded { generation: self.generation, rules: rules(&candidate.config), changed };
+            self.candidate = Some(candidate);
+            loaded
+        });
+        self.event(Event::Loaded(outcome));
+    }
+
+    /// The candidate is what successors start with and what the supervisor itself goes by.
+    fn adopt(&mut self) {
+        let Some(candidate) = self.candidate.take() else { return };
+        let Candidate { config, snapshot, log_file, .. } = *candidate;
+        if let Err(error) = logging::apply(&config.settings, self.parts.stderr, log_file.as_ref()) {
+            log::error!("could not use the new logfile: {error}");
+        }
+        for listener in self.parts.listeners.tcp.iter().flatten() {
+            listen::defer_accept(listener, config.settings.tcp_defer_accept > 0);
+        }
+        self.parts.snapshot = snapshot;
+        self.parts.log_file = log_file;
+        self.parts.office.adopt(config);
+    }
+}
+
+/// What of a configuration the state machine goes by.
+fn rules(config: &Config) -> Rules {
+    Rules { hang_timeout: Some(config.settings.worker_hang_timeout).filter(|limit| !limit.is_zero()) }
+}
+
+fn now() -> Moment {
+    Duration::from_micros(clock::monotonic_us())
+}
+
+/// Reaps a process that has ended.
+fn reap(pid: u32) -> Ended {
+    loop {
+        match waitpid(Pid::from_raw(pid as i32), None) {
+            Ok(WaitStatus::Exited(_, status)) => return Ended::Status(status),
+            Ok(WaitStatus::Signaled(_, signal, _)) => return Ended::Signal(signal as i32),
+            Ok(_) | Err(nix::Error::EINTR) => {}
+            Err(error) => {
+                log::error!("could not wait for process {pid}: {}", error.desc());
+                return Ended::Status(0);
+            }
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Starting a worker on a slot: its process, its place in the worker table, and its first message with all that the slot owns.
+
+use super::{Engine, Worker};
+use crate::process;
+use crate::{last_breath, process::Control};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use shared::control::{ToWorker, Welcome};
+use shared::ids::Owner;
+use shared::sys::clock;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+/// As many welcomes as fit beside the rest of the first message, in bytes; a worker learns what is left out by connecting.
+const WELCOMES: usize = 128 * 1024;
+
+impl Engine {
+    /// Starts a worker; returns its pid.
+    pub(super) fn spawn(&mut self, owner: Owner, paused: bool, welcomes: Vec<Welcome>) -> io::Result<u32> {
+        let (control, pid) = process::start()?;
+        last_breath::remember(owner.slot, pid);
+        let table = self.parts.office.shm.workers();
+        table.start(owner, pid, clock::wall_us(), clock::monotonic_us());
+        let begun = self
+            .greet(&control, owner, paused, fitting(welcomes))
+            .and_then(|()| process::listen(Arc::clone(&self.parts.office), control.clone(), owner, pid));
+        if let Err(error) = begun {
+            // Nobody listens to it yet, so it is reaped here.
+            let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
+            super::reap(pid);
+            last_breath::remember(owner.slot, 0);
+            table.vacate(owner.slot);
+            return Err(error);
+        }
+        self.workers[owner.slot.index()] = Some(Worker { owner, pid, control });
+        Ok(pid)
+    }
+
+    fn greet(&self, control: &Control, owner: Owner, paused: bool, welcomes: Vec<Welcome>) -> io::Result<()> {
+        let parts = &self.parts;
+        let none = Vec::new();
+        let tcp = parts.listeners.tcp.get(owner.slot.index()).unwrap_or(&none);
+        let message = ToWorker::Start {
+            slot: owner.slot,
+            incarnation: owner.incarnation,
+            generation: parts.office.config().generation,
+            log_file: parts.log_file.is_some(),
+            inboxes: parts.inboxes.ends().len() as u8,
+            listeners: tcp.len() as u8,
+            unix_listeners: u8::from(parts.listeners.unix.is_some()),
+            paused,
+            stderr: parts.stderr,
+            mock_secret: self.mock_secret,
+            welcomes,
+        };
+        let mut descriptors: Vec<BorrowedFd<'_>> = vec![parts.memory.as_fd(), parts.snapshot.as_fd()];
+        descriptors.extend(parts.log_file.as_ref().map(AsFd::as_fd));
+        descriptors.push(parts.inbox_ends[owner.slot.index()].as_fd());
+        descriptors.extend(parts.inboxes.ends().iter().map(AsFd::as_fd));
+        descriptors.extend(tcp.iter().map(AsFd::as_fd));
+        descriptors.extend(parts.listeners.unix.as_ref().map(AsFd::as_fd));
+        match control.send(&message, &descriptors) {
+            // It has died already: a start like any other that fails soon, with a proper end.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            other => other,
+        }
+    }
+}
+
+/// The first welcomes that fit.
+fn fitting(mut welcomes: Vec<Welcome>) -> Vec<Welcome> {
+    let size = |welcome: &Welcome| {
+        let parameters: usize = welcome.parameters.iter().map(|(name, value)| name.len() + value.len() + 8).sum();
+        welcome.database.len() + welcome.user.len() + parameters + 24
+    };
+    let mut room = WELCOMES;
+    welcomes.retain(|welcome| match room.checked_sub(size(welcome)) {
+        Some(rest) => {
+            room = rest;
+            true
+        }
+        None => false,
+    });
+    welcomes
+}

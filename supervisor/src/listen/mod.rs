@@ -1,0 +1,31 @@
+//! Listening sockets. A slot owns its TCP listeners, a process does not: they are opened once, inherited by every worker that the slot
+//! ever has, and closed (never shut down, which would end them for every process) with the fleet.
+
+mod tcp;
+mod unix;
+
+pub(crate) use tcp::{Tcp, defer_accept};
+pub(crate) use unix::{Unix, check_running};
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+
+/// All listeners of the fleet.
+#[derive(Debug)]
+pub(crate) struct Listeners {
+    /// By slot, then by address.
+    pub(crate) tcp: Vec<Vec<OwnedFd>>,
+    /// The TCP addresses, in the order of each slot's listeners.
+    pub(crate) addresses: Vec<SocketAddr>,
+    /// The Unix listener that all slots share, if there is one.
+    pub(crate) unix: Option<Unix>,
+}
+
+/// The system's text for an error, without Rust's "(os error N)".
+pub(crate) fn reason(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(number) => nix::errno::Errno::from_raw(number).desc().to_owned(),
+        None => error.to_string(),
+    }
+}

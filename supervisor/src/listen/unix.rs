@@ -1,0 +1,155 @@
+//! The Unix listener: one socket that every worker accepts from.
+
+use crate::privileges;
+use nix::unistd::chown;
+use shared::config::Settings;
+use socket2::{Domain, SockAddr, Socket, Type};
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+/// The listener. Dropping it removes its file.
+#[derive(Debug)]
+pub(crate) struct Unix {
+    socket: Socket,
+    path: String,
+}
+
+/// Where the settings put the socket; `None` when there is to be none.
+fn path(settings: &Settings) -> Option<String> {
+    let folder = &settings.unix_socket_dir;
+    (!folder.is_empty()).then(|| format!("{folder}/.s.PGSQL.{}", settings.listen_port))
+}
+
+/// `@name` stands for the abstract namespace, whose names begin with a zero byte and need no file.
+fn address(path: &str) -> io::Result<SockAddr> {
+    match path.strip_prefix('@') {
+        Some(name) => SockAddr::unix(format!("\0{name}")),
+        None => SockAddr::unix(path),
+    }
+}
+
+/// Looks for a fleet, or a PostgreSQL, that has the socket already, and removes what a dead one left. The error is the FATAL line.
+pub(crate) fn check_running(settings: &Settings) -> Result<(), String> {
+    let Some(path) = path(settings) else { return Ok(()) };
+    let probe = Socket::new(Domain::UNIX, Type::STREAM, None).and_then(|socket| socket.connect(&address(&path)?));
+    match probe {
+        Ok(()) => return Err("unix socket is in use, cannot continue".to_owned()),
+        // A full backlog is a listener too.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            return Err("unix socket is in use, cannot continue".to_owned());
+        }
+        Err(_) => {}
+    }
+    if path.starts_with('@') {
+        return Ok(());
+    }
+    if Path::new(&format!("{path}.lock")).exists() {
+        return Err(format!("unix port {} is in use", settings.listen_port));
+    }
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(format!("could not remove stale unix socket {path}: {}", super::reason(&error)))
+        }
+        _ => Ok(()),
+    }
+}
+
+impl Unix {
+    /// Opens it, if the settings want one. The error is the FATAL line.
+    pub(crate) fn open(settings: &Settings) -> Result<Option<Self>, String> {
+        let Some(path) = path(settings) else { return Ok(None) };
+        let failed = |error: io::Error| {
+            log::warn!("cannot listen on unix:{path}: {}", super::reason(&error));
+            "failed to create unix socket".to_owned()
+        };
+        let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None).map_err(failed)?;
+        socket.bind(&address(&path).map_err(failed)?).map_err(failed)?;
+        let unix = Self { socket, path: path.clone() };
+        if let Some(file) = unix.file() {
+            if !settings.unix_socket_group.is_empty() {
+                let group = privileges::group(&settings.unix_socket_group)?;
+                chown(&file, None, Some(group))
+                    .map_err(|error| format!("chown(unix:{path}, {}): {}", settings.unix_socket_group, error.desc()))?;
+            }
+            fs::set_permissions(&file, fs::Permissions::from_mode(settings.unix_socket_mode)).map_err(failed)?;
+        }
+        unix.socket.listen(i32::try_from(settings.listen_backlog).unwrap_or(i32::MAX)).map_err(failed)?;
+        log::info!("listening on unix:{path}");
+        Ok(Some(unix))
+    }
+
+    /// Its file; none in the abstract namespace.
+    pub(crate) fn file(&self) -> Option<PathBuf> {
+        (!self.path.starts_with('@')).then(|| PathBuf::from(&self.path))
+    }
+}
+
+impl AsFd for Unix {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Drop for Unix {
+    fn drop(&mut self) {
+        if let Some(file) = self.file() {
+            let _ = fs::remove_file(file);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn settings(folder: &str) -> Settings {
+        Settings { unix_socket_dir: folder.to_owned(), unix_socket_mode: 0o750, ..Settings::default() }
+    }
+
+    #[test]
+    fn opened_with_its_mode_and_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = settings(folder.path().to_str().unwrap());
+        check_running(&settings).unwrap();
+        let unix = Unix::open(&settings).unwrap().unwrap();
+        let file = unix.file().unwrap();
+        assert_eq!(file, folder.path().join(".s.PGSQL.6432"));
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o750);
+        assert!(std::os::unix::net::UnixStream::connect(&file).is_ok());
+        assert_eq!(check_running(&settings), Err("unix socket is in use, cannot continue".to_owned()));
+        drop(unix);
+        assert!(!file.exists());
+    }
+
+    #[test]
+    fn a_stale_file_is_removed_and_a_lock_is_respected() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = settings(folder.path().to_str().unwrap());
+        let file = folder.path().join(".s.PGSQL.6432");
+        drop(std::os::unix::net::UnixListener::bind(&file).unwrap());
+        assert!(file.exists());
+        check_running(&settings).unwrap();
+        assert!(!file.exists());
+        fs::write(folder.path().join(".s.PGSQL.6432.lock"), "1").unwrap();
+        assert_eq!(check_running(&settings), Err("unix port 6432 is in use".to_owned()));
+    }
+
+    #[test]
+    fn abstract_and_none() {
+        let settings = settings(&format!("@pgfleet-test-{}", std::process::id()));
+        check_running(&settings).unwrap();
+        let unix = Unix::open(&settings).unwrap().unwrap();
+        assert_eq!(unix.file(), None);
+        assert!(check_running(&settings).is_err());
+        assert!(Unix::open(&self::settings("")).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there() {
+        assert_eq!(Unix::open(&settings("/no/such/folder")).unwrap_err(), "failed to create unix socket");
+    }
+}

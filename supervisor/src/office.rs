@@ -1,0 +1,108 @@
+//! What the supervisor's threads share: the configuration in force, the shared memory, and the way to the fleet's thread.
+
+use crate::dns::Resolver;
+use crate::fleet::{Answer, Event, Request};
+use crate::orphans::Orphanage;
+use crate::stats::History;
+use crossbeam_channel::{Receiver, Sender, bounded};
+use shared::config::{Changes, Config};
+use shared::control::ConnectionRow;
+use shared::ids::{ConnectionId, Incarnation, Slot};
+use shared::shm::Shm;
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+/// What the fleet's thread is told.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// Something for the state machine as it is.
+    Event(Event),
+    /// A console session asks.
+    Ask(Request, Sender<Answer>),
+    /// A worker's process has ended and its control socket is drained; it has not been reaped.
+    Gone(Slot, Incarnation),
+    /// A configuration was read, or why not.
+    Loaded(Result<Box<Candidate>, String>),
+}
+
+/// A configuration on its way to be put in force.
+#[derive(Debug)]
+pub(crate) struct Candidate {
+    /// The configuration.
+    pub(crate) config: Arc<Config>,
+    /// It as a sealed memfd.
+    pub(crate) snapshot: OwnedFd,
+    /// Its log file, newly opened.
+    pub(crate) log_file: Option<OwnedFd>,
+    /// What is worth knowing about it.
+    pub(crate) warnings: Vec<String>,
+    /// What it changes.
+    pub(crate) changes: Changes,
+}
+
+/// See the module.
+pub(crate) struct Office {
+    config: RwLock<Arc<Config>>,
+    consoles: Mutex<BTreeMap<ConnectionId, ConnectionRow>>,
+    input: Sender<Input>,
+    /// The fleet's shared memory.
+    pub(crate) shm: Shm,
+    /// Backends that outlived their worker.
+    pub(crate) orphans: Orphanage,
+    /// Host names.
+    pub(crate) names: Resolver,
+    /// What averages start from.
+    pub(crate) history: History,
+    /// The listeners, as SHOW FDS lists them: descriptor, address, port.
+    pub(crate) listeners: Vec<(i32, String, u16)>,
+}
+
+impl Office {
+    /// Opens it.
+    pub(crate) fn new(
+        config: Arc<Config>,
+        input: Sender<Input>,
+        shm: Shm,
+        orphans: Orphanage,
+        listeners: Vec<(i32, String, u16)>,
+    ) -> Self {
+        Self {
+            config: RwLock::new(config),
+            consoles: Mutex::default(),
+            input,
+            shm,
+            orphans,
+            names: Resolver::default(),
+            history: History::default(),
+            listeners,
+        }
+    }
+
+    /// The configuration in force.
+    pub(crate) fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts another one in force.
+    pub(crate) fn adopt(&self, config: Arc<Config>) {
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
+    }
+
+    /// The console's sessions, as SHOW CLIENTS lists them.
+    pub(crate) fn consoles(&self) -> MutexGuard<'_, BTreeMap<ConnectionId, ConnectionRow>> {
+        self.consoles.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the fleet's thread. Without one the supervisor is ending, and nothing matters any more.
+    pub(crate) fn tell(&self, input: Input) {
+        let _ = self.input.send(input);
+    }
+
+    /// Asks the fleet; the answer comes in its own time, or never if the supervisor ends first.
+    pub(crate) fn ask(&self, request: Request) -> Receiver<Answer> {
+        let (reply, answer) = bounded(1);
+        self.tell(Input::Ask(request, reply));
+        answer
+    }
+}

@@ -1,0 +1,81 @@
+//! Backends that outlived their worker.
+//!
+//! A query that a dead worker had started runs on in PostgreSQL, so its seats stay taken until the backend is gone: else the
+//! real number of backends would exceed the limit. Of every server connection the supervisor keeps a duplicate of the socket; PostgreSQL
+//! leaves its side open until the backend's process has ended, so end of file on the duplicate is the proof. One thread does it
+//! all and blocks on nothing but its poll.
+
+mod orphan;
+mod registry;
+mod thread;
+mod wake;
+
+pub(crate) use wake::{Inboxes, wake_waiters};
+
+use crate::office::Input;
+use crossbeam_channel::Sender;
+use shared::control::ServerSeats;
+use shared::ids::{MAX_WORKERS, Slot};
+use shared::shm::{Orphan, Shm};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// What the thread is told.
+#[derive(Debug)]
+enum Message {
+    Opened(ServerSeats, Option<OwnedFd>),
+    Closed(ServerSeats),
+    Buried(Slot, Vec<Orphan>),
+}
+
+/// The way to the thread.
+#[derive(Debug)]
+pub(crate) struct Orphanage {
+    sender: Sender<Message>,
+    waker: mio::Waker,
+    draining: Arc<[AtomicU32; MAX_WORKERS]>,
+}
+
+impl Orphanage {
+    /// Starts the thread. It reports each orphan's end to `input` and to the workers that wait for its seats.
+    pub(crate) fn start(shm: Shm, inboxes: Arc<Inboxes>, input: Sender<Input>) -> io::Result<Self> {
+        let poll = mio::Poll::new()?;
+        let waker = mio::Waker::new(poll.registry(), thread::WAKE)?;
+        let (sender, messages) = crossbeam_channel::unbounded();
+        let draining = Arc::new([const { AtomicU32::new(0) }; MAX_WORKERS]);
+        let state = thread::Thread::new(poll, messages, shm, inboxes, input, Arc::clone(&draining));
+        std::thread::Builder::new().name("orphans".into()).spawn(move || state.run())?;
+        Ok(Self { sender, waker, draining })
+    }
+
+    /// A server connection begins; the duplicate of its socket is to be kept.
+    pub(crate) fn opened(&self, seats: ServerSeats, duplicate: Option<OwnedFd>) {
+        self.tell(Message::Opened(seats, duplicate));
+    }
+
+    /// It has ended in the ordinary way.
+    pub(crate) fn closed(&self, seats: ServerSeats) {
+        self.tell(Message::Closed(seats));
+    }
+
+    /// The worker of this slot died and left these.
+    pub(crate) fn buried(&self, slot: Slot, orphans: Vec<Orphan>) {
+        self.draining[slot.index()].fetch_add(orphans.len() as u32, Ordering::Relaxed);
+        self.tell(Message::Buried(slot, orphans));
+    }
+
+    /// How many backends the slot's dead workers still have.
+    pub(crate) fn draining(&self, slot: Slot) -> u32 {
+        self.draining[slot.index()].load(Ordering::Relaxed)
+    }
+
+    fn tell(&self, message: Message) {
+        if self.sender.send(message).is_ok()
+            && let Err(error) = self.waker.wake()
+        {
+            log::error!("could not wake the thread that frees seats: {error}");
+        }
+    }
+}

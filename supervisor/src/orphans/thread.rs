@@ -1,0 +1,161 @@
+//! The thread that keeps the duplicates and waits for the orphans' ends.
+
+use super::Message;
+use super::orphan::Orphan;
+use super::registry::{Registry, key};
+use super::wake::{Inboxes, wake_for};
+use crate::fleet::{Event, Moment};
+use crate::office::Input;
+use crossbeam_channel::{Receiver, Sender};
+use mio::{Events, Poll, Token};
+use shared::control::ServerSeats;
+use shared::ids::{MAX_WORKERS, Slot};
+use shared::shm::Shm;
+use shared::sys::clock;
+use socket2::Socket;
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+/// The token of the waker.
+pub(super) const WAKE: Token = Token(usize::MAX);
+/// How often deadlines and cancels that could not be sent are looked at while there are orphans.
+const SWEEP: Duration = Duration::from_millis(100);
+
+/// See the module.
+pub(super) struct Thread {
+    poll: Poll,
+    messages: Receiver<Message>,
+    shm: Shm,
+    inboxes: Arc<Inboxes>,
+    input: Sender<Input>,
+    draining: Arc<[AtomicU32; MAX_WORKERS]>,
+    registry: Registry,
+    /// By number; its socket's token is twice that, its cancel's one more.
+    orphans: BTreeMap<usize, (Slot, Orphan)>,
+    last: usize,
+    buffer: Vec<u8>,
+}
+
+impl Thread {
+    pub(super) fn new(
+        poll: Poll,
+        messages: Receiver<Message>,
+        shm: Shm,
+        inboxes: Arc<Inboxes>,
+        input: Sender<Input>,
+        draining: Arc<[AtomicU32; MAX_WORKERS]>,
+    ) -> Self {
+        let registry = Registry::default();
+        Self { poll, messages, shm, inboxes, input, draining, registry, orphans: BTreeMap::new(), last: 0, buffer: vec![0; 65536] }
+    }
+
+    pub(super) fn run(mut self) {
+        let mut events = Events::with_capacity(256);
+        loop {
+            let wait = if self.orphans.values().any(|(_, orphan)| orphan.unread) {
+                Some(Duration::ZERO)
+            } else {
+                (!self.orphans.is_empty()).then_some(SWEEP)
+            };
+            match self.poll.poll(&mut events, wait) {
+                Err(error) if error.kind() != ErrorKind::Interrupted => {
+                    log::error!("poll of the thread that frees seats: {error}");
+                    std::thread::sleep(SWEEP);
+                }
+                _ => {}
+            }
+            let mut readable: Vec<usize> = Vec::new();
+            for event in events.iter().filter(|event| event.token() != WAKE) {
+                let number = event.token().0 / 2;
+                if event.token().0.is_multiple_of(2) {
+                    readable.push(number);
+                } else if let Some((_, orphan)) = self.orphans.get_mut(&number) {
+                    orphan.advance_cancel(self.poll.registry());
+                }
+            }
+            while let Ok(message) = self.messages.try_recv() {
+                self.take(message);
+            }
+            readable.extend(self.orphans.iter().filter(|(_, (_, orphan))| orphan.unread).map(|(number, _)| *number));
+            for number in readable {
+                self.read(number);
+            }
+            self.sweep();
+        }
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Opened(_, None) => {}
+            Message::Opened(seats, Some(duplicate)) => {
+                let waiting = self.orphans.iter().find(|(_, (_, o))| key(&o.seats) == key(&seats) && !o.has_socket());
+                match waiting.map(|(number, _)| *number) {
+                    Some(number) => self.attach(number, duplicate.into()),
+                    None => self.registry.opened(key(&seats), duplicate.into()),
+                }
+            }
+            Message::Closed(seats) => self.registry.closed(key(&seats)),
+            Message::Buried(slot, orphans) => {
+                for orphan in orphans {
+                    self.last += 1;
+                    let number = self.last;
+                    self.orphans.insert(number, (slot, Orphan::new(&orphan, now())));
+                    if let Some(socket) = self.registry.take(key(&orphan.seats)) {
+                        self.attach(number, socket);
+                    }
+                }
+            }
+        }
+    }
+
+    fn attach(&mut self, number: usize, socket: Socket) {
+        if let Some((_, orphan)) = self.orphans.get_mut(&number)
+            && !orphan.attach(socket, now(), self.poll.registry(), Token(number * 2))
+        {
+            self.free(number);
+        }
+    }
+
+    fn read(&mut self, number: usize) {
+        if let Some((_, orphan)) = self.orphans.get_mut(&number)
+            && orphan.drain(&mut self.buffer)
+        {
+            self.free(number);
+        }
+    }
+
+    fn sweep(&mut self) {
+        let now = now();
+        let mut late = Vec::new();
+        for (number, (slot, orphan)) in &mut self.orphans {
+            if orphan.deadline <= now {
+                if orphan.has_socket() {
+                    log::warn!("a backend of the dead worker {slot} has not ended in time; its place is given up");
+                }
+                late.push(*number);
+            } else {
+                orphan.start_cancel(self.poll.registry(), Token(number * 2 + 1));
+            }
+        }
+        for number in late {
+            self.free(number);
+        }
+    }
+
+    fn free(&mut self, number: usize) {
+        let Some((slot, orphan)) = self.orphans.remove(&number) else { return };
+        let seats: ServerSeats = orphan.seats;
+        orphan.end(self.poll.registry());
+        self.shm.free_orphan(&seats);
+        self.draining[slot.index()].fetch_sub(1, Ordering::Relaxed);
+        wake_for(&self.shm, &self.inboxes, &seats);
+        let _ = self.input.send(Input::Event(Event::OrphanFreed));
+    }
+}
+
+fn now() -> Moment {
+    Duration::from_micros(clock::monotonic_us())
+}

@@ -1,0 +1,85 @@
+//! The pidfile: one line with the supervisor's process id, there as long as the fleet runs.
+
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
+use std::fs;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+/// The file that this process wrote; dropping it removes it.
+#[derive(Debug)]
+pub(crate) struct Pidfile(PathBuf);
+
+impl Pidfile {
+    /// Writes the file, which must not be there. The error is the FATAL line.
+    pub(crate) fn create(path: &Path) -> Result<Self, String> {
+        let failed = |error: std::io::Error| {
+            if error.kind() == ErrorKind::AlreadyExists {
+                format!("pidfile '{}' exists, another instance running?", path.display())
+            } else {
+                format!("could not write pidfile '{}': {error}", path.display())
+            }
+        };
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).open(path).map_err(failed)?;
+        let written = Self(path.to_owned());
+        writeln!(file, "{}", std::process::id()).map_err(failed)?;
+        Ok(written)
+    }
+}
+
+impl Drop for Pidfile {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Looks for a fleet that runs already and removes what a dead one has left. The error is the FATAL line.
+pub(crate) fn check(path: &Path) -> Result<(), String> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(format!("could not open pidfile '{}': {error}", path.display())),
+    };
+    let dead = match text.trim().parse::<i32>() {
+        Ok(pid) if pid > 0 => kill(Pid::from_raw(pid), None) == Err(nix::Error::ESRCH),
+        _ => false,
+    };
+    if !dead {
+        return Err(format!("pidfile '{}' exists, another instance running?", path.display()));
+    }
+    log::info!("stale pidfile, removing");
+    fs::remove_file(path).map_err(|error| format!("could not remove stale pidfile '{}': {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn created_once_and_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pid");
+        let first = Pidfile::create(&path).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
+        let error = Pidfile::create(&path).unwrap_err();
+        assert_eq!(error, format!("pidfile '{}' exists, another instance running?", path.display()));
+        assert!(check(&path).is_err(), "we are alive");
+        drop(first);
+        assert!(!path.exists());
+        assert!(check(&path).is_ok());
+    }
+
+    #[test]
+    fn a_dead_ones_is_removed_and_garbage_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pid");
+        fs::write(&path, "2147483646\n").unwrap();
+        check(&path).unwrap();
+        assert!(!path.exists());
+        for garbage in ["", "x", "0", "-1"] {
+            fs::write(&path, garbage).unwrap();
+            assert!(check(&path).is_err(), "{garbage:?}");
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Bringing a fleet up, in PgBouncer's order: configuration, user, already running?, background, descriptors, listeners, pidfile,
+//! shared memory, workers.
+
+use crate::cli::Run;
+use crate::engine::{Engine, Parts, load};
+use crate::listen::{self, Listeners, Tcp, Unix};
+use crate::office::Office;
+use crate::orphans::{Inboxes, Orphanage};
+use crate::pidfile::{self, Pidfile};
+use crate::{last_breath, logging, privileges, process, signals, stats};
+use nix::sys::resource::{Resource, getrlimit};
+use shared::config::{Config, Problems};
+use shared::shm::Shm;
+use shared::sys::{process as limits, seqpacket};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+/// Runs a fleet in this process.
+pub(crate) fn run(options: &Run) -> ExitCode {
+    let Some(path) = &options.config else {
+        eprintln!("pgfleet: no configuration file specified\nTry \"pgfleet --help\" for more information.");
+        return ExitCode::FAILURE;
+    };
+    if options.reboot {
+        eprintln!("pgfleet: -R: taking over from a running fleet is not supported yet; stop it and start this one");
+        return ExitCode::FAILURE;
+    }
+    match bring_up(options, path) {
+        Ok(status) => ExitCode::from(status),
+        Err(line) => {
+            last_breath::end_workers();
+            shared::fatal!("{line}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Everything from reading the configuration to the end of the fleet. The error is the FATAL line.
+fn bring_up(options: &Run, path: &Path) -> Result<u8, String> {
+    let stderr = !options.quiet && !options.daemon;
+    // Until the configuration says where, lines go to standard error: what is wrong with it must be seen.
+    shared::log::init(shared::log::Options { stderr: true, verbose: options.verbose, ..Default::default() });
+    let (config, problems) = load::first(path, options.verbose)?;
+    let settings = &config.settings;
+    privileges::drop_to(options.user.as_deref().or(settings.user.as_deref()))?;
+    listen::check_running(settings)?;
+    if !settings.pidfile.is_empty() {
+        pidfile::check(Path::new(&settings.pidfile))?;
+    }
+    if options.daemon {
+        go_to_background(&config)?;
+    } else if options.quiet {
+        silence()?;
+    }
+    let log_file = logging::open(settings)?;
+    logging::apply(settings, stderr, log_file.as_ref()).map_err(|error| format!("could not log: {error}"))?;
+    raise_descriptors(&config);
+    let warned = problems.warnings().map(ToString::to_string).collect();
+    warn(&problems);
+    let slots = settings.worker_count();
+    let (tcp, addresses) = Tcp::resolve(settings)?.open(slots)?;
+    let unix = Unix::open(settings)?;
+    if let Some(file) = unix.as_ref().and_then(Unix::file) {
+        last_breath::remove_at_end(file);
+    }
+    let _pidfile = match settings.pidfile.as_str() {
+        "" => None,
+        file => {
+            last_breath::remove_at_end(file.into());
+            Some(Pidfile::create(Path::new(file))?)
+        }
+    };
+    let listeners = Listeners { tcp, addresses, unix };
+    let parts = assemble(config, listeners, log_file, warned, stderr, options.verbose)?;
+    let mut mock_secret = [0; 32];
+    getrandom::fill(&mut mock_secret).map_err(|error| format!("no random bytes: {error}"))?;
+    last_breath::on_panic();
+    Ok(Engine::new(parts, mock_secret).run())
+}
+
+/// The shared memory, the inboxes and the threads.
+fn assemble(
+    config: Config,
+    listeners: Listeners,
+    log_file: Option<OwnedFd>,
+    warned: std::collections::HashSet<String>,
+    stderr: bool,
+    verbose: u8,
+) -> Result<Parts, String> {
+    let snapshot = load::snapshot(&config)?;
+    let (shm, memory) = Shm::create().map_err(|error| format!("could not create shared memory: {error}"))?;
+    let (mut inbox_ends, mut sending) = (Vec::new(), Vec::new());
+    for _ in 0..config.settings.worker_count() {
+        let (one, other) = inbox().map_err(|error| format!("could not create an inbox: {error}"))?;
+        inbox_ends.push(one);
+        sending.push(other);
+    }
+    let inboxes = Arc::new(Inboxes::new(sending));
+    let (input, inputs) = crossbeam_channel::unbounded();
+    let failed = |what: &'static str| move |error: std::io::Error| format!("could not start the thread for {what}: {error}");
+    signals::listen(input.clone()).map_err(failed("signals"))?;
+    let orphans = Orphanage::start(shm.clone(), Arc::clone(&inboxes), input.clone()).map_err(failed("dead workers' backends"))?;
+    let mut rows: Vec<(i32, String, u16)> = Vec::new();
+    for slot in &listeners.tcp {
+        rows.extend(slot.iter().zip(&listeners.addresses).map(|(fd, at)| (fd.as_raw_fd(), at.ip().to_string(), at.port())));
+    }
+    if let Some(unix) = &listeners.unix {
+        rows.push((std::os::fd::AsFd::as_fd(unix).as_raw_fd(), "unix".to_owned(), config.settings.listen_port));
+    }
+    let office = Arc::new(Office::new(Arc::new(config), input.clone(), shm, orphans, rows));
+    stats::start(Arc::clone(&office)).map_err(failed("statistics"))?;
+    Ok(Parts { office, inputs, input, memory, listeners, inbox_ends, inboxes, snapshot, log_file, warned, stderr, verbose })
+}
+
+/// Receiving and sending end; neither blocks, whoever holds it.
+fn inbox() -> std::io::Result<(OwnedFd, OwnedFd)> {
+    let (receiving, sending) = seqpacket::pair()?;
+    process::set_nonblocking(&receiving)?;
+    process::set_nonblocking(&sending)?;
+    Ok((receiving, sending))
+}
+
+/// -d. No thread has been started yet, so the fork loses nothing.
+fn go_to_background(config: &Config) -> Result<(), String> {
+    if config.settings.pidfile.is_empty() {
+        return Err("daemon needs pidfile configured".to_owned());
+    }
+    if config.settings.logfile.is_empty() && !config.settings.syslog {
+        return Err("daemon needs logging configured".to_owned());
+    }
+    // The working directory stays: relative paths of the configuration mean the same at every reload.
+    nix::unistd::daemon(true, false).map_err(|error| format!("could not go to the background: {}", error.desc()))
+}
+
+/// -q: neither this process nor a worker writes to standard error.
+fn silence() -> Result<(), String> {
+    let nowhere = std::fs::OpenOptions::new().write(true).open("/dev/null").map_err(|error| format!("/dev/null: {error}"))?;
+    nix::unistd::dup2_stderr(&nowhere).map_err(|error| format!("/dev/null: {}", error.desc()))
+}
+
+fn raise_descriptors(config: &Config) {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or_default();
+    let clients = config.settings.max_client_conn;
+    let servers: u32 = config.databases.values().map(|database| config.pool_size(database, "")).sum();
+    let expected = u64::from(clients) + u64::from(servers) + 100;
+    log::info!("kernel file descriptor limit: {soft} (hard: {hard}); max_client_conn: {clients}, max expected fd use: {expected}");
+    if let Err(error) = limits::raise_descriptor_limit() {
+        log::warn!("could not raise the file descriptor limit: {}", listen::reason(&error));
+    }
+}
+
+fn warn(problems: &Problems) {
+    for problem in problems.warnings() {
+        log::warn!("{problem}");
+    }
+}
