@@ -3,7 +3,7 @@
 //! A builder writes the configuration and starts the program; the value stops it. Whatever way a fleet ends, no process of it may be
 //! left: every one carries a mark in its environment, and dropping the value checks that nobody with this mark still lives.
 
-use crate::{Client, Port, Postgres, SOON, account, holds_within, process, wait_for, wait_until};
+use crate::{Client, Port, Postgres, SOON, account, holds_within, process, program, wait_for, wait_until};
 use nix::sys::signal::Signal;
 use std::fmt::{Display, Write as _};
 use std::fs::File;
@@ -148,8 +148,7 @@ impl Builder {
         text += &section(&self.databases);
         let _ = write!(text, "\n[users]\n{}\n[pgbouncer]\n", section(&self.users));
         let _ = writeln!(text, "listen_port = {port}\nunix_socket_dir = {0}\nauth_file = {0}/userlist.txt", folder.display());
-        // Another pooler, tried with the same cases, has no such setting.
-        if std::env::var("PGFLEET_TEST_COMMAND").is_err() {
+        if program::another().is_none() {
             let _ = writeln!(text, "workers = {}", self.workers);
         }
         text + &section(&self.settings)
@@ -194,16 +193,15 @@ impl Unstarted {
         }
         std::fs::write(self.folder().join("userlist.txt"), secrets).unwrap();
         if self.builder.toml {
-            let converted =
-                Command::new(crate::program::binary()).arg("convert").arg(self.folder().join("pgfleet.ini")).output().unwrap();
-            assert!(converted.status.success(), "convert: {}", crate::program::stderr(&converted));
+            let converted = Command::new(program::binary()).arg("convert").arg(self.folder().join("pgfleet.ini")).output().unwrap();
+            assert!(converted.status.success(), "convert: {}", program::stderr(&converted));
             std::fs::write(self.config_path(), converted.stdout).unwrap();
         }
     }
 
     /// A command that runs the program on this configuration as an ordinary user; its messages go to `log.txt`.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let words = crate::program::under_test();
+        let words = program::under_test();
         let log = File::options().create(true).append(true).open(self.folder().join("log.txt")).unwrap();
         let mut command = account::server(Path::new(&words[0]));
         command
@@ -290,6 +288,9 @@ impl Fleet {
     /// Waits until every worker runs and returns their pids.
     #[track_caller]
     pub fn all_workers(&self) -> Vec<u32> {
+        if program::another().is_some() {
+            return vec![self.pid()];
+        }
         let workers = || Some(self.workers()).filter(|pids| pids.len() == self.worker_count());
         wait_for("all workers to run", SOON, workers)
     }

@@ -11,11 +11,12 @@ pub fn target_folder() -> PathBuf {
 
 /// The program under test and the arguments that come before all others.
 pub(crate) fn under_test() -> Vec<String> {
-    // A whole command line, so that the same cases can be tried on another pooler.
-    if let Ok(words) = std::env::var("PGFLEET_TEST_COMMAND") {
-        return words.split_whitespace().map(str::to_owned).collect();
-    }
-    vec![binary().to_str().unwrap().to_owned()]
+    another().unwrap_or_else(|| vec![binary().to_str().unwrap().to_owned()])
+}
+
+/// A whole command line of another pooler on which the cases are tried (`PGFLEET_TEST_COMMAND`): it has neither workers nor our settings.
+pub(crate) fn another() -> Option<Vec<String>> {
+    std::env::var("PGFLEET_TEST_COMMAND").ok().map(|words| words.split_whitespace().map(str::to_owned).collect())
 }
 
 /// The `pgfleet` program.

@@ -128,9 +128,14 @@ impl Answer {
     /// The column `name` of the first row whose column `key` is `value`.
     #[track_caller]
     pub fn lookup(&self, key: &str, value: &str, name: &str) -> String {
-        let at = self.column(key).iter().position(|found| found == value);
-        let at = at.unwrap_or_else(|| panic!("no row with {key} = {value}: {self:?}"));
-        self.column(name).swap_remove(at)
+        self.find(key, value, name).unwrap_or_else(|| panic!("no row with {key} = {value}: {self:?}"))
+    }
+
+    /// As [`Answer::lookup`], when there may be no such row yet.
+    #[track_caller]
+    pub fn find(&self, key: &str, value: &str, name: &str) -> Option<String> {
+        let at = self.column(key).iter().position(|found| found == value)?;
+        Some(self.column(name).swap_remove(at))
     }
 
     /// The only error.

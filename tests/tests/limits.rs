@@ -12,7 +12,7 @@ fn try_login(fleet: &Fleet, user: &str, database: &str) -> Result<Client, Fields
 
 #[track_caller]
 fn assert_full(result: Result<Client, Fields>, text: &str) {
-    let fields = result.err().expect("there should be no room");
+    let fields = result.expect_err("there should be no room");
     assert_eq!((fields.severity(), fields.code(), fields.text()), ("FATAL", "53300", text));
 }
 
@@ -253,14 +253,14 @@ fn no_client_waits_beside_an_idle_server() {
         let fleet = Fleet::builder(&server).workers(workers).pool_size(1).setting("query_wait_timeout", 10).start();
         let pids = fleet.all_workers();
         let mut clients: Vec<Client> = pids.iter().map(|&pid| fleet.client_at(pid)).collect();
-        let mut served = std::collections::BTreeSet::new();
+        let mut backends_used = std::collections::BTreeSet::new();
         let start = Instant::now();
         for _ in 0..100 {
             for client in &mut clients {
-                served.insert(client.value("select pg_backend_pid()"));
+                backends_used.insert(client.value("select pg_backend_pid()"));
             }
         }
-        assert_eq!(served.len(), 1, "one and the same server for all");
+        assert_eq!(backends_used.len(), 1, "one and the same server for all");
         let each = start.elapsed() / (100 * workers as u32);
         assert!(each < Duration::from_millis(20), "a server takes {each:?} to change hands");
     }

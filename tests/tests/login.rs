@@ -11,7 +11,7 @@ fn log_in(fleet: &Fleet, user: &str, database: &str, password: &str) -> Result<C
 
 #[track_caller]
 fn assert_refused(result: Result<Client, Fields>, code: &str, text: &str) {
-    let fields = result.err().expect("the login should be refused");
+    let fields = result.expect_err("the login should be refused");
     assert_eq!((fields.severity(), fields.code(), fields.text()), ("FATAL", code, text));
     let letters: String = fields.0.keys().filter(|&&letter| letter != 'V').collect();
     assert_eq!(letters, "CMS", "the fields of {fields:?}");
@@ -162,7 +162,7 @@ fn postgresql_refusing_the_pooler_is_told_in_its_own_words() {
         .database("absent", format!("host=127.0.0.1 port={} dbname=no_such_database", server.port()))
         .database("wrong_type", format!("{at} user=scram_user password=md5{}", "0".repeat(32)))
         .start();
-    let refusal = |database| log_in(&fleet, "app", database, "").err().expect("refused");
+    let refusal = |database| log_in(&fleet, "app", database, "").expect_err("refused");
     let fields = refusal("wrong_password");
     assert_eq!((fields.severity(), fields.code()), ("FATAL", "28P01"));
     assert_eq!(fields.text(), "password authentication failed for user \"scram_user\"");

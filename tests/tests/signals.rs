@@ -156,14 +156,14 @@ fn usr1_pauses_and_usr2_resumes() {
             assert_eq!(inside.value("select 'inside'"), "inside", "a transaction goes on to its end");
             assert_eq!(inside.query("commit").tags, ["COMMIT"]);
             fleet.signal(Signal::SIGUSR1);
-            fleet.wait_for_log("got SIGUSR1, but already paused/suspended");
+            fleet.wait_for_log("got SIGUSR1, but already paused");
             fleet.signal(Signal::SIGUSR2);
             fleet.wait_for_log("got SIGUSR2, continuing from PAUSE");
             for client in &mut clients {
                 assert_eq!(client.answer().value(), "after the pause");
             }
             fleet.signal(Signal::SIGUSR2);
-            fleet.wait_for_log("got SIGUSR2, but not paused/suspended");
+            fleet.wait_for_log("got SIGUSR2, but not paused");
         },
     );
 }
@@ -199,7 +199,10 @@ fn hup_reopens_the_log_file() {
     wait_until("the log file", SOON, || text().contains("process up"));
     std::fs::rename(&log, folder.path().join("rotated.log")).unwrap();
     fleet.signal(Signal::SIGHUP);
-    wait_until("a new log file", SOON, || log.exists());
+    wait_until("a new log file", SOON, || {
+        drop(fleet.client());
+        log.exists()
+    });
     // Supervisor and every worker write to the new one.
     for pid in fleet.all_workers() {
         let client = fleet.client_at(pid);

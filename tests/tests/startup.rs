@@ -97,8 +97,8 @@ fn nonsense_is_told_so() {
         vec![0, 0xff, 0xff, 0xff, 0, 3, 0, 0],
     ] {
         let fields = refusal(&fleet, &bytes);
-        let start: String = bytes.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(fields.text(), format!("bad packet header: '{start}'"));
+        let start = bytes[..8].iter().fold(0_u64, |number, &byte| number << 8 | u64::from(byte));
+        assert_eq!(fields.text(), format!("bad packet header: '{start:016x}'"));
     }
     assert_serves(&fleet);
 }
