@@ -39,7 +39,9 @@ fn worker_process() {
         let mut held: Vec<ServerSeats> = pools.iter().filter_map(|pool| shm.take_server(me, *pool, &limits).ok()).collect();
         held.extend(shm.take_server(me, pools[turn as usize % 2], &limits));
         let client = shm.clients().take(me, 4);
-        held.iter().for_each(|seats| shm.set_backend(seats, pid, turn));
+        for seats in &held {
+            shm.set_backend(seats, pid, turn);
+        }
         shm.pool_state(pools[0]).set_idle(me.slot, 1);
         shm.pool_state(pools[0]).set_waiting(me.slot);
         std::hint::black_box(&held);
@@ -100,7 +102,9 @@ fn killed_processes_lose_no_seat_and_exceed_no_limit() {
         child.kill().unwrap();
         child.wait().unwrap();
         let dead = Owner { slot: Slot((dead % u32::from(WORKERS)) as u8), incarnation: Incarnation(dead) };
-        shm.bury(dead).iter().for_each(|orphan| assert!(shm.free_orphan(&orphan.seats)));
+        for orphan in shm.bury(dead) {
+            assert!(shm.free_orphan(&orphan.seats));
+        }
     }
     assert!(orphans > 0 && most > 0, "the workers did something");
     assert_eq!((shm.pool_seats(pools[0]).in_use(), shm.pool_seats(pools[1]).in_use()), (0, 0));

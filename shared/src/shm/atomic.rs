@@ -1,4 +1,4 @@
-//! The atomics everything here synchronises with: the standard ones, or the model checker's ([`modelled`]) under `cfg(loom)`.
+//! The atomics everything here synchronises with: the standard ones, or the model checker's (`modelled`) under `cfg(loom)`.
 
 #[cfg(loom)]
 mod modelled;

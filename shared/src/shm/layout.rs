@@ -83,10 +83,10 @@ shared_struct! {
 }
 
 shared_struct! {
-    /// A growing seat table: runs of units, each 0 or one more than its first unit.
+    /// A growing seat table: where its runs of units start, each 0 (not there yet) or one more than its first unit.
     pub(super) struct Runs {
         pub(super) cursor: Cursor,
-        pub(super) runs: [AtomicU32; RUNS],
+        pub(super) starts: [AtomicU32; RUNS],
         pub(super) unused: AtomicU32,
     }
 }

@@ -1,10 +1,10 @@
 //! The fleet's shared memory: one sealed memfd that every process of the fleet maps.
 //!
 //! What it promises, and where:
-//! - a limit is a fleet total, exact at all times, also after `kill -9`: [`seat`], [`table`];
-//! - a server connection's seats are taken, lent and given back so that a death at any step leaks none: [`server`], [`bury`];
-//! - a client that waits and a server that falls idle never miss each other: [`pool`];
-//! - a cancel key finds its client's worker: [`client`]. A name is the same pool everywhere: [`directory`].
+//! - a limit is a fleet total, exact at all times, also after `kill -9`: `seat`, `table`;
+//! - a server connection's seats are taken, lent and given back so that a death at any step leaks none: `server`, `bury`;
+//! - a client that waits and a server that falls idle never miss each other: `pool`;
+//! - a cancel key finds its client's worker: `client`. A name is the same pool everywhere: `directory`.
 //!
 //! There is no lock, hence none to be left locked. A region laid out by another build is refused by its hash.
 

@@ -133,7 +133,7 @@ impl SeatTable<'_> {
         if run >= self.most_runs {
             return None;
         }
-        let first = self.runs.runs.get(run)?.load(Ordering::Acquire).checked_sub(1)?;
+        let first = self.runs.starts.get(run)?.load(Ordering::Acquire).checked_sub(1)?;
         Some(first as usize * UNIT + offset)
     }
 }
@@ -144,7 +144,7 @@ impl Words for SeatTable<'_> {
     }
 
     fn len(&self) -> usize {
-        let runs = self.runs.runs.iter().take(self.most_runs);
+        let runs = self.runs.starts.iter().take(self.most_runs);
         let there = runs.take_while(|run| run.load(Ordering::Acquire) != 0).count();
         if there == 0 { 0 } else { UNIT << (there - 1) }
     }
@@ -155,7 +155,7 @@ impl Words for SeatTable<'_> {
 
     /// A run whose place another process filled first, or whose taker dies right here, is lost; the arena has room for that.
     fn grow(&self) -> bool {
-        let runs = self.runs.runs.iter().take(self.most_runs);
+        let runs = self.runs.starts.iter().take(self.most_runs);
         let Some((index, run)) = runs.enumerate().find(|(_, run)| run.load(Ordering::Acquire) == 0) else { return false };
         let units = if index == 0 { 1 } else { 1 << (index - 1) };
         let fits = |used: u64| (used + units <= (self.arena.len() / UNIT) as u64).then_some(used + units);
@@ -286,7 +286,9 @@ mod tests {
                             held.pop().iter().for_each(|seat| assert!(table.leave(me, *seat)));
                         }
                     }
-                    held.into_iter().for_each(|seat| assert!(table.leave(me, seat)));
+                    for seat in held {
+                        assert!(table.leave(me, seat));
+                    }
                 });
             }
             for _ in 0..10_000 {

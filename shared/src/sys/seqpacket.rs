@@ -74,14 +74,12 @@ pub fn recv(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
     let len = loop {
         // SAFETY: `header` points to `slice` and `control`, both alive and as long as stated; `slice` covers exactly `buffer`.
         let len = unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut header, libc::MSG_CMSG_CLOEXEC) };
-        match usize::try_from(len) {
-            Ok(len) => break len,
-            Err(_) => {
-                let error = io::Error::last_os_error();
-                if error.kind() != io::ErrorKind::Interrupted {
-                    return Err(error);
-                }
-            }
+        if let Ok(len) = usize::try_from(len) {
+            break len;
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
         }
     };
     // SAFETY: the kernel has just filled `header` and the control buffer it points to, which is still alive.
@@ -104,10 +102,10 @@ unsafe fn descriptors(header: &libc::msghdr) -> Vec<OwnedFd> {
             // SAFETY: plain arithmetic.
             let bytes = control.cmsg_len - unsafe { libc::CMSG_LEN(0) } as usize;
             // SAFETY: the header is inside the buffer, so is the start of its data.
-            let data = unsafe { libc::CMSG_DATA(control) }.cast::<RawFd>();
+            let data = unsafe { libc::CMSG_DATA(control) }.cast::<[u8; size_of::<RawFd>()]>();
             for index in 0..bytes / size_of::<RawFd>() {
                 // SAFETY: `cmsg_len` counts the data that the kernel wrote, and each descriptor in it is new and belongs to nobody yet.
-                fds.push(unsafe { OwnedFd::from_raw_fd(data.add(index).read_unaligned()) });
+                fds.push(unsafe { OwnedFd::from_raw_fd(RawFd::from_ne_bytes(data.add(index).read())) });
             }
         }
         // SAFETY: as for CMSG_FIRSTHDR.

@@ -18,13 +18,15 @@ use std::process::Command;
 /// The child has an empty signal mask, and its own process group, so that a terminal's ^C reaches the supervisor only.
 pub fn spawn_worker(exe: &Path, args: &[&str], control: OwnedFd) -> io::Result<u32> {
     // std's own pipe for reporting a failed exec must not lie where `control` goes: if CONTROL_FD is free, this occupies it.
-    let control = duplicate_from(&control, CONTROL_FD)?;
-    let from = control.as_raw_fd();
+    let placed = duplicate_from(&control, CONTROL_FD)?;
+    drop(control);
+    let from = placed.as_raw_fd();
     let mut command = Command::new(exe);
     command.arg0("pgfleet").args(args).process_group(0);
     // SAFETY: between fork and exec the closure makes only async-signal-safe calls and allocates nothing.
     unsafe { command.pre_exec(move || prepare_child(from)) };
     let child = command.spawn()?;
+    drop(placed);
     Ok(child.id())
 }
 
