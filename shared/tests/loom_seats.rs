@@ -62,7 +62,7 @@ fn two_takers_never_share_a_seat() {
 /// The limit was lowered from 3 to 2 while seat 2 was held, and one of two takers has stepped in: never three.
 #[test]
 fn two_takers_under_a_lowered_limit_never_exceed_it() {
-    check(Some(3), || {
+    check(Some(2), || {
         let (shm, pool, _) = fleet();
         let table = shm.pool_seats(pool);
         let held: Vec<_> = (0..3).map(|_| table.take(A, 3).unwrap()).collect();
@@ -80,7 +80,7 @@ fn two_takers_under_a_lowered_limit_never_exceed_it() {
 /// A seat left by one worker is the next one's, with nothing of the old backend beside it.
 #[test]
 fn a_taker_sees_nothing_of_the_seat_s_last_holder() {
-    check(None, || {
+    check(Some(3), || {
         let (shm, pool, database) = fleet();
         let seats = shm.take_server(A, pool, &limits(1, database, 1)).unwrap();
         shm.set_backend(&seats, 42, 4242);
@@ -100,7 +100,7 @@ fn a_taker_sees_nothing_of_the_seat_s_last_holder() {
 /// A dead worker is buried while another takes from the same limits: its connection is an orphan, the other has its own seats or none.
 #[test]
 fn a_burial_and_a_taker() {
-    check(Some(4), || {
+    check(Some(3), || {
         let (shm, pool, database) = fleet();
         let seats = opened(&shm, pool, database);
         let other = shm.clone();
@@ -120,7 +120,7 @@ fn a_burial_and_a_taker() {
 /// An orphan's seats are freed while another worker waits to take them.
 #[test]
 fn a_freed_orphan_and_a_taker() {
-    check(None, || {
+    check(Some(3), || {
         let (shm, pool, database) = fleet();
         let seats = shm.take_server(A, pool, &limits(1, database, 1)).unwrap();
         assert_eq!(shm.bury(A).len(), 1);
@@ -153,7 +153,7 @@ fn a_lend_is_accepted_or_taken_back() {
 /// The sender dies with a connection on its way: the receiver has it whole, or the supervisor has it whole.
 #[test]
 fn a_lend_is_accepted_or_buried_with_its_sender() {
-    check(None, || {
+    check(Some(4), || {
         let (shm, pool, database) = fleet();
         let seats = opened(&shm, pool, database);
         let ticket = shm.begin_lend(A, &seats, B.slot);
@@ -247,7 +247,7 @@ fn a_freed_seat_of_a_limit_and_a_waiter_do_not_miss_each_other() {
 /// Two workers enter the same name: one entry, one id.
 #[test]
 fn a_name_is_entered_once() {
-    check(None, || {
+    check(Some(4), || {
         let shm = Shm::for_model();
         let other = shm.clone();
         let racer = thread::spawn(move || other.pool("d", "u"));

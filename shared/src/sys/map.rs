@@ -1,7 +1,7 @@
 //! A typed view of memory that other processes write at the same time.
 //!
 //! Only types made of atomics may be viewed ([`Shared`]): for them every bit pattern is a value and a concurrent write is no data race. The
-//! macro [`shared_struct!`](crate::sys::map::shared_struct) is the only way to declare one, so a layout can be written without `unsafe`
+//! macro `shared_struct!` is the only way to declare one, so a layout can be written without `unsafe`
 //! and its hash ([`Shared::LAYOUT`]) cannot be forgotten: it covers names, offsets and sizes of all fields, however deep.
 
 use crate::shm::atomic::{AtomicU32, AtomicU64};
