@@ -61,7 +61,7 @@ pub(crate) fn resolve(office: &Arc<Office>, host: String, from: Control) {
             _ => {
                 names.insert(host.clone(), Name::Pending(vec![from]));
                 drop(names);
-                look_up_aside(office, host);
+                look_up_aside(office, &host);
                 return;
             }
         }
@@ -69,14 +69,14 @@ pub(crate) fn resolve(office: &Arc<Office>, host: String, from: Control) {
     answer(&from, host, known);
 }
 
-fn look_up_aside(office: &Arc<Office>, host: String) {
-    let (keeper, name) = (Arc::clone(office), host.clone());
+fn look_up_aside(office: &Arc<Office>, host: &str) {
+    let (keeper, name) = (Arc::clone(office), host.to_owned());
     let thread = std::thread::Builder::new().name("dns".into()).spawn(move || {
         let addresses = look_up(&name);
-        settle(&keeper, name, addresses);
+        settle(&keeper, &name, &addresses);
     });
     if let Err(error) = thread {
-        settle(office, host, Err(format!("no thread to look it up: {error}")));
+        settle(office, host, &Err(format!("no thread to look it up: {error}")));
     }
 }
 
@@ -91,14 +91,14 @@ fn look_up(host: &str) -> Addresses {
     Ok(addresses)
 }
 
-fn settle(office: &Office, host: String, addresses: Addresses) {
+fn settle(office: &Office, host: &str, addresses: &Addresses) {
     let settings = &office.config().settings;
     let lifetime = if addresses.is_ok() { settings.dns_max_ttl } else { settings.dns_nxdomain_ttl };
     let known = Name::Known(addresses.clone(), Instant::now() + lifetime);
-    let before = office.names.names().insert(host.clone(), known);
+    let before = office.names.names().insert(host.to_owned(), known);
     if let Some(Name::Pending(waiting)) = before {
         for control in waiting {
-            answer(&control, host.clone(), addresses.clone());
+            answer(&control, host.to_owned(), addresses.clone());
         }
     }
 }

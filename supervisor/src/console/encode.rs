@@ -2,6 +2,8 @@
 //!
 //! Errors and notices carry severity, code, message and perhaps a detail: PgBouncer's fields, in its order.
 
+use std::borrow::Cow;
+
 /// A column's type: its oid and length as RowDescription gives them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -27,7 +29,7 @@ impl Kind {
 }
 
 /// A column: its name and type.
-pub(crate) type Column = (&'static str, Kind);
+pub(crate) type Column = (Cow<'static, str>, Kind);
 
 /// A result set.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,8 +42,13 @@ pub(crate) struct Table {
 
 impl Table {
     /// A table without rows.
-    pub(crate) fn new(columns: &[Column]) -> Self {
-        Self { columns: columns.to_vec(), rows: Vec::new() }
+    pub(crate) fn new(columns: &[(&'static str, Kind)]) -> Self {
+        Self::with_columns(columns.iter().map(|&(name, kind)| (name.into(), kind)))
+    }
+
+    /// The same for columns whose names are put together.
+    pub(crate) fn with_columns(columns: impl IntoIterator<Item = Column>) -> Self {
+        Self { columns: columns.into_iter().collect(), rows: Vec::new() }
     }
 
     /// Adds a row; it has a cell for each column.
@@ -52,6 +59,7 @@ impl Table {
 }
 
 /// A cell that is not NULL.
+#[allow(clippy::needless_pass_by_value, clippy::unnecessary_wraps)] // so that rows read as lists of values, NULLs among them
 pub(crate) fn cell(value: impl ToString) -> Option<String> {
     Some(value.to_string())
 }

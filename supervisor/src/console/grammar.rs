@@ -133,20 +133,20 @@ impl Rest<'_> {
 mod tests {
     use super::*;
 
-    fn plain(word: &str, argument: Option<&str>) -> Result<Command, Bad> {
-        Ok(Command::Plain { word: word.into(), argument: argument.map(str::to_owned) })
+    fn plain(word: &str, argument: Option<&str>) -> Command {
+        Command::Plain { word: word.into(), argument: argument.map(str::to_owned) }
     }
 
-    fn set(key: &str, value: &str) -> Result<Command, Bad> {
-        Ok(Command::Set { key: key.into(), value: value.into() })
+    fn set(key: &str, value: &str) -> Command {
+        Command::Set { key: key.into(), value: value.into() }
     }
 
     #[test]
     fn commands() {
-        assert_eq!(parse("SHOW Pools"), plain("show", Some("Pools")));
-        assert_eq!(parse("  reload ; \n"), plain("reload", None));
-        assert_eq!(parse("pause \"my-\"\"db\";"), plain("pause", Some("my-\"db")));
-        assert_eq!(parse("kill_client 12"), plain("kill_client", Some("12")));
+        assert_eq!(parse("SHOW Pools"), Ok(plain("show", Some("Pools"))));
+        assert_eq!(parse("  reload ; \n"), Ok(plain("reload", None)));
+        assert_eq!(parse("pause \"my-\"\"db\";"), Ok(plain("pause", Some("my-\"db"))));
+        assert_eq!(parse("kill_client 12"), Ok(plain("kill_client", Some("12"))));
         assert_eq!(parse("pause é"), Err(Bad::Syntax));
     }
 
@@ -170,10 +170,10 @@ mod tests {
 
     #[test]
     fn sets() {
-        assert_eq!(parse("set default_pool_size=5"), set("default_pool_size", "5"));
-        assert_eq!(parse("SET a TO b;"), set("a", "b"));
-        assert_eq!(parse("set a = 'it''s';"), set("a", "it's"));
-        assert_eq!(parse("set a=''"), set("a", ""));
+        assert_eq!(parse("set default_pool_size=5"), Ok(set("default_pool_size", "5")));
+        assert_eq!(parse("SET a TO b;"), Ok(set("a", "b")));
+        assert_eq!(parse("set a = 'it''s';"), Ok(set("a", "it's")));
+        assert_eq!(parse("set a=''"), Ok(set("a", "")));
         assert_eq!(parse("set server_lifetime=1.5"), Err(Bad::Syntax));
         assert_eq!(parse("set a"), Err(Bad::Syntax));
         assert_eq!(parse("set a=1 2"), Err(Bad::Syntax));

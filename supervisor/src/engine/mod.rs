@@ -255,8 +255,8 @@ impl Engine {
             let changes = &candidate.changes;
             let names = changes.reconnect_databases.iter().chain(&changes.dropped_databases).chain(&changes.added_databases);
             let names: std::collections::BTreeSet<String> = names.cloned().collect();
-            let changed = if names.contains("*") { Changed::All } else { Changed::Entries(names) };
-            let loaded = Loaded { generation: self.generation, rules: rules(&candidate.config), changed };
+            let entries = if names.contains("*") { Changed::All } else { Changed::Entries(names) };
+            let loaded = Loaded { generation: self.generation, rules: rules(&candidate.config), changed: entries };
             self.candidate = Some(candidate);
             loaded
         });

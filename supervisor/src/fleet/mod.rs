@@ -122,7 +122,7 @@ impl Fleet {
             Said::Refused(generation, reason) => self.refused(slot, generation, &reason),
             Said::Committed(generation) => self.committed(slot, generation),
             Said::Paused => self.worker_paused(slot),
-            Said::Welcome(welcome) => self.welcome(slot, welcome),
+            Said::Welcome(welcome) => self.welcome(slot, &welcome),
             Said::Report(id, rows) => self.reported(slot, id, *rows),
         }
     }
@@ -144,12 +144,12 @@ impl Fleet {
     }
 
     /// One worker has learned a pool's welcome: the others and their successors need not connect to learn it.
-    fn welcome(&mut self, from: Slot, welcome: Welcome) {
+    fn welcome(&mut self, from: Slot, welcome: &Welcome) {
         if self.reload.outdated(from) {
             return;
         }
         let key = (welcome.database.clone(), welcome.user.clone());
-        if self.welcomes.get(&key) == Some(&welcome) {
+        if self.welcomes.get(&key) == Some(welcome) {
             return;
         }
         self.welcomes.insert(key, welcome.clone());

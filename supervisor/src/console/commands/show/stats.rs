@@ -5,6 +5,7 @@ use crate::console::encode::{Kind, Table, cell};
 use crate::office::Office;
 use crate::stats::per_second;
 use shared::control::PoolRow;
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// One counter: its names in the four tables and how its average is made.
@@ -87,18 +88,14 @@ fn lines(office: Option<&Office>, rows: &Rows) -> (Vec<Line>, Duration) {
     (totals.into_iter().map(line).collect(), elapsed)
 }
 
-/// Column names are made once for the life of the process.
-fn columns(names: impl Iterator<Item = String>) -> Vec<(&'static str, Kind)> {
-    let named = names.map(|name| (&*Box::leak(name.into_boxed_str()), Kind::Numeric));
-    std::iter::once(("database", Kind::Text)).chain(named).collect()
+/// `database`, then these counters.
+fn table(names: impl Iterator<Item = Cow<'static, str>>) -> Table {
+    Table::with_columns(std::iter::once(("database".into(), Kind::Text)).chain(names.map(|name| (name, Kind::Numeric))))
 }
 
 pub(super) fn stats(office: &Office, rows: &Rows) -> Table {
-    static COLUMNS: std::sync::OnceLock<Vec<(&'static str, Kind)>> = std::sync::OnceLock::new();
-    let mut table = Table::new(COLUMNS.get_or_init(|| {
-        let totals = COUNTERS.iter().map(|counter| format!("total_{}", counter.total));
-        columns(totals.chain(COUNTERS.iter().map(|counter| format!("avg_{}", counter.average))))
-    }));
+    let totals = COUNTERS.iter().map(|counter| format!("total_{}", counter.total).into());
+    let mut table = table(totals.chain(COUNTERS.iter().map(|counter| format!("avg_{}", counter.average).into())));
     let (lines, elapsed) = lines(Some(office), rows);
     for line in lines {
         let mut cells = vec![cell(&line.database)];
@@ -110,8 +107,7 @@ pub(super) fn stats(office: &Office, rows: &Rows) -> Table {
 }
 
 pub(super) fn totals(rows: &Rows) -> Table {
-    let names = COUNTERS.iter().map(|counter| (counter.alone, Kind::Numeric));
-    let mut table = Table::new(&std::iter::once(("database", Kind::Text)).chain(names).collect::<Vec<_>>());
+    let mut table = table(COUNTERS.iter().map(|counter| counter.alone.into()));
     for line in lines(None, rows).0 {
         let values = COUNTERS.iter().map(|counter| cell((counter.value)(&line.now)));
         table.row(std::iter::once(cell(&line.database)).chain(values).collect());
@@ -120,8 +116,7 @@ pub(super) fn totals(rows: &Rows) -> Table {
 }
 
 pub(super) fn averages(office: &Office, rows: &Rows) -> Table {
-    let names = COUNTERS.iter().map(|counter| (counter.average_alone, Kind::Numeric));
-    let mut table = Table::new(&std::iter::once(("database", Kind::Text)).chain(names).collect::<Vec<_>>());
+    let mut table = table(COUNTERS.iter().map(|counter| counter.average_alone.into()));
     let (lines, elapsed) = lines(Some(office), rows);
     for line in lines {
         let values = COUNTERS.iter().map(|counter| cell(counter.average(&line.before, &line.now, elapsed)));
@@ -167,7 +162,8 @@ mod tests {
 
     #[test]
     fn names_of_show_stats_totals() {
-        let names: Vec<&str> = totals(&Rows::default()).columns.iter().map(|(name, _)| *name).collect();
+        let table = totals(&Rows::default());
+        let names: Vec<&str> = table.columns.iter().map(|(name, _)| name.as_ref()).collect();
         assert_eq!(names[..5], ["database", "server_assignment_count", "xact_count", "query_count", "bytes_received"]);
         assert_eq!(names.len(), 13);
     }
