@@ -7,6 +7,8 @@
 
 mod orphan;
 mod registry;
+#[cfg(test)]
+mod tests;
 mod thread;
 mod wake;
 

@@ -1,0 +1,122 @@
+//! The thread against sockets that stand in for PostgreSQL.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::fleet::Event;
+use crossbeam_channel::Receiver;
+use shared::ids::{Incarnation, Owner};
+use shared::shm::ServerLimits;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+const WORKER: Owner = Owner { slot: Slot(1), incarnation: Incarnation(7) };
+const SOON: Duration = Duration::from_secs(5);
+
+struct World {
+    shm: Shm,
+    orphans: Orphanage,
+    inputs: Receiver<Input>,
+    seats: ServerSeats,
+}
+
+impl World {
+    fn new(busy: bool) -> Self {
+        let (shm, _) = Shm::create().unwrap();
+        let (input, inputs) = crossbeam_channel::unbounded();
+        let orphans = Orphanage::start(shm.clone(), Arc::new(Inboxes::new(Vec::new())), input).unwrap();
+        let pool = shm.pool("d", "u").unwrap();
+        let limits = ServerLimits { pool: 1, database: None, user: None, host: None };
+        let seats = shm.take_server(WORKER, pool, &limits).unwrap();
+        shm.set_backend(&seats, 77, 88);
+        shm.set_busy(&seats, busy);
+        Self { shm, orphans, inputs, seats }
+    }
+
+    fn die(&self) {
+        let orphans = self.shm.bury(WORKER);
+        assert_eq!(orphans.len(), 1);
+        self.orphans.buried(WORKER.slot, orphans);
+    }
+
+    fn taken(&self) -> usize {
+        self.shm.pool_seats(self.seats.pool).in_use()
+    }
+
+    fn wait_freed(&self) {
+        assert!(matches!(self.inputs.recv_timeout(SOON), Ok(Input::Event(Event::OrphanFreed))));
+        assert_eq!((self.taken(), self.orphans.draining(WORKER.slot)), (0, 0));
+    }
+}
+
+/// A worker's connection, and the server's side of it.
+fn connection() -> (TcpListener, TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (theirs, _) = listener.accept().unwrap();
+    theirs.set_read_timeout(Some(SOON)).unwrap();
+    (listener, ours, theirs)
+}
+
+#[test]
+fn a_busy_backend_is_cancelled_and_its_seat_kept_until_it_has_ended() {
+    let world = World::new(true);
+    let (listener, ours, mut theirs) = connection();
+    world.orphans.opened(world.seats, Some(ours.into()));
+    world.die();
+    let (mut cancel, _) = listener.accept().unwrap();
+    let mut request = [0; 16];
+    cancel.read_exact(&mut request).unwrap();
+    assert_eq!(request, *b"\0\0\0\x10\x04\xd2\x16\x2e\0\0\0\x4d\0\0\0\x58");
+    assert_eq!(theirs.read(&mut [0; 8]).unwrap(), 0, "and its socket is half-closed");
+    // What it still has to say is read and thrown away, however much it is.
+    theirs.write_all(&vec![b'x'; 8 << 20]).unwrap();
+    assert_eq!((world.taken(), world.orphans.draining(WORKER.slot)), (1, 1));
+    assert!(world.inputs.is_empty());
+    drop(theirs);
+    world.wait_freed();
+}
+
+#[test]
+fn an_idle_backend_is_only_told_goodbye() {
+    let world = World::new(false);
+    let (listener, ours, mut theirs) = connection();
+    listener.set_nonblocking(true).unwrap();
+    world.orphans.opened(world.seats, Some(ours.into()));
+    world.die();
+    assert_eq!(theirs.read(&mut [0; 8]).unwrap(), 0);
+    drop(theirs);
+    world.wait_freed();
+    assert!(listener.accept().is_err(), "no cancel");
+}
+
+#[test]
+fn a_connection_that_was_just_being_opened_is_given_a_second() {
+    let world = World::new(true);
+    let start = Instant::now();
+    world.die();
+    world.wait_freed();
+    assert!(start.elapsed() >= Duration::from_secs(1));
+}
+
+#[test]
+fn a_socket_that_arrives_late_is_waited_for() {
+    let world = World::new(false);
+    let (_listener, ours, theirs) = connection();
+    world.die();
+    world.orphans.opened(world.seats, Some(ours.into()));
+    assert!(world.inputs.recv_timeout(Duration::from_millis(1500)).is_err(), "its backend lives");
+    drop(theirs);
+    world.wait_freed();
+}
+
+#[test]
+fn a_connection_that_ended_in_the_ordinary_way_leaves_nothing() {
+    let world = World::new(false);
+    let (_listener, ours, theirs) = connection();
+    world.orphans.opened(world.seats, Some(ours.into()));
+    drop(theirs);
+    assert!(world.shm.leave_server(WORKER, &world.seats));
+    world.orphans.closed(world.seats);
+    assert!(world.shm.bury(WORKER).is_empty());
+}
