@@ -119,7 +119,10 @@ impl Worker {
         if !canceller.sent {
             if socket2::SockRef::from(&canceller.conn).peer_addr().is_err() {
                 let failed = !matches!(socket2::SockRef::from(&canceller.conn).take_error(), Ok(None));
-                return if failed { self.end_canceller(index) } else { () };
+                if failed {
+                    self.end_canceller(index);
+                }
+                return;
             }
             let mut key = [0; 8];
             key[..4].copy_from_slice(&canceller.key.0.to_be_bytes());
@@ -163,8 +166,9 @@ impl Worker {
             .filter(|(_, c)| !c.done && !timeout.is_zero() && self.now - c.since > timeout)
             .map(|(index, _)| index)
             .collect();
-        late.into_iter().for_each(|index| self.end_canceller(index));
+        for index in late {
+            self.end_canceller(index);
+        }
         self.cancellers.retain(|_, canceller| !canceller.done);
     }
-
 }

@@ -145,7 +145,8 @@ mod tests {
     fn only_what_differs_is_set() {
         let mut i = Interner::default();
         let server = i.set([("client_encoding", "UTF8"), ("application_name", ""), ("search_path", "public")].into_iter());
-        let client = i.set([("client_encoding", "utf8"), ("application_name", "it's \\"), ("x", "1"), ("search_path", "\"\"")].into_iter());
+        let client =
+            i.set([("client_encoding", "utf8"), ("application_name", "it's \\"), ("x", "1"), ("search_path", "\"\"")].into_iter());
         assert_eq!(server.difference(&client).unwrap(), "SET application_name=E'it''s \\\\';SET search_path='';");
         assert_eq!(server.difference(&server), None);
     }

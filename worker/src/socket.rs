@@ -73,7 +73,6 @@ impl Conn {
         registry.deregister(&mut SourceFd(&self.fd.as_raw_fd()))
     }
 
-
     /// Reads once into `buffer`.
     #[inline]
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Read {

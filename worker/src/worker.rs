@@ -15,6 +15,7 @@ use crate::server::{Server, ServerState};
 use crate::socket::Buffers;
 use mio::event::Event;
 use mio::{Events, Poll, Token};
+use rustc_hash::FxHashMap;
 use shared::config::Config;
 use shared::control::StopMode;
 use shared::ids::{ConnectionId, Owner};
@@ -89,6 +90,7 @@ pub(crate) enum Life {
     Stopping(StopMode),
 }
 
+#[allow(clippy::struct_excessive_bools)] // independent facts, not one state
 pub(crate) struct Worker {
     pub(crate) me: Owner,
     pub(crate) shm: Shm,
@@ -115,7 +117,7 @@ pub(crate) struct Worker {
     pub(crate) clients: Slab<Client>,
     pub(crate) servers: Slab<Server>,
     /// Sessions by the seat that their cancel key names.
-    pub(crate) by_seat: rustc_hash::FxHashMap<shared::ids::SeatIndex, usize>,
+    pub(crate) by_seat: FxHashMap<shared::ids::SeatIndex, usize>,
     pub(crate) cancellers: Slab<crate::cancel::Canceller>,
     pub(crate) pools: Pools,
     pub(crate) lends: Lends,
@@ -181,16 +183,16 @@ impl Worker {
             accept_stalled: false,
             clients: Slab::new(),
             servers: Slab::new(),
-            by_seat: Default::default(),
+            by_seat: FxHashMap::default(),
             cancellers: Slab::new(),
             pools: Pools::default(),
             lends: Lends::default(),
             interner: Interner::default(),
             statements: Statements::default(),
-            verifiers: Default::default(),
+            verifiers: FxHashMap::default(),
             login_deadlines: VecDeque::new(),
             closing_deadlines: VecDeque::new(),
-            idle_timers: Default::default(),
+            idle_timers: crate::timers::Timers::default(),
             next_tick: now,
             now,
             read_buffer: vec![0; READ_BYTES],

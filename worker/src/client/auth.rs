@@ -36,13 +36,7 @@ pub(crate) type VerifierCache = FxHashMap<String, Verifier>;
 const NO_SUCH_PASSWORD: Verdict = Verdict::Refused(sqlstate::INVALID_PASSWORD, "password authentication failed");
 
 /// The first message of an authentication, appended to `out`.
-pub(crate) fn begin(
-    config: &Config,
-    cache: &mut VerifierCache,
-    mock_secret: &[u8; 32],
-    user: &str,
-    out: &mut Vec<u8>,
-) -> Verdict {
+pub(crate) fn begin(config: &Config, cache: &mut VerifierCache, mock_secret: &[u8; 32], user: &str, out: &mut Vec<u8>) -> Verdict {
     let secret = config.secrets.get(user);
     match config.settings.auth_type {
         AuthType::Trust if secret.is_some() || config.users.contains_key(user) => Verdict::Admitted,
@@ -82,10 +76,7 @@ pub(crate) fn answer(config: &Config, user: &str, challenge: Challenge, body: &[
         Challenge::ScramFirst(mut exchange) => {
             let Some((mechanism, message)) = initial_response(body) else { return scram_failed() };
             if mechanism != scram::MECHANISM.as_bytes() {
-                return Verdict::Refused(
-                    sqlstate::PROTOCOL_VIOLATION,
-                    "client selected an invalid SASL authentication mechanism",
-                );
+                return Verdict::Refused(sqlstate::PROTOCOL_VIOLATION, "client selected an invalid SASL authentication mechanism");
             }
             let Ok(server_first) = exchange.client_first(message) else { return scram_failed() };
             encode::authentication(out, 11, &server_first);
@@ -105,13 +96,7 @@ fn scram_failed() -> Verdict {
     Verdict::Refused(sqlstate::INVALID_PASSWORD, scram::CLIENT_FAILURE)
 }
 
-fn verifier(
-    config: &Config,
-    cache: &mut VerifierCache,
-    mock_secret: &[u8; 32],
-    user: &str,
-    secret: Option<&Secret>,
-) -> Verifier {
+fn verifier(config: &Config, cache: &mut VerifierCache, mock_secret: &[u8; 32], user: &str, secret: Option<&Secret>) -> Verifier {
     let iterations = config.settings.scram_iterations;
     let mock = || Verifier::mock(user, mock_secret, iterations);
     match secret {

@@ -55,7 +55,7 @@ impl Worker {
                 }
                 self.pools.get_mut(session.pool).clients -= 1;
             }
-            ClientState::Login(login) => self.login_ended(*login),
+            ClientState::Login(login) => self.login_ended(&login),
             ClientState::Closing | ClientState::Dead => {}
         }
         let client = &mut self.clients[index];
@@ -83,7 +83,8 @@ impl Worker {
         let settings = &self.config.settings;
         let client = &self.clients[index];
         // A probe that connects and goes is nothing to report.
-        let is_probe = matches!(&client.state, ClientState::Login(login) if login.is_untouched()) && matches!(ending, Ending::Silent(_));
+        let is_probe =
+            matches!(&client.state, ClientState::Login(login) if login.is_untouched()) && matches!(ending, Ending::Silent(_));
         if is_probe {
             return;
         }

@@ -148,7 +148,7 @@ impl Worker {
 
         let mut out = Vec::with_capacity(640);
         encode::authentication_ok(&mut out);
-        for (name, value) in welcome.fixed.iter() {
+        for (name, value) in &welcome.fixed {
             encode::parameter_status(&mut out, name, value);
         }
         for (name, value) in params.iter() {
@@ -190,7 +190,7 @@ impl Worker {
     }
 
     /// Passes an authenticated console client to the supervisor.
-    pub(super) fn to_console(&mut self, index: usize, admin: bool) {
+    pub(super) fn hand_to_console(&mut self, index: usize, admin: bool) {
         let Some(login) = self.take_login(index) else { return };
         let seat = login.seats.client;
         let random = u64::from_ne_bytes(super::auth::random());

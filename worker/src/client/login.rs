@@ -10,10 +10,10 @@ use shared::config::{CONSOLE_DATABASES, Database, MAX_USER_NAME};
 use shared::control::StopMode;
 use shared::ids::{LimitId, SeatIndex};
 use shared::shm::Limit;
+use shared::wire::encode;
 use shared::wire::header::{self, HEADER_BYTES, Header, Peek};
 use shared::wire::report::sqlstate;
 use shared::wire::startup::{self, FirstPacket, Startup, StartupError};
-use shared::wire::encode;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -30,7 +30,9 @@ pub(crate) struct Login {
 
 enum Stage {
     /// Nothing but requests for encryption has come.
-    First { anything: bool },
+    First {
+        anything: bool,
+    },
     Password(Challenge),
     /// Authenticated; its pool has had no server yet whose parameters it could be greeted with. `None` while that is being arranged.
     Welcome(crate::pool::PoolIndex),
@@ -106,7 +108,9 @@ impl Worker {
             }
         };
         match packet {
-            FirstPacket::SslRequest => self.refuse_encryption(index, data.len() > length, "received unencrypted data after SSL request"),
+            FirstPacket::SslRequest => {
+                self.refuse_encryption(index, data.len() > length, "received unencrypted data after SSL request")
+            }
             FirstPacket::GssEncRequest => {
                 self.refuse_encryption(index, data.len() > length, "received unencrypted data after GSSAPI encryption request");
             }
@@ -242,7 +246,7 @@ impl Worker {
             if !admin && !settings.stats_users.has(&who.user) {
                 return Err(Ending::violation("not allowed"));
             }
-            self.to_console(index, admin);
+            self.hand_to_console(index, admin);
             return Ok(());
         }
         let Some(entry) = request.entry.clone() else {
@@ -281,7 +285,7 @@ impl Worker {
     }
 
     /// A client has gone before it was greeted.
-    pub(super) fn login_ended(&mut self, login: Login) {
+    pub(super) fn login_ended(&mut self, login: &Login) {
         if let Some(seats) = &login.seats {
             self.leave_client_seats(seats);
         }
@@ -309,9 +313,8 @@ impl Worker {
                 return Ok(None);
             }
             let seat = self.shm.limit(what).and_then(|id| Some((id, self.shm.seats(id).take(self.me, most as usize)?)));
-            seat.map(Some).ok_or_else(|| {
-                Ending::Fatal(sqlstate::TOO_MANY_CONNECTIONS, format!("client connections exceeded ({name})"))
-            })
+            seat.map(Some)
+                .ok_or_else(|| Ending::Fatal(sqlstate::TOO_MANY_CONNECTIONS, format!("client connections exceeded ({name})")))
         };
         let Some(entry) = entry else { return Ok((None, None)) };
         let most = self.config.max_db_client_connections(entry);

@@ -90,7 +90,10 @@ pub(crate) struct ClientSeats {
 pub(crate) enum Peer {
     Tcp(SocketAddr),
     /// A Unix socket's other end: process and user.
-    Unix { pid: u32, uid: u32 },
+    Unix {
+        pid: u32,
+        uid: u32,
+    },
 }
 
 impl Peer {

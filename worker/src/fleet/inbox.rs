@@ -82,7 +82,7 @@ impl Worker {
                 }
             }
             ToInbox::Lend(lent) => match fds.next() {
-                Some(fd) => self.accept_lent(*lent, fd),
+                Some(fd) => self.accept_lent(&lent, fd),
                 None => log::error!(target: "process", "a lent server came without its socket; its sender takes it back"),
             },
             ToInbox::Wake { pool } => {

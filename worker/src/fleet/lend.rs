@@ -75,7 +75,7 @@ impl Worker {
         if sent {
             self.lends.0.push(InFlight { lent, socket, since: self.now });
         } else if self.shm.cancel_lend(self.me, &lent.seats, lent.ticket) {
-            self.take_back(lent, socket);
+            self.take_back(&lent, socket);
         }
     }
 
@@ -86,7 +86,7 @@ impl Worker {
     }
 
     /// Another worker's server arrives.
-    pub(crate) fn accept_lent(&mut self, lent: Lent, socket: OwnedFd) {
+    pub(crate) fn accept_lent(&mut self, lent: &Lent, socket: OwnedFd) {
         if !self.shm.accept_lend(self.me, &lent.seats, lent.ticket) {
             return;
         }
@@ -100,14 +100,14 @@ impl Worker {
     }
 
     /// A connection that nobody has accepted is ours again.
-    fn take_back(&mut self, lent: Lent, socket: OwnedFd) {
+    fn take_back(&mut self, lent: &Lent, socket: OwnedFd) {
         if let Some(index) = self.take_over(lent, socket) {
             self.keep(index);
         }
     }
 
     /// A connection whose seats are ours goes into its pool.
-    fn take_over(&mut self, lent: Lent, socket: OwnedFd) -> Option<usize> {
+    fn take_over(&mut self, lent: &Lent, socket: OwnedFd) -> Option<usize> {
         let names = self.shm.pool_names(lent.seats.pool);
         let pool = self.pools.by_id(lent.seats.pool).or_else(|| {
             let (database, user) = names?;
@@ -165,7 +165,7 @@ impl Worker {
             if self.now - flight.since < PATIENCE {
                 self.lends.0.push(flight);
             } else if self.shm.cancel_lend(self.me, &flight.lent.seats, flight.lent.ticket) {
-                self.take_back(flight.lent, flight.socket);
+                self.take_back(&flight.lent, flight.socket);
             }
         }
     }

@@ -43,8 +43,12 @@ impl Worker {
             .iter()
             .filter_map(|(index, c)| Some((index, c.id, c.last_request, c.session()?)))
             .filter(|(.., session)| old.client_idle_timeout(&session.who.user).is_none())
-            .filter_map(|(index, id, since, session)| Some((since + self.config.client_idle_timeout(&session.who.user)?, (index, id))))
+            .filter_map(|(index, id, since, session)| {
+                Some((since + self.config.client_idle_timeout(&session.who.user)?, (index, id)))
+            })
             .collect();
-        newly.into_iter().for_each(|(deadline, key)| self.idle_timers.arm(deadline, key));
+        for (deadline, key) in newly {
+            self.idle_timers.arm(deadline, key);
+        }
     }
 }

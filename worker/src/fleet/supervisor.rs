@@ -171,12 +171,10 @@ impl Worker {
     /// Closes every server that nobody uses, and those still logging in.
     fn close_idle_servers(&mut self, reason: &'static str) {
         use crate::server::ServerState::{Connecting, Idle, Login};
-        let unused: Vec<usize> = self
-            .servers
-            .iter()
-            .filter(|(_, s)| matches!(s.state, Idle | Connecting | Login(_)))
-            .map(|(index, _)| index)
-            .collect();
-        unused.into_iter().for_each(|server| self.close_server(server, reason));
+        let unused: Vec<usize> =
+            self.servers.iter().filter(|(_, s)| matches!(s.state, Idle | Connecting | Login(_))).map(|(index, _)| index).collect();
+        for server in unused {
+            self.close_server(server, reason);
+        }
     }
 }

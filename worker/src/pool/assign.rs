@@ -217,16 +217,14 @@ impl Worker {
         let pool = self.pools.get(index);
         let limits = pool.limits;
         match self.shm.take_server(self.me, pool.id, &limits) {
-            Ok(seats) => match self.next_address(index) {
-                Some(address) => {
-                    self.open_server(index, seats, address);
-                    true
-                }
-                None => {
+            Ok(seats) => {
+                let Some(address) = self.next_address(index) else {
                     self.shm.leave_server(self.me, &seats);
-                    false
-                }
-            },
+                    return false;
+                };
+                self.open_server(index, seats, address);
+                true
+            }
             Err(full) => {
                 let limit = match full {
                     Full::Database => limits.database,
@@ -285,9 +283,7 @@ impl Worker {
             None if self.pools.get(index).epoch != server.epoch => Some("database configuration changed"),
             None if self.paused => Some("pause mode"),
             None if self.life == Life::Stopping(StopMode::WaitForServers) => Some("server shutting down"),
-            None if self.is_past_lifetime(server) => {
-                Some("server lifetime over")
-            }
+            None if self.is_past_lifetime(server) => Some("server lifetime over"),
             None if self.is_surplus(server_index) => Some("too many servers in the pool"),
             None => None,
         };

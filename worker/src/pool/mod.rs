@@ -7,8 +7,8 @@ mod assign;
 pub(crate) mod policy;
 mod setup;
 
-use crate::clock::Instant;
 use crate::client::Identity;
+use crate::clock::Instant;
 use crate::params::Params;
 use rustc_hash::{FxHashMap, FxHashSet};
 use shared::config::{Database, PoolMode};
@@ -92,7 +92,13 @@ pub(crate) struct Hosts {
 pub(crate) enum Host {
     Known(crate::server::Address),
     /// A name, its port and the addresses it was found to have.
-    Named { name: String, port: u16, addresses: Vec<SocketAddr>, asked: Option<Instant>, resolved: Option<Instant> },
+    Named {
+        name: String,
+        port: u16,
+        addresses: Vec<SocketAddr>,
+        asked: Option<Instant>,
+        resolved: Option<Instant>,
+    },
 }
 
 /// SHOW STATS' counters.
@@ -127,7 +133,7 @@ impl Pool {
 /// All pools of this worker.
 #[derive(Default)]
 pub(crate) struct Pools {
-    pools: Vec<Pool>,
+    all: Vec<Pool>,
     by_name: FxHashMap<(String, String), PoolIndex>,
     identities: FxHashSet<Rc<Identity>>,
     /// Pools with a client waiting.
@@ -139,16 +145,16 @@ pub(crate) struct Pools {
 impl Pools {
     #[inline]
     pub(crate) fn get(&self, index: PoolIndex) -> &Pool {
-        &self.pools[index.0 as usize]
+        &self.all[index.0 as usize]
     }
 
     #[inline]
     pub(crate) fn get_mut(&mut self, index: PoolIndex) -> &mut Pool {
-        &mut self.pools[index.0 as usize]
+        &mut self.all[index.0 as usize]
     }
 
     pub(crate) fn indices(&self) -> impl Iterator<Item = PoolIndex> + use<> {
-        (0..self.pools.len() as u32).map(PoolIndex)
+        (0..self.all.len() as u32).map(PoolIndex)
     }
 
     pub(crate) fn find(&self, database: &str, user: &str) -> Option<PoolIndex> {
@@ -160,9 +166,9 @@ impl Pools {
     }
 
     fn add(&mut self, pool: Pool) -> PoolIndex {
-        let index = PoolIndex(self.pools.len() as u32);
+        let index = PoolIndex(self.all.len() as u32);
         self.by_name.insert((pool.entry.name.clone(), pool.user.clone()), index);
-        self.pools.push(pool);
+        self.all.push(pool);
         index
     }
 

@@ -23,10 +23,9 @@ pub(crate) enum Next {
 pub(crate) fn next(ours: Option<Instant>, theirs: Option<(Slot, Instant)>) -> Next {
     match (ours, theirs) {
         (None, None) => Next::Park,
-        (Some(_), None) => Next::Ours,
         (None, Some((slot, _))) => Next::Lend(slot),
         (Some(ours), Some((slot, theirs))) if theirs + SLACK < ours => Next::Lend(slot),
-        (Some(_), Some(_)) => Next::Ours,
+        (Some(_), _) => Next::Ours,
     }
 }
 

@@ -124,7 +124,8 @@ impl Worker {
         let limits = &self.pools.get(server.pool).limits;
         let beyond = |seat: shared::ids::SeatIndex, most: usize| most > 0 && seat.0 as usize >= most;
         let other = |seat: Option<(_, shared::ids::SeatIndex)>, limit: Option<(_, usize)>| {
-            seat.zip(limit).is_some_and(|((_, seat), (_, most)): ((shared::ids::LimitId, _), (shared::ids::LimitId, _))| beyond(seat, most))
+            seat.zip(limit)
+                .is_some_and(|((_, seat), (_, most)): ((shared::ids::LimitId, _), (shared::ids::LimitId, _))| beyond(seat, most))
         };
         beyond(server.seats.seat, limits.pool)
             || other(server.seats.database, limits.database)

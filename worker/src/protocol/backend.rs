@@ -159,7 +159,9 @@ fn answer(back: &mut Backend, client: &mut Option<&mut Frontend>, header: Header
         },
         b'S' => {
             let Some(body) = rest.get(HEADER_BYTES..header.total) else { return Fate::NeedWhole };
-            let Ok((name, value)) = messages::parameter_status(body) else { return Fate::Violation("broken ParameterStatus packet") };
+            let Ok((name, value)) = messages::parameter_status(body) else {
+                return Fate::Violation("broken ParameterStatus packet");
+            };
             seen.parameters.push((String::from_utf8_lossy(name).into_owned(), String::from_utf8_lossy(value).into_owned()));
             if hidden { Fate::Swallow } else { Fate::Pass }
         }

@@ -112,16 +112,18 @@ pub(crate) fn need(front: &mut Frontend, rules: Rules, data: &[u8], replies: &mu
             Peek::Bad => return Need::BadHeader(at),
             Peek::Header(Header { tag: b'X', .. }) => return Need::Terminate,
             Peek::Header(Header { tag: b'd' | b'c' | b'f', total }) => at += front.begin(total, rest.len(), true),
-            Peek::Header(Header { tag: b'C', total }) if rules.max_statements > 0 => match rest.get(HEADER_BYTES..total).map(messages::target) {
-                Some(Ok(Target::Statement(name))) if !name.is_empty() => {
-                    let serial = front.statements.close(name);
-                    front.statements.confirm_close(serial);
-                    replies.extend_from_slice(encode::CLOSE_COMPLETE);
-                    at += total;
+            Peek::Header(Header { tag: b'C', total }) if rules.max_statements > 0 => {
+                match rest.get(HEADER_BYTES..total).map(messages::target) {
+                    Some(Ok(Target::Statement(name))) if !name.is_empty() => {
+                        let serial = front.statements.close(name);
+                        front.statements.confirm_close(serial);
+                        replies.extend_from_slice(encode::CLOSE_COMPLETE);
+                        at += total;
+                    }
+                    Some(_) => return Need::Server(at),
+                    None => return Need::Nothing(at),
                 }
-                Some(_) => return Need::Server(at),
-                None => return Need::Nothing(at),
-            },
+            }
             Peek::Header(_) => return Need::Server(at),
         }
     }
@@ -287,7 +289,9 @@ impl Pass<'_, '_> {
         if bind.statement.is_empty() {
             return self.request(Request::Bind);
         }
-        let Some(statement) = self.held(bind.statement, out) else { return Step::Stop(Stop::Violation("prepared statement did not exist")) };
+        let Some(statement) = self.held(bind.statement, out) else {
+            return Step::Stop(Stop::Violation("prepared statement did not exist"));
+        };
         self.counts.binds += 1;
         messages::write_bind_front(out.edit(), &bind, &statement.server_name, header.total);
         self.server.requests.push(Request::Bind);

@@ -172,7 +172,9 @@ mod tests {
 
     fn queue(requests: &[Request]) -> Outstanding {
         let mut o = Outstanding::default();
-        requests.iter().for_each(|&r| o.push(r));
+        for &request in requests {
+            o.push(request);
+        }
         o
     }
 

@@ -224,7 +224,9 @@ mod tests {
     fn the_least_recently_used_is_evicted() {
         let mut server = ServerStatements::default();
         let ids: Vec<_> = (0_u8..3).map(|n| StatementId::of(&[n])).collect();
-        ids.iter().for_each(|&id| server.insert(id));
+        for &id in &ids {
+            server.insert(id);
+        }
         assert!(server.touch(ids[0]));
         assert_eq!(server.evict(3), None);
         assert_eq!(server.evict(2), Some(ids[1]));

@@ -25,11 +25,8 @@ impl Exchange {
     fn client(&mut self, rules: Rules, bytes: &[u8]) -> Stop {
         self.client_held.extend_from_slice(bytes);
         let input = std::mem::take(&mut self.client_held);
-        let server = Server {
-            requests: &mut self.back.requests,
-            statements: &mut self.back.statements,
-            copy_in: &mut self.back.copy_in,
-        };
+        let server =
+            Server { requests: &mut self.back.requests, statements: &mut self.back.statements, copy_in: &mut self.back.copy_in };
         let (mut scratch, mut replies) = (Vec::new(), Vec::new());
         let done = forward(&mut self.front, server, &mut self.registry, rules, &input, &mut scratch, &mut replies);
         self.to_server.extend_from_slice(done.to_server);
@@ -204,7 +201,9 @@ fn copy_in_with_its_two_syncs_ends_settled() {
 
 #[test]
 fn cutting_the_streams_anywhere_changes_nothing() {
-    let client = [parse("a", "select 1"), bind("a"), execute(), close("a"), sync(), message(b'Q', &[b'x'; 300]), message(b'H', b"")].concat();
+    let client =
+        [parse("a", "select 1"), bind("a"), execute(), close("a"), sync(), message(b'Q', &[b'x'; 300]), message(b'H', b"")]
+            .concat();
     let server = [
         message(b'1', b""),
         message(b'2', b""),

@@ -45,7 +45,9 @@ impl Worker {
         match server.state {
             ServerState::Closing => self.free_server(index),
             ServerState::Dead => {}
-            ServerState::Connecting | ServerState::Login(_) => self.server_failed(index, "server closed the connection during login"),
+            ServerState::Connecting | ServerState::Login(_) => {
+                self.server_failed(index, "server closed the connection during login")
+            }
             ServerState::Linked(client) | ServerState::Setting(client) => {
                 let ending = if server.said_last_words {
                     Ending::ServerGone("server conn crashed?")
@@ -175,10 +177,8 @@ impl Worker {
         let server = &self.servers[index];
         let over = |since: crate::clock::Instant, limit: Duration| !limit.is_zero() && self.now - since > limit;
         match server.state {
-            ServerState::Connecting | ServerState::Login(_) => {
-                if over(server.since, settings.server_connect_timeout) {
-                    self.server_failed(index, "connect timeout");
-                }
+            ServerState::Connecting | ServerState::Login(_) if over(server.since, settings.server_connect_timeout) => {
+                self.server_failed(index, "connect timeout");
             }
             ServerState::Idle => {
                 if self.is_past_lifetime(server) {
@@ -228,7 +228,9 @@ impl Worker {
 
     /// Whether any connection of this pool has logged in here.
     pub(crate) fn pool_has_servers(&self, pool: PoolIndex) -> bool {
-        self.servers.iter().any(|(_, s)| s.pool == pool && s.params.is_some() && !matches!(s.state, ServerState::Closing | ServerState::Dead))
+        self.servers
+            .iter()
+            .any(|(_, s)| s.pool == pool && s.params.is_some() && !matches!(s.state, ServerState::Closing | ServerState::Dead))
     }
 
     /// All clients that wait in this pool, for a server or for their greeting, get this FATAL.

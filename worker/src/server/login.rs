@@ -188,11 +188,8 @@ impl Worker {
         pool.failure = None;
         self.shm.pool_state(pool.id).set_login_failed_at(0);
         if pool.welcome.is_none() {
-            let welcome = Welcome {
-                database: pool.entry.name.clone(),
-                user: pool.user.clone(),
-                parameters: login.parameters.clone(),
-            };
+            let welcome =
+                Welcome { database: pool.entry.name.clone(), user: pool.user.clone(), parameters: login.parameters.clone() };
             self.control.send(&ToSupervisor::Welcome(welcome), &[]);
             self.learn_welcome(pool_index, &login.parameters);
         }

@@ -196,9 +196,7 @@ impl Worker {
                 self.forward_kept(client, index);
             }
             ServerState::Resetting if seen.hidden_error.is_some() || server.back.status != b'I' => {
-                if seen.hidden_ended || seen.hidden_error.is_some() {
-                    self.close_server(index, "reset query failed");
-                }
+                self.close_server(index, "reset query failed");
             }
             ServerState::Resetting => {
                 server.state = ServerState::Idle;
