@@ -32,7 +32,7 @@ def loads():
 SPECIAL = {
     "idle": "memory per idle client",
     "syscalls": "system calls per transaction at 64 clients",
-    "instructions": "user-space instructions per transaction at 64 clients, under callgrind",
+    "instructions": "user-space instructions per transaction at 64 clients, under callgrind (of pgfleet: the worker's)",
 }
 # Not part of a run unless named.
 ON_REQUEST = ("syscalls", "instructions")
