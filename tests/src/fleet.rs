@@ -7,6 +7,7 @@ use crate::{Client, Port, Postgres, SOON, account, holds_within, process, progra
 use nix::sys::signal::Signal;
 use std::fmt::{Display, Write as _};
 use std::fs::File;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -191,7 +192,10 @@ impl Unstarted {
         for (user, secret) in &self.builder.secrets {
             let _ = writeln!(secrets, "\"{user}\" \"{secret}\"");
         }
-        std::fs::write(self.folder().join("userlist.txt"), secrets).unwrap();
+        let secret_file = self.folder().join("userlist.txt");
+        std::fs::write(&secret_file, secrets).unwrap();
+        std::fs::set_permissions(&secret_file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        account::give(&secret_file);
         if self.builder.toml {
             let converted = Command::new(program::binary()).arg("convert").arg(self.folder().join("pgfleet.ini")).output().unwrap();
             assert!(converted.status.success(), "convert: {}", program::stderr(&converted));

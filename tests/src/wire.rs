@@ -407,14 +407,14 @@ impl Client {
         self.query(sql).value().to_owned()
     }
 
-    /// Expects an ErrorResponse next and the end of the connection behind it.
+    /// Expects an ErrorResponse, at most the start of an answer before it, and the end of the connection behind it.
     #[track_caller]
     pub fn refusal(&mut self) -> Fields {
         let fields = loop {
             let message = self.read();
             match message.kind {
                 b'E' => break message.fields(),
-                b'R' | b'S' | b'N' | b'K' => {}
+                b'R' | b'S' | b'N' | b'K' | b'T' => {}
                 other => panic!("{:?} instead of a refusal: {message:?}", char::from(other)),
             }
         };

@@ -44,14 +44,14 @@ fn check_finds_every_problem() {
     let good = file(
         folder.path(),
         "good.ini",
-        "[databases]\napp = host=127.0.0.1\n[pgbouncer]\nauth_type = any\npool_mode = transaction\n",
+        "[databases]\napp = host=127.0.0.1\n[pgbouncer]\nauth_type = trust\nauth_file = userlist.txt\npool_mode = transaction\n",
     );
     let output = pgfleet(&["check", good.to_str().unwrap()]);
     assert!(output.status.success(), "{}", all(&output));
     let bad = file(
         folder.path(),
         "bad.ini",
-        "[databases]\napp = host=127.0.0.1 prot=5432\n[pgbouncer]\nlisten_port = many\npol_mode = session\n\npool_mode = sometimes\nauth_type = any\n",
+        "[databases]\napp = host=127.0.0.1 prot=5432\n[pgbouncer]\nlisten_port = many\npol_mode = session\n\npool_mode = sometimes\nauth_type = trust\nauth_file = userlist.txt\n",
     );
     let output = pgfleet(&["check", bad.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(1));
@@ -72,7 +72,11 @@ fn check_finds_every_problem() {
 #[test]
 fn check_names_settings_that_do_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let path = file(folder.path(), "quiet.ini", "[databases]\napp =\n[pgbouncer]\nauth_type = any\njob_name = x\n");
+    let path = file(
+        folder.path(),
+        "quiet.ini",
+        "[databases]\napp =\n[pgbouncer]\nauth_type = trust\nauth_file = userlist.txt\njob_name = x\n",
+    );
     let output = pgfleet(&["check", path.to_str().unwrap()]);
     assert!(output.status.success(), "{}", all(&output));
     assert!(all(&output).contains("job_name"), "{}", all(&output));

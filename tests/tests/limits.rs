@@ -212,9 +212,11 @@ fn query_wait_timeout() {
     );
 }
 
-/// The client that waited longest is served first, wherever it is.
+/// The client that waited longest is served first, wherever it is. A worker may prefer its own clients to others that have waited up to
+/// 5 ms longer; so these come 20 ms apart.
 #[test]
 fn the_longest_waiter_is_served_first() {
+    const APART_US: u64 = 20_000;
     let server = Postgres::start();
     server.admin().batch_execute("create table served (number int, at serial); grant all on served, served_at_seq to app").unwrap();
     each_worker_count(
@@ -226,21 +228,21 @@ fn the_longest_waiter_is_served_first() {
             holder.query("begin");
             let mut console = fleet.console();
             let mut waiting: Vec<Client> = (0..12).map(|_| fleet.client()).collect();
-            for (number, client) in waiting.iter_mut().enumerate() {
+            for (number, client) in (1..).zip(&mut waiting) {
                 client.send(&frontend::query(&format!("insert into served values ({number})")));
-                wait_until("the client to queue", SOON, || {
-                    console.query("show pools").lookup("user", "app", "cl_waiting") == (number + 1).to_string()
+                wait_until("the client to have waited", SOON, || {
+                    let pools = console.query("show pools");
+                    let cell = |name| pools.lookup("user", "app", name).parse::<u64>().unwrap();
+                    cell("cl_waiting") == number && cell("maxwait") * 1_000_000 + cell("maxwait_us") >= number * APART_US
                 });
             }
             holder.query("commit");
             for client in &mut waiting {
                 assert_eq!(client.answer().tags, ["INSERT 0 1"]);
             }
-            let order = holder.query("select number from served order by at");
-            let order: Vec<usize> = order.column("number").iter().map(|number| number.parse().unwrap()).collect();
-            // A stated slack in favour of staying at the worker that has the server.
-            let late = order.iter().enumerate().map(|(place, &number)| place.abs_diff(number)).max().unwrap();
-            assert!(late <= 4, "{order:?}");
+            let order = holder.query("select number from served order by at").column("number");
+            let expected: Vec<String> = (1..=12).map(|number: u32| number.to_string()).collect();
+            assert_eq!(order, expected);
         },
     );
 }
@@ -264,18 +266,4 @@ fn no_client_waits_beside_an_idle_server() {
         let each = start.elapsed() / (100 * workers as u32);
         assert!(each < Duration::from_millis(20), "a server takes {each:?} to change hands");
     }
-}
-
-#[test]
-fn a_reserve_pool_for_those_who_wait_too_long() {
-    let server = Postgres::start();
-    let fleet = Fleet::builder(&server).pool_size(1).setting("reserve_pool_size", 1).setting("reserve_pool_timeout", 1).start();
-    let mut holder = fleet.client();
-    holder.query("begin");
-    let mut second = fleet.client();
-    let start = Instant::now();
-    assert_eq!(second.value("select 'from the reserve'"), "from the reserve");
-    assert!(start.elapsed() >= Duration::from_millis(900), "after {:?}", start.elapsed());
-    fleet.wait_for_log("taking connection from reserve_pool");
-    assert_eq!(backends(&mut server.admin()), 2);
 }

@@ -192,17 +192,6 @@ fn unknown_database_is_told_only_to_those_who_are_known() {
 }
 
 #[test]
-fn any_takes_everyone_to_the_forced_user() {
-    let server = Postgres::start();
-    let fleet = Fleet::builder(&server)
-        .setting("auth_type", "any")
-        .database("forced", format!("host=127.0.0.1 port={} dbname=app user=other", server.port()))
-        .start();
-    assert_eq!(Client::login(fleet.port(), "nobody-knows-me", "forced").value("select current_user"), "other");
-    assert_refused(log_in(&fleet, "app", "app", ""), "08P01", "bouncer config error");
-}
-
-#[test]
 fn the_fallback_database_offers_every_database_of_its_server() {
     let server = Postgres::start();
     server.admin().batch_execute("create database second owner app").unwrap();

@@ -189,11 +189,3 @@ fn server_reset_query_can_be_another_or_none() {
     fleet.client().query("create temp table left_behind (x int)");
     assert_eq!(fleet.client().query("select * from left_behind").errors.len(), 0, "none");
 }
-
-#[test]
-fn connect_query_runs_on_every_new_server() {
-    let server = Postgres::start();
-    let entry = format!("host=127.0.0.1 port={} dbname=app connect_query='set work_mem = ''19MB'''", server.port());
-    let fleet = Fleet::builder(&server).database("prepared", entry).start();
-    assert_eq!(Client::login(fleet.port(), "app", "prepared").value("show work_mem"), "19MB");
-}
