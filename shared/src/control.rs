@@ -113,6 +113,8 @@ pub enum ToWorker {
     Pause {
         /// Stop, or go on.
         paused: bool,
+        /// Given back in the answer, so that an answer to an earlier PAUSE is not taken for one to this.
+        round: u32,
     },
     /// Shut down; the worker exits with status 0 when done.
     Stop(StopMode),
@@ -177,7 +179,10 @@ pub enum ToSupervisor {
         id: u32,
     },
     /// No server of this worker is in use (after `Pause`).
-    Paused,
+    Paused {
+        /// The request's.
+        round: u32,
+    },
     /// A client that has passed authentication for the console. Descriptor: its socket.
     Console(ConsoleSession),
     /// Look up a host name; answered by `Resolved`.

@@ -77,16 +77,16 @@ fn two_takers_under_a_lowered_limit_never_exceed_it() {
     });
 }
 
-/// A seat left by one worker is the next one's, with nothing of the old backend beside it.
+/// A seat left by one worker is the next one's, with nothing of the old connection beside it, and what the next one adds stays.
 #[test]
 fn a_taker_sees_nothing_of_the_seat_s_last_holder() {
     check(Some(3), || {
         let (shm, pool, database) = fleet();
-        let seats = shm.take_server(A, pool, &limits(1, database, 1)).unwrap();
+        let seats = shm.take_server(A, pool, &limits(1, database, 2)).unwrap();
         shm.set_backend(&seats, 42, 4242);
         let other = shm.clone();
         let taker = thread::spawn(move || {
-            let taken = other.take_server(B, pool, &limits(1, database, 1)).ok()?;
+            let taken = other.take_server(B, pool, &limits(1, database, 2)).ok()?;
             assert_eq!(other.server_info(pool, taken.seat).backend, None);
             Some(taken)
         });
@@ -94,6 +94,11 @@ fn a_taker_sees_nothing_of_the_seat_s_last_holder() {
         let taken = taker.join().unwrap();
         let used = usize::from(taken.is_some());
         assert_eq!((shm.pool_seats(pool).in_use(), shm.seats(database).in_use()), (used, used));
+        if let Some(taken) = taken {
+            assert_eq!(shm.seats(database).owner(taken.database.unwrap().1), Some(B));
+            assert!(shm.leave_server(B, &taken));
+            assert_eq!((shm.pool_seats(pool).in_use(), shm.seats(database).in_use()), (0, 0));
+        }
     });
 }
 
@@ -160,6 +165,7 @@ fn a_lend_is_accepted_or_buried_with_its_sender() {
         let other = shm.clone();
         let receiver = thread::spawn(move || other.accept_lend(B, &seats, ticket));
         let orphans = shm.bury(A);
+        assert!(shm.seats(database).take(worker(2), 1).is_none(), "nobody else gets the connection's seat, whoever has it");
         let accepted = receiver.join().unwrap();
         assert!(accepted == orphans.is_empty(), "exactly one has it");
         let (state, owner) = if accepted { (SeatState::Held, B) } else { (SeatState::Draining, Owner::SUPERVISOR) };

@@ -113,7 +113,7 @@ impl Listener {
             ToSupervisor::Prepared { generation } => Said::Prepared(generation),
             ToSupervisor::Refused { generation, reason } => Said::Refused(generation, reason),
             ToSupervisor::Committed { generation } => Said::Committed(generation),
-            ToSupervisor::Paused => Said::Paused,
+            ToSupervisor::Paused { round } => Said::Paused(round),
             ToSupervisor::Welcome(welcome) => Said::Welcome(welcome),
             ToSupervisor::Report { id } => match descriptor.map(|fd| read_report(&fd)) {
                 Some(Ok(rows)) => Said::Report(id, Box::new(rows)),

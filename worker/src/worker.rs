@@ -81,6 +81,8 @@ impl From<Token> for Source {
 pub(crate) enum Listener {
     Tcp(mio::net::TcpListener),
     Unix(mio::net::UnixListener),
+    /// It was a TCP listener; the fleet is shutting down.
+    Closed,
 }
 
 /// How far this worker has come.
@@ -102,8 +104,8 @@ pub(crate) struct Worker {
     pub(crate) log_to_stderr: bool,
     pub(crate) life: Life,
     pub(crate) paused: bool,
-    /// PAUSE waits for the last server in use.
-    pub(crate) pause_owed: bool,
+    /// A PAUSE that waits for the last server in use.
+    pub(crate) pause_owed: Option<u32>,
 
     pub(crate) poll: Poll,
     pub(crate) control: Control,
@@ -174,7 +176,7 @@ impl Worker {
             log_to_stderr: start.log_to_stderr,
             life: Life::Serving,
             paused: start.paused,
-            pause_owed: false,
+            pause_owed: None,
             poll: start.poll,
             control: start.control,
             inbox: start.inbox,
@@ -283,9 +285,11 @@ impl Worker {
         if std::mem::take(&mut self.accept_stalled) {
             (0..self.listeners.len()).for_each(|listener| self.accept(listener));
         }
-        if self.pause_owed && !self.servers.iter().any(|(_, server)| server.is_in_use()) {
-            self.pause_owed = false;
-            self.control.send(&shared::control::ToSupervisor::Paused, &[]);
+        if let Some(round) = self.pause_owed
+            && !self.servers.iter().any(|(_, server)| server.is_in_use())
+        {
+            self.pause_owed = None;
+            self.control.send(&shared::control::ToSupervisor::Paused { round }, &[]);
         }
     }
 

@@ -147,10 +147,7 @@ mod tests {
         assert_eq!(refused(b"p\0\0\0\x05\0"), "client password pkt before startup packet");
         assert_eq!(refused(b"Q\0\0\0\x05\0"), "bad packet");
         assert_eq!(refused(b"\0\0\0\x0c\0\x03\0\0user"), "invalid startup packet layout: expected terminator as last byte");
-        assert_eq!(
-            refused(b"\0\0\0\x0a\0\x03\0\0\0x"),
-            "invalid startup packet layout: expected terminator as last byte"
-        );
+        assert_eq!(refused(b"\0\0\0\x0a\0\x03\0\0\0x"), "invalid startup packet layout: expected terminator as last byte");
     }
 
     #[test]

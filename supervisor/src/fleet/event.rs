@@ -96,7 +96,7 @@ pub(crate) enum Said {
     /// Phase two of a reload.
     Committed(u64),
     /// None of its servers is in use any more.
-    Paused,
+    Paused(u32),
     /// What PostgreSQL says at the start of a pool's connection.
     Welcome(Welcome),
     /// The rows of a report.

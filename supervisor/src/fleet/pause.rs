@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 /// A pause that is not complete yet.
 #[derive(Debug)]
 pub(super) struct Pausing {
+    round: u32,
     waiting: BTreeSet<Slot>,
     asks: Vec<AskId>,
 }
@@ -38,8 +39,10 @@ impl Fleet {
 
     fn pause(&mut self, ask: Option<AskId>) {
         self.paused = true;
-        self.broadcast(&ToWorker::Pause { paused: true });
-        self.pausing = Some(Pausing { waiting: self.live().into_iter().collect(), asks: ask.into_iter().collect() });
+        self.pause_round = self.pause_round.wrapping_add(1);
+        let round = self.pause_round;
+        self.broadcast(&ToWorker::Pause { paused: true, round });
+        self.pausing = Some(Pausing { round, waiting: self.live().into_iter().collect(), asks: ask.into_iter().collect() });
         self.check_paused();
     }
 
@@ -69,21 +72,24 @@ impl Fleet {
     /// A PAUSE that still waits is over too: it gets its answer, so that no session hangs.
     fn resume(&mut self) {
         self.paused = false;
-        self.broadcast(&ToWorker::Pause { paused: false });
+        self.broadcast(&ToWorker::Pause { paused: false, round: self.pause_round });
         for ask in self.pausing.take().into_iter().flat_map(|pausing| pausing.asks) {
             self.answer(ask, Answer::Done);
         }
     }
 
-    pub(super) fn worker_paused(&mut self, slot: Slot) {
-        if let Some(pausing) = &mut self.pausing {
-            pausing.waiting.remove(&slot);
-            self.check_paused();
+    /// An answer to a PAUSE that has been taken back meanwhile says nothing about this one.
+    pub(super) fn worker_paused(&mut self, slot: Slot, round: u32) {
+        if self.pausing.as_ref().is_some_and(|pausing| pausing.round == round) {
+            self.left_pause(slot);
         }
     }
 
     pub(super) fn left_pause(&mut self, slot: Slot) {
-        self.worker_paused(slot);
+        if let Some(pausing) = &mut self.pausing {
+            pausing.waiting.remove(&slot);
+            self.check_paused();
+        }
     }
 
     pub(super) fn check_paused(&mut self) {

@@ -2,7 +2,7 @@
 
 use super::{Client, ClientState, Login, Peer};
 use crate::socket::Conn;
-use crate::worker::{Life, Listener, Source, Worker};
+use crate::worker::{Listener, Source, Worker};
 use nix::errno::Errno;
 use socket2::{SockRef, TcpKeepalive};
 use std::io;
@@ -15,12 +15,9 @@ const ACCEPTS_PER_TURN: usize = 64;
 impl Worker {
     /// Accepts what waits at a listener.
     pub(crate) fn accept(&mut self, listener: usize) {
-        if self.life != Life::Serving {
-            return;
-        }
         for _ in 0..ACCEPTS_PER_TURN {
             let accepted = match self.listeners.get(listener) {
-                None => return,
+                None | Some(Listener::Closed) => return,
                 Some(Listener::Tcp(tcp)) => {
                     tcp.accept().map(|(stream, address)| (OwnedFd::from(std::net::TcpStream::from(stream)), Peer::Tcp(address)))
                 }

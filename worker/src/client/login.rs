@@ -7,7 +7,6 @@ use super::auth::{self, Challenge, Verdict};
 use super::{ClientSeats, ClientState, Ending, Identity, Peer};
 use crate::worker::{Life, Worker};
 use shared::config::{CONSOLE_DATABASES, Database, MAX_USER_NAME};
-use shared::control::StopMode;
 use shared::ids::{LimitId, SeatIndex};
 use shared::shm::Limit;
 use shared::wire::encode;
@@ -256,7 +255,7 @@ impl Worker {
             }
             return Err(Ending::Fatal(sqlstate::INVALID_CATALOG_NAME, format!("no such database: {}", who.database)));
         };
-        if self.life != Life::Serving && self.life != Life::Stopping(StopMode::WaitForClients) {
+        if self.life != Life::Serving {
             return Err(Ending::Fatal(sqlstate::ADMIN_SHUTDOWN, "pooler is shutting down".to_owned()));
         }
         let Some(pool) = self.find_pool(&entry, &who.user) else {

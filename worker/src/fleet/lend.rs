@@ -91,11 +91,15 @@ impl Worker {
             return;
         }
         if let Some(index) = self.take_over(lent, socket) {
-            let pool = self.pools.get_mut(self.servers[index].pool);
+            let pool_index = self.servers[index].pool;
+            let pool = self.pools.get_mut(pool_index);
             if !pool.borrows.is_empty() {
                 pool.borrows.remove(0);
             }
             self.server_free(index);
+            // There may be more where it came from.
+            self.pools.get_mut(pool_index).exhausted = false;
+            self.pump(pool_index);
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Sending never blocks: what does not fit waits for the socket. When the supervisor is gone, messages are dropped and the worker goes on.
 
-use crate::worker::{Life, Source, Worker};
+use crate::worker::{Life, Listener, Worker};
 use mio::unix::SourceFd;
 use shared::control::{self, StopMode, ToSupervisor, ToWorker};
 use shared::shm::WorkerState;
@@ -118,7 +118,7 @@ impl Worker {
                 }
             }
             ToWorker::Report { id, what } => self.report(id, what),
-            ToWorker::Pause { paused } => self.set_paused(paused),
+            ToWorker::Pause { paused, round } => self.set_paused(paused, round),
             ToWorker::Stop(mode) => self.stop(mode),
             ToWorker::Resolved { host, addresses } => self.resolved(&host, addresses),
             ToWorker::Welcome(welcome) => match self.pools.find(&welcome.database, &welcome.user) {
@@ -132,9 +132,9 @@ impl Worker {
     }
 
     /// PAUSE: queries wait, servers are closed as they fall free. RESUME: all goes on.
-    fn set_paused(&mut self, paused: bool) {
+    fn set_paused(&mut self, paused: bool, round: u32) {
         self.paused = paused;
-        self.pause_owed = paused;
+        self.pause_owed = paused.then_some(round);
         if paused {
             self.close_idle_servers("pause mode");
         } else {
@@ -148,15 +148,13 @@ impl Worker {
     fn stop(&mut self, mode: StopMode) {
         self.life = Life::Stopping(mode);
         self.shm.workers().set_state(self.me.slot, WorkerState::Draining);
-        let exclusive = self.inboxes.len() > 4;
-        for listener in std::mem::take(&mut self.listeners) {
-            let _ = match listener {
-                crate::worker::Listener::Tcp(mut tcp) => self.poll.registry().deregister(&mut tcp),
-                crate::worker::Listener::Unix(unix) if exclusive => shared::sys::epoll::remove(&self.poll, &unix),
-                crate::worker::Listener::Unix(mut unix) => self.poll.registry().deregister(&mut unix),
-            };
+        // The Unix socket stays open for the console; others are turned away after they have logged in.
+        for listener in &mut self.listeners {
+            if let Listener::Tcp(tcp) = listener {
+                let _ = self.poll.registry().deregister(tcp);
+                *listener = Listener::Closed;
+            }
         }
-        self.again.retain(|source| !matches!(source, Source::Listener(_)));
         if mode == StopMode::WaitForServers {
             self.close_idle_servers("server shutting down");
             let waiting: Vec<usize> = self.clients.iter().filter(|(_, c)| c.is_waiting()).map(|(index, _)| index).collect();

@@ -6,9 +6,9 @@ fn pause_is_answered_when_the_last_worker_is_quiet() {
     w.ask(1, Request::Pause);
     assert!(w.logged("PAUSE command issued"));
     assert_eq!(w.sent().len(), 2);
-    w.say(0, Said::Paused);
+    w.say(0, Said::Paused(1));
     assert_eq!(w.answered(1), None);
-    w.say(1, Said::Paused);
+    w.say(1, Said::Paused(1));
     assert_eq!(w.answered(1), Some(&Answer::Done));
     w.ask(2, Request::Pause);
     assert_eq!(w.answered(2), Some(&Answer::Failed(Failure::AlreadyPaused)));
@@ -24,7 +24,7 @@ fn pause_is_answered_when_the_last_worker_is_quiet() {
 fn a_worker_that_dies_does_not_hold_it_up_but_its_backends_do() {
     let mut w = World::up(2);
     w.ask(1, Request::Pause);
-    w.say(0, Said::Paused);
+    w.say(0, Said::Paused(1));
     w.die_with(1, KILLED, 2);
     assert_eq!(w.answered(1), None, "two backends still run");
     assert!(matches!(w.actions.last(), Some(Action::Spawn { paused: true, .. })));
@@ -50,12 +50,12 @@ fn signals() {
     assert!(w.logged("got SIGUSR2, but not paused/suspended"));
     w.event(Event::Signal(Signal::Usr1));
     assert!(w.logged("got SIGUSR1, pausing all activity"));
-    assert_eq!(w.sent(), [(0, ToWorker::Pause { paused: true })]);
+    assert_eq!(w.sent(), [(0, ToWorker::Pause { paused: true, round: 1 })]);
     w.event(Event::Signal(Signal::Usr1));
     assert!(w.logged("got SIGUSR1, but already paused/suspended"));
     w.event(Event::Signal(Signal::Usr2));
     assert!(w.logged("got SIGUSR2, continuing from PAUSE"));
-    assert_eq!(w.sent(), [(0, ToWorker::Pause { paused: false })]);
+    assert_eq!(w.sent(), [(0, ToWorker::Pause { paused: false, round: 1 })]);
     w.event(Event::Signal(Signal::Term));
     w.event(Event::Signal(Signal::Usr2));
     assert!(w.logged("got SIGUSR2 while shutting down, ignoring"));
