@@ -8,6 +8,8 @@
 //!
 //! There is no lock, hence none to be left locked. A region laid out by another build is refused by its hash.
 
+#![deny(unsafe_code)]
+
 pub mod atomic;
 mod bury;
 mod client;

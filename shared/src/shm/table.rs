@@ -106,7 +106,7 @@ impl SeatTable<'_> {
         self.word(seat.0 as usize).is_some_and(|word| word.give(owner, to))
     }
 
-    /// Seats that are not free: held, in transit and draining ones.
+    /// Seats that are not free: held, in transit and draining ones, and for a moment one whose taker is about to step back.
     pub fn in_use(&self) -> usize {
         self.held(0..usize::MAX)
     }
