@@ -79,8 +79,7 @@ class Contender:
         """The folder of one process, writable by the ordinary user."""
         folder = self.folder / f"process-{index}"
         folder.mkdir(parents=True)
-        if os.geteuid() == 0:
-            shutil.chown(folder, os.environ["PGFLEET_TEST_USER"])
+        processes.give(folder)
         return folder
 
     def commands(self):
@@ -88,7 +87,10 @@ class Contender:
 
     def ini(self, folder, pool_size, extra):
         """The pgbouncer.ini that PgBouncer and pgfleet are given alike."""
-        (folder / "userlist.txt").write_text('"postgres" ""\n')
+        users = folder / "userlist.txt"
+        users.write_text('"postgres" ""\n')
+        users.chmod(0o600)
+        processes.give(users)
         lines = [
             "[databases]",
             f"bench = host=127.0.0.1 port={self.options.postgres_port}",
@@ -98,7 +100,7 @@ class Contender:
             "unix_socket_dir =",
             "listen_backlog = 4096",
             "auth_type = trust",
-            f"auth_file = {folder}/userlist.txt",
+            f"auth_file = {users}",
             "admin_users = postgres",
             f"pool_mode = {self.options.pool_mode}",
             f"default_pool_size = {pool_size}",

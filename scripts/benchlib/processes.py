@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 
@@ -12,6 +13,12 @@ def as_person(command):
         return list(command)
     user = os.environ["PGFLEET_TEST_USER"]
     return ["setpriv", "--reuid", user, "--regid", user, "--init-groups", "--inh-caps=-all", "--", *command]
+
+
+def give(path):
+    """Makes the path the ordinary user's."""
+    if os.geteuid() == 0:
+        shutil.chown(path, os.environ["PGFLEET_TEST_USER"])
 
 
 def start(command, folder, cpus=None):
