@@ -183,6 +183,8 @@ pub enum ToSupervisor {
         /// The request's.
         round: u32,
     },
+    /// No server connection of this worker is left (after `Stop(WaitForServers)`); it goes on until the whole fleet has none.
+    Drained,
     /// A client that has passed authentication for the console. Descriptor: its socket.
     Console(ConsoleSession),
     /// Look up a host name; answered by `Resolved`.

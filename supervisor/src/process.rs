@@ -114,6 +114,7 @@ impl Listener {
             ToSupervisor::Refused { generation, reason } => Said::Refused(generation, reason),
             ToSupervisor::Committed { generation } => Said::Committed(generation),
             ToSupervisor::Paused { round } => Said::Paused(round),
+            ToSupervisor::Drained => Said::Drained,
             ToSupervisor::Welcome(welcome) => Said::Welcome(welcome),
             ToSupervisor::Report { id } => match descriptor.map(|fd| read_report(&fd)) {
                 Some(Ok(rows)) => Said::Report(id, Box::new(rows)),

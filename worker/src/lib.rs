@@ -19,6 +19,7 @@ mod socket;
 mod timers;
 mod worker;
 
+use nix::sys::signal::{SigSet, Signal};
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
@@ -26,11 +27,22 @@ use std::process::ExitCode;
 /// [`shared::control::ToWorker::Start`] is the first message. Returns 0 after an orderly stop, 1 when the worker could not start or its
 /// event loop failed; the reason is in the log.
 pub fn run(control: OwnedFd) -> ExitCode {
+    ignore_signals();
     match fleet::start::start(control) {
         Ok(worker) => worker.run(),
         Err(error) => {
             eprintln!("pgfleet worker could not start: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// What the signals of PgBouncer's mean is for the whole fleet, and the supervisor's to act on: a worker that happens to get one (a
+/// terminal, a service manager, `pkill`) must neither end nor do a part of it. The thread that calls this is the process's only one.
+fn ignore_signals() {
+    use Signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+    let signals: SigSet = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2].into_iter().collect();
+    if let Err(error) = signals.thread_block() {
+        eprintln!("pgfleet worker: could not block signals: {}", error.desc());
     }
 }

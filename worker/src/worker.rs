@@ -106,6 +106,8 @@ pub(crate) struct Worker {
     pub(crate) paused: bool,
     /// A PAUSE that waits for the last server in use.
     pub(crate) pause_owed: Option<u32>,
+    /// Has said that no server is left.
+    drained: bool,
 
     pub(crate) poll: Poll,
     pub(crate) control: Control,
@@ -126,6 +128,8 @@ pub(crate) struct Worker {
     pub(crate) interner: Interner,
     pub(crate) statements: Statements,
     pub(crate) verifiers: crate::client::auth::VerifierCache,
+    /// What clients with a stored SCRAM verifier have proved to know, by user: it logs in to a server that stores the same.
+    pub(crate) scram_keys: FxHashMap<String, shared::auth::scram::Keys>,
 
     /// Clients to be cut off unless they are done by then: in login, or reading their last message.
     pub(crate) login_deadlines: VecDeque<(Instant, usize, ConnectionId)>,
@@ -177,6 +181,7 @@ impl Worker {
             life: Life::Serving,
             paused: start.paused,
             pause_owed: None,
+            drained: false,
             poll: start.poll,
             control: start.control,
             inbox: start.inbox,
@@ -192,6 +197,7 @@ impl Worker {
             interner: Interner::default(),
             statements: Statements::default(),
             verifiers: FxHashMap::default(),
+            scram_keys: FxHashMap::default(),
             login_deadlines: VecDeque::new(),
             closing_deadlines: VecDeque::new(),
             idle_timers: crate::timers::Timers::default(),
@@ -239,6 +245,9 @@ impl Worker {
                 self.next_tick = self.now + TICK;
             }
             self.bury();
+            let workers = self.shm.workers();
+            workers.beat(self.me.slot, self.now.as_micros());
+            workers.set_counts(self.me.slot, self.clients.len() as u32, self.servers.len() as u32);
             if let Some(status) = self.finished() {
                 return status;
             }
@@ -273,9 +282,6 @@ impl Worker {
 
     /// Ten times a second: deadlines, idle connections, lost messages, the heartbeat.
     fn tick(&mut self) {
-        let workers = self.shm.workers();
-        workers.beat(self.me.slot, self.now.as_micros());
-        workers.set_counts(self.me.slot, self.clients.len() as u32, self.servers.len() as u32);
         self.expire_clients();
         self.expire_servers();
         self.tick_pools();
@@ -284,6 +290,10 @@ impl Worker {
         self.expire_cancellers();
         if std::mem::take(&mut self.accept_stalled) {
             (0..self.listeners.len()).for_each(|listener| self.accept(listener));
+        }
+        if self.life == Life::Stopping(StopMode::WaitForServers) && !self.drained && self.servers.is_empty() {
+            self.drained = true;
+            self.control.send(&shared::control::ToSupervisor::Drained, &[]);
         }
         if let Some(round) = self.pause_owed
             && !self.servers.iter().any(|(_, server)| server.is_in_use())
@@ -298,7 +308,8 @@ impl Worker {
         let done = match self.life {
             Life::Serving => false,
             Life::Stopping(StopMode::WaitForClients) => self.clients.is_empty(),
-            Life::Stopping(StopMode::WaitForServers) => self.servers.is_empty(),
+            // Clients stay until the whole fleet has no server; without a supervisor nobody else would say so.
+            Life::Stopping(StopMode::WaitForServers) => self.servers.is_empty() && self.control.is_lost(),
             Life::Stopping(StopMode::Immediate) => true,
         };
         (done && self.control.is_flushed()).then_some(ExitCode::SUCCESS)

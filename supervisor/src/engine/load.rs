@@ -66,7 +66,7 @@ fn reload(running: &Config, generation: u64, verbose: u8) -> Result<Candidate, S
     let (config, problems) = config::read(&path);
     let Some(mut config) = config else {
         let lines: Vec<String> = problems.errors().map(ToString::to_string).collect();
-        return Err(lines.join("\n"));
+        return Err(format!("config file loading failed\n{}", lines.join("\n")));
     };
     let mut changes = running.changes(&config);
     config.keep_unchangeable(running);

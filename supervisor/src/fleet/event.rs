@@ -97,6 +97,8 @@ pub(crate) enum Said {
     Committed(u64),
     /// None of its servers is in use any more.
     Paused(u32),
+    /// No server of its own is left while the fleet shuts down.
+    Drained,
     /// What PostgreSQL says at the start of a pool's connection.
     Welcome(Welcome),
     /// The rows of a report.

@@ -26,7 +26,7 @@ pub(crate) use report::add_counters;
 use shared::control::{ToWorker, Welcome};
 use shared::ids::{Incarnation, Slot};
 use shutdown::Phase;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The state of the fleet.
 #[derive(Debug)]
@@ -43,6 +43,8 @@ pub(crate) struct Fleet {
     last_incarnation: u32,
     /// Backends that outlived their worker.
     orphans: usize,
+    /// Workers without a server while transactions are waited for.
+    drained: BTreeSet<Slot>,
     /// Console sessions.
     consoles: usize,
     /// Whether `process up` was said.
@@ -68,6 +70,7 @@ impl Fleet {
             rules,
             last_incarnation: Incarnation::SUPERVISOR.0,
             orphans: 0,
+            drained: BTreeSet::new(),
             consoles: 0,
             up: false,
             name: name.to_owned(),
@@ -124,6 +127,7 @@ impl Fleet {
             Said::Refused(generation, reason) => self.refused(slot, generation, &reason),
             Said::Committed(generation) => self.committed(slot, generation),
             Said::Paused(round) => self.worker_paused(slot, round),
+            Said::Drained => self.worker_drained(slot),
             Said::Welcome(welcome) => self.welcome(slot, &welcome),
             Said::Report(id, rows) => self.reported(slot, id, *rows),
         }

@@ -6,6 +6,7 @@ use super::Fleet;
 use super::event::{Action, Answer, AskId, Moment, Notice, Signal};
 use log::Level;
 use shared::control::{StopMode, ToWorker};
+use shared::ids::Slot;
 use std::time::Duration;
 
 /// How long a worker that was told to stop at once may take.
@@ -108,9 +109,21 @@ impl Fleet {
         }
     }
 
+    /// A worker's last server is gone. Its clients stay until no worker has one: then the fleet ends as a whole.
+    pub(super) fn worker_drained(&mut self, slot: Slot) {
+        self.drained.insert(slot);
+        self.check_finished();
+    }
+
     /// Leaves when nothing is left to wait for.
     pub(super) fn check_finished(&mut self) {
-        if !self.live().is_empty() {
+        let live = self.live();
+        if !live.is_empty() {
+            let servers_gone = self.orphans == 0 && live.iter().all(|slot| self.drained.contains(slot));
+            if matches!(self.phase, Phase::Draining(StopMode::WaitForServers)) && servers_gone {
+                self.log(Level::Info, "server connections dropped, exiting");
+                self.end(0);
+            }
             return;
         }
         match self.phase {

@@ -5,7 +5,7 @@
 
 use rustc_hash::FxHashMap;
 use shared::auth::Secret;
-use shared::auth::scram::{self, NONCE_BYTES, ServerExchange, Verifier};
+use shared::auth::scram::{self, Keys, NONCE_BYTES, ServerExchange, Verifier};
 use shared::auth::{md5, plain};
 use shared::config::{AuthType, Config};
 use shared::wire::cursor::Cursor;
@@ -24,6 +24,8 @@ pub(crate) enum Challenge {
 /// What becomes of a client's answer.
 pub(crate) enum Verdict {
     Admitted,
+    /// And this is what the client proved to know.
+    AdmittedWithKeys(Keys),
     /// Sent and waiting for another answer.
     GoOn(Challenge),
     /// SQLSTATE and text.
@@ -85,7 +87,11 @@ pub(crate) fn answer(config: &Config, user: &str, challenge: Challenge, body: &[
         Challenge::ScramFinal(mut exchange) => match exchange.client_final(body) {
             Ok(success) => {
                 encode::authentication(out, 12, &success.server_final);
-                Verdict::Admitted
+                // Keys of a stored verifier open the server that stores the same one; those of a verifier made here open nothing.
+                match secret {
+                    Some(Secret::Scram(_)) => Verdict::AdmittedWithKeys(success.keys),
+                    _ => Verdict::Admitted,
+                }
             }
             Err(_) => scram_failed(),
         },

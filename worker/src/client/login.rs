@@ -219,6 +219,14 @@ impl Worker {
         match verdict {
             Verdict::Refused(code, text) => Err(Ending::Fatal(code, text.to_owned())),
             Verdict::Admitted => self.authenticated(index, false),
+            Verdict::AdmittedWithKeys(keys) => {
+                if let ClientState::Login(login) = &self.clients[index].state
+                    && let Some(request) = &login.request
+                {
+                    self.scram_keys.insert(request.who.user.clone(), keys);
+                }
+                self.authenticated(index, false)
+            }
             Verdict::GoOn(challenge) => {
                 if let ClientState::Login(login) = &mut self.clients[index].state {
                     login.stage = Stage::Password(challenge);
@@ -266,7 +274,7 @@ impl Worker {
         if self.pools.get(pool).welcome.is_some() {
             self.greet(index);
         } else {
-            self.await_welcome(index, pool);
+            self.await_welcome(index, pool, &who.user);
         }
         Ok(())
     }

@@ -30,6 +30,9 @@ impl Worker {
         let old = std::mem::replace(&mut self.config, Rc::new(config));
         init_log(&self.config, self.me.slot, file, self.log_to_stderr);
         self.verifiers.clear();
+        if changes.secrets {
+            self.scram_keys.clear();
+        }
         self.apply_tcp_settings();
         self.reconfigure_pools(&changes.reconnect_databases, &changes.dropped_databases);
         self.rearm_idle_timers(&old);

@@ -70,6 +70,11 @@ impl Control {
         false
     }
 
+    /// The supervisor is gone.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.fd.is_none()
+    }
+
     /// Everything has been sent, or never can be.
     pub(crate) fn is_flushed(&self) -> bool {
         self.unsent.is_empty()

@@ -149,6 +149,11 @@ impl Worker {
         None
     }
 
+    /// Whether the client still is where its entry in a queue says.
+    pub(crate) fn still_waits(&self, waiter: &Waiter) -> bool {
+        self.clients.get(waiter.client).is_some_and(|c| c.id == waiter.id && c.is_waiting())
+    }
+
     /// A waiting client has gone.
     pub(crate) fn waiter_left(&mut self, index: PoolIndex) {
         let pool = self.pools.get_mut(index);
@@ -163,9 +168,13 @@ impl Worker {
         let pool = self.pools.get_mut(index);
         pool.exhausted = false;
         pool.waiters.clear();
-        let blocked_on = pool.blocked_on.take();
         self.pools.with_waiters.retain(|&other| other != index);
-        if let Some(limit) = blocked_on
+        self.unblock(index);
+    }
+
+    /// No limit above the pool's own is in its way any more.
+    fn unblock(&mut self, index: PoolIndex) {
+        if let Some(limit) = self.pools.get_mut(index).blocked_on.take()
             && !self.pools.indices().any(|other| self.pools.get(other).blocked_on == Some(limit))
         {
             self.shm.limit_state(limit).clear_waiting(self.me.slot);
@@ -173,9 +182,11 @@ impl Worker {
     }
 
     /// A client waits for the pool's greeting: its first server brings it.
-    pub(crate) fn await_welcome(&mut self, client: usize, index: PoolIndex) {
-        let id = self.clients[client].id;
-        self.pools.get_mut(index).to_greet.push((client, id));
+    pub(crate) fn await_welcome(&mut self, client: usize, index: PoolIndex, login_user: &str) {
+        let (id, now) = (self.clients[client].id, self.now);
+        let pool = self.pools.get_mut(index);
+        let timeout = self.config.query_wait_timeout(&pool.entry, login_user);
+        pool.to_greet.push(Waiter { client, id, since: now, deadline: timeout.map(|t| now + t) });
         self.announce(index);
         self.pump(index);
     }
@@ -222,6 +233,7 @@ impl Worker {
                     self.shm.leave_server(self.me, &seats);
                     return false;
                 };
+                self.unblock(index);
                 self.open_server(index, seats, address);
                 true
             }
@@ -234,8 +246,10 @@ impl Worker {
                 };
                 let Some((limit, _)) = limit else { return false };
                 if self.pools.get(index).blocked_on == Some(limit) {
+                    self.make_room(index, limit);
                     return false;
                 }
+                self.unblock(index);
                 self.pools.get_mut(index).blocked_on = Some(limit);
                 self.shm.limit_state(limit).set_waiting(self.me.slot);
                 // Said that it waits: look once more.
@@ -367,7 +381,7 @@ impl Worker {
             let pool = self.pools.get_mut(index);
             pool.borrows.retain(|(_, asked)| now - *asked < BORROW_PATIENCE);
             let clients = &self.clients;
-            pool.to_greet.retain(|(client, id)| clients.get(*client).is_some_and(|c| c.id == *id && c.is_waiting()));
+            pool.to_greet.retain(|w| clients.get(w.client).is_some_and(|c| c.id == w.id && c.is_waiting()));
             if pool.demand() == 0 {
                 if !pool.idle.is_empty()
                     && self.has_colleagues()
@@ -375,14 +389,18 @@ impl Worker {
                 {
                     self.lend_idle(index, slot);
                 }
+                if self.has_colleagues() {
+                    self.make_room_elsewhere(index);
+                }
                 continue;
             }
             pool.exhausted = false;
+            let pool = self.pools.get(index);
             let expired: Vec<usize> = pool
                 .waiters
                 .iter()
-                .filter(|w| w.deadline.is_some_and(|deadline| deadline <= now))
-                .filter(|w| self.clients.get(w.client).is_some_and(|c| c.id == w.id && c.is_waiting()))
+                .chain(&pool.to_greet)
+                .filter(|w| w.deadline.is_some_and(|deadline| deadline <= now) && self.still_waits(w))
                 .map(|w| w.client)
                 .collect();
             for client in expired {
@@ -399,13 +417,8 @@ impl Worker {
         let pool = self.pools.get(index);
         let Some(timeout) = self.config.query_timeout(&pool.user) else { return };
         let now = self.now;
-        let late: Vec<usize> = pool
-            .waiters
-            .iter()
-            .filter(|w| now - w.since > timeout)
-            .filter(|w| self.clients.get(w.client).is_some_and(|c| c.id == w.id && c.is_waiting()))
-            .map(|w| w.client)
-            .collect();
+        let late: Vec<usize> =
+            pool.waiters.iter().filter(|w| now - w.since > timeout && self.still_waits(w)).map(|w| w.client).collect();
         for client in late {
             self.close_client(client, &Ending::violation("query_timeout"));
         }

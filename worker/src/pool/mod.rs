@@ -4,6 +4,7 @@
 //! memory; [`assign`] decides who gets which server, [`policy`] holds the decisions alone.
 
 mod assign;
+mod evict;
 pub(crate) mod policy;
 mod setup;
 
@@ -44,7 +45,7 @@ pub(crate) struct Pool {
     /// How many of them still wait.
     pub(crate) waiting: usize,
     /// Clients that are logged in but not greeted.
-    pub(crate) to_greet: Vec<(usize, ConnectionId)>,
+    pub(crate) to_greet: Vec<Waiter>,
     /// Connections being opened.
     pub(crate) opening: usize,
     /// Workers that were asked for a server, and when.

@@ -237,10 +237,10 @@ impl Worker {
     pub(super) fn fail_waiters(&mut self, pool: PoolIndex, code: &str, text: &str) {
         let code = if code.is_empty() { sqlstate::PROTOCOL_VIOLATION } else { code };
         let pool = self.pools.get_mut(pool);
-        let waiters: Vec<_> = pool.waiters.iter().map(|w| (w.client, w.id)).chain(std::mem::take(&mut pool.to_greet)).collect();
-        for (client, id) in waiters {
-            if self.clients.get(client).is_some_and(|c| c.id == id && c.is_waiting()) {
-                self.close_client(client, &Ending::Relayed(code.to_owned(), text.to_owned()));
+        let waiters: Vec<_> = pool.waiters.iter().copied().chain(std::mem::take(&mut pool.to_greet)).collect();
+        for waiter in waiters {
+            if self.still_waits(&waiter) {
+                self.close_client(waiter.client, &Ending::Relayed(code.to_owned(), text.to_owned()));
             }
         }
     }

@@ -119,7 +119,7 @@ impl Worker {
         let ours = |text: &str| Failure::Ours(text.to_owned());
         let request = backend::authentication(body).map_err(|_| ours("failed to answer authreq"))?;
         let pool = self.pools.get(self.servers[index].pool);
-        let user = pool.user.clone();
+        let (user, forced) = (pool.user.clone(), pool.entry.user.is_some());
         let secret = pool.entry.password.as_ref().or_else(|| self.config.secrets.get(&user)).cloned();
         let ServerState::Login(login) = &mut self.servers[index].state else { return Ok(()) };
         let mut out = Vec::new();
@@ -148,10 +148,14 @@ impl Worker {
                 if !mechanisms.contains(&scram::MECHANISM.as_bytes()) {
                     return Err(ours("server login failed: none of the server's SASL authentication mechanisms are supported"));
                 }
-                let Some(Secret::Plain(password)) = &secret else {
-                    return Err(ours("server login failed: wrong password type"));
+                let exchange = match (&secret, self.scram_keys.get(&user)) {
+                    (Some(Secret::Plain(password)), _) => ClientExchange::new(password.as_bytes(), random::<NONCE_BYTES>()),
+                    // Never for a forced user: the keys are those of a client's own login.
+                    (Some(Secret::Scram(_)), Some(keys)) if !forced => {
+                        ClientExchange::with_keys(keys.clone(), random::<NONCE_BYTES>())
+                    }
+                    _ => return Err(ours("server login failed: wrong password type")),
                 };
-                let exchange = ClientExchange::new(password.as_bytes(), random::<NONCE_BYTES>());
                 let first = exchange.first();
                 let mut initial = Vec::new();
                 encode::cstr(&mut initial, scram::MECHANISM.as_bytes());
@@ -203,9 +207,9 @@ impl Worker {
         let fixed = parameters.iter().filter(|(name, _)| !is_tracked(name)).cloned().collect();
         let pool = self.pools.get_mut(pool_index);
         pool.welcome = Some(std::rc::Rc::new(Greeting { fixed, tracked }));
-        for (client, id) in std::mem::take(&mut pool.to_greet) {
-            if self.clients.get(client).is_some_and(|c| c.id == id) {
-                self.greet(client);
+        for waiter in std::mem::take(&mut pool.to_greet) {
+            if self.clients.get(waiter.client).is_some_and(|c| c.id == waiter.id) {
+                self.greet(waiter.client);
             }
         }
     }
