@@ -197,7 +197,9 @@ impl Client {
     #[track_caller]
     pub fn login(port: u16, user: &str, database: &str) -> Client {
         let mut client = Self::tcp(port);
-        client.start(&[("user", user), ("database", database)], None).unwrap_or_else(|error| panic!("login refused: {error:?}"));
+        if let Err(error) = client.start(&[("user", user), ("database", database)], None) {
+            panic!("login refused: {error:?}");
+        }
         client
     }
 
@@ -260,7 +262,9 @@ impl Client {
     /// Sends bytes.
     #[track_caller]
     pub fn send(&mut self, bytes: &[u8]) {
-        self.try_send(bytes).unwrap_or_else(|error| panic!("could not send: {error}"));
+        if let Err(error) = self.try_send(bytes) {
+            panic!("could not send: {error}");
+        }
     }
 
     /// Sends bytes to a server that may have closed the connection.
@@ -306,7 +310,12 @@ impl Client {
     /// Reads the next message; panics when there is none.
     #[track_caller]
     pub fn read(&mut self) -> Message {
-        self.try_read().unwrap_or_else(|error| panic!("no message: {error}")).expect("closed instead of a message")
+        // Not in a closure: the panic is to name the case's line.
+        match self.try_read() {
+            Ok(Some(message)) => message,
+            Ok(None) => panic!("closed instead of a message"),
+            Err(error) => panic!("no message: {error}"),
+        }
     }
 
     /// Reads the next message. `None`: the connection was closed. An error: it was reset, or nothing came.

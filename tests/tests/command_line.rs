@@ -5,8 +5,10 @@
 use end_to_end::program::{binary, stderr, stdout};
 use end_to_end::{Client, Fleet, Postgres, SOON, process, wait_for, wait_until};
 use nix::sys::signal::Signal;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use tempfile::TempDir;
 
 fn pgfleet(arguments: &[&str]) -> Output {
     Command::new(binary()).args(arguments).output().unwrap()
@@ -14,6 +16,15 @@ fn pgfleet(arguments: &[&str]) -> Output {
 
 fn all(output: &Output) -> String {
     format!("{}\n{}", stdout(output), stderr(output))
+}
+
+/// A folder with an auth_file in it, and the lines that every configuration in it begins with: a program is checked in any folder.
+fn folder() -> (TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let secrets = file(folder.path(), "userlist.txt", "\"app\" \"app-password\"\n");
+    std::fs::set_permissions(&secrets, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let start = format!("[pgbouncer]\nauth_type = trust\nauth_file = {}\n", secrets.display());
+    (folder, start)
 }
 
 fn file(folder: &Path, name: &str, text: &str) -> PathBuf {
@@ -40,30 +51,21 @@ fn version_and_help() {
 
 #[test]
 fn check_finds_every_problem() {
-    let folder = tempfile::tempdir().unwrap();
-    let good = file(
-        folder.path(),
-        "good.ini",
-        "[databases]\napp = host=127.0.0.1\n[pgbouncer]\nauth_type = trust\nauth_file = userlist.txt\npool_mode = transaction\n",
-    );
+    let (folder, start) = folder();
+    let good = file(folder.path(), "good.ini", &format!("{start}pool_mode = transaction\n[databases]\napp = host=127.0.0.1\n"));
     let output = pgfleet(&["check", good.to_str().unwrap()]);
     assert!(output.status.success(), "{}", all(&output));
-    let bad = file(
-        folder.path(),
-        "bad.ini",
-        "[databases]\napp = host=127.0.0.1 prot=5432\n[pgbouncer]\nlisten_port = many\npol_mode = session\n\npool_mode = sometimes\nauth_type = trust\nauth_file = userlist.txt\n",
-    );
+    let wrong = "listen_port = many\npol_mode = session\n\npool_mode = sometimes\n[databases]\napp = host=127.0.0.1 prot=5432\n";
+    let bad = file(folder.path(), "bad.ini", &format!("{start}{wrong}"));
     let output = pgfleet(&["check", bad.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(1));
     let said = all(&output);
-    for (line, word) in [(2, "prot"), (4, "listen_port"), (5, "pol_mode"), (7, "pool_mode")] {
+    for (line, word) in [(4, "listen_port"), (5, "pol_mode"), (7, "pool_mode"), (9, "prot")] {
         let found = said.lines().any(|text| text.contains(&format!("bad.ini:{line}")) && text.contains(word));
         assert!(found, "line {line}, {word}: {said}");
     }
-    assert!(
-        said.lines().any(|text| text.contains("pol_mode") && text.replace("pol_mode", "").contains("pool_mode")),
-        "the nearest name: {said}"
-    );
+    let nearest = |text: &str| text.contains("pol_mode") && text.replace("pol_mode", "").contains("pool_mode");
+    assert!(said.lines().any(nearest), "the nearest name: {said}");
     let output = pgfleet(&["check", folder.path().join("absent.ini").to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(1));
     assert!(all(&output).contains("absent.ini"), "{}", all(&output));
@@ -71,12 +73,8 @@ fn check_finds_every_problem() {
 
 #[test]
 fn check_names_settings_that_do_nothing() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = file(
-        folder.path(),
-        "quiet.ini",
-        "[databases]\napp =\n[pgbouncer]\nauth_type = trust\nauth_file = userlist.txt\njob_name = x\n",
-    );
+    let (folder, start) = folder();
+    let path = file(folder.path(), "quiet.ini", &format!("{start}job_name = x\n[databases]\napp =\n"));
     let output = pgfleet(&["check", path.to_str().unwrap()]);
     assert!(output.status.success(), "{}", all(&output));
     assert!(all(&output).contains("job_name"), "{}", all(&output));
