@@ -298,6 +298,8 @@ pub enum ToInbox {
 /// An idle server connection on its way to another worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Lent {
+    /// Who sends it.
+    pub from: Slot,
     /// Its number, which it keeps.
     pub id: ConnectionId,
     /// Its seats.

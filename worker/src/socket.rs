@@ -57,11 +57,13 @@ pub(crate) struct Conn {
     pub(crate) input: Vec<u8>,
     /// An edge has told of bytes that were not read yet.
     pub(crate) readable: bool,
+    /// The peer sends nothing more; the end is behind what was not read yet, and no edge will tell of it again.
+    pub(crate) hung_up: bool,
 }
 
 impl Conn {
     pub(crate) fn new(fd: OwnedFd) -> Self {
-        Self { fd, out: Vec::new(), written: 0, input: Vec::new(), readable: false }
+        Self { fd, out: Vec::new(), written: 0, input: Vec::new(), readable: false, hung_up: false }
     }
 
     pub(crate) fn register(&self, registry: &Registry, token: Token) -> io::Result<()> {
@@ -81,7 +83,7 @@ impl Conn {
                 Ok(0) => Read::End,
                 Ok(n) if n == buffer.len() => Read::Full(n),
                 Ok(n) => {
-                    self.readable = false;
+                    self.readable = self.hung_up;
                     Read::Drained(n)
                 }
                 Err(Errno::EAGAIN) => {

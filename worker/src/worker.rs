@@ -234,7 +234,7 @@ impl Worker {
             for source in std::mem::take(&mut self.again) {
                 match source {
                     Source::Client(index) => self.client_readable(index, false),
-                    Source::Server(index) => self.server_readable(index, false),
+                    Source::Server(index) => self.server_again(index),
                     Source::Listener(index) => self.accept(index),
                     Source::Inbox => self.inbox_readable(),
                     _ => {}
@@ -288,7 +288,7 @@ impl Worker {
         self.tick_lends();
         self.inbox_readable();
         self.expire_cancellers();
-        if std::mem::take(&mut self.accept_stalled) {
+        if self.accept_stalled {
             (0..self.listeners.len()).for_each(|listener| self.accept(listener));
         }
         if self.life == Life::Stopping(StopMode::WaitForServers) && !self.drained && self.servers.is_empty() {

@@ -12,10 +12,16 @@ use std::time::Duration;
 /// Clients accepted from one listener in one turn.
 const ACCEPTS_PER_TURN: usize = 64;
 
+/// Descriptors kept for servers and for what other workers send; clients get none of them.
+const ACCEPT_RESERVE: usize = 64;
+
 impl Worker {
     /// Accepts what waits at a listener.
     pub(crate) fn accept(&mut self, listener: usize) {
         for _ in 0..ACCEPTS_PER_TURN {
+            if !self.has_spare_descriptors(ACCEPT_RESERVE) {
+                return self.stall_accept("file descriptors run out");
+            }
             let accepted = match self.listeners.get(listener) {
                 None | Some(Listener::Closed) => return,
                 Some(Listener::Tcp(tcp)) => {
@@ -28,20 +34,26 @@ impl Worker {
                 }),
             };
             match accepted {
-                Ok((fd, peer)) => self.welcome_socket(fd, peer),
+                Ok((fd, peer)) => {
+                    self.accept_stalled = false;
+                    self.welcome_socket(fd, peer);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if matches!(error.raw_os_error(), Some(e) if out_of_resources(e)) => {
-                    if !self.accept_stalled {
-                        log::error!(target: "process", "accept() failed: {error}; accepting goes on when connections have closed");
-                    }
-                    self.accept_stalled = true;
-                    return;
+                    return self.stall_accept(&error.to_string());
                 }
                 // The client has gone again, or another passing condition (accept(2)): the next one may be fine.
                 Err(_) => {}
             }
         }
         self.again.push(Source::Listener(listener));
+    }
+
+    /// Accepts nothing more for now, and says so once; the tick tries again.
+    fn stall_accept(&mut self, why: &str) {
+        if !std::mem::replace(&mut self.accept_stalled, true) {
+            log::error!(target: "process", "accept() failed: {why}; accepting goes on when connections have closed");
+        }
     }
 
     fn welcome_socket(&mut self, fd: OwnedFd, peer: Peer) {

@@ -1,6 +1,7 @@
 //! The end of a client, whatever it was doing.
 
 use super::{Client, ClientSeats, ClientState, Link};
+use crate::socket::Read;
 use crate::worker::{Source, Worker};
 use shared::wire::report::{self, sqlstate};
 use std::time::Duration;
@@ -121,13 +122,11 @@ impl Worker {
                 Err(_) => return self.drop_client(index),
             }
         }
-        loop {
-            use crate::socket::Read;
-            match self.clients[index].conn.read(&mut self.read_buffer) {
-                Read::Full(_) | Read::Drained(_) => {}
-                Read::Blocked => return,
-                Read::End | Read::Broken => return self.drop_client(index),
-            }
+        match self.clients[index].conn.read(&mut self.read_buffer) {
+            // However much it sends, it has one read a turn, until its time is up.
+            Read::Full(_) | Read::Drained(_) => self.again.push(Source::Client(index)),
+            Read::Blocked => {}
+            Read::End | Read::Broken => self.drop_client(index),
         }
     }
 

@@ -184,7 +184,8 @@ impl Worker {
             return self.close_client(index, &Ending::Silent("failed to send welcome message"));
         }
         // It may have sent its first query with its last authentication message.
-        if !self.clients[index].conn.input.is_empty() {
+        let conn = &self.clients[index].conn;
+        if conn.readable || !conn.input.is_empty() {
             self.again.push(crate::worker::Source::Client(index));
         }
     }

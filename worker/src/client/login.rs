@@ -108,7 +108,7 @@ impl Worker {
         };
         match packet {
             FirstPacket::SslRequest => {
-                self.refuse_encryption(index, data.len() > length, "received unencrypted data after SSL request")
+                self.refuse_encryption(index, data.len() > length, "received unencrypted data after SSL request");
             }
             FirstPacket::GssEncRequest => {
                 self.refuse_encryption(index, data.len() > length, "received unencrypted data after GSSAPI encryption request");

@@ -38,49 +38,48 @@ impl Worker {
     pub(crate) fn client_readable(&mut self, index: usize, closed: bool) {
         let Some(client) = self.clients.get_mut(index) else { return };
         client.conn.readable = true;
+        client.conn.hung_up |= closed;
         let mut buffer = std::mem::take(&mut self.read_buffer);
         for _ in 0..READS_PER_TURN {
-            if !self.may_read_client(index, closed) {
+            if !self.may_read_client(index) || !self.read_client(index, &mut buffer) {
                 break;
-            }
-            match self.read_client(index, &mut buffer) {
-                Some(true) => {}
-                Some(false) if closed => {}
-                _ => break,
             }
         }
         self.read_buffer = buffer;
-        if self.clients.get(index).is_some_and(|c| c.conn.readable) && self.may_read_client(index, closed) {
+        if self.clients.get(index).is_some_and(|c| c.conn.readable) && self.may_read_client(index) {
             self.again.push(Source::Client(index));
         }
     }
 
     /// Nothing of the client's is read while it waits for a server or its server's socket is full: it is the kernel that holds it back then.
-    fn may_read_client(&self, index: usize, closed: bool) -> bool {
+    fn may_read_client(&self, index: usize) -> bool {
         let Some(client) = self.clients.get(index) else { return false };
         match &client.state {
-            ClientState::Login(login) => closed || !login.awaits_welcome(),
+            ClientState::Login(login) => client.conn.hung_up || !login.awaits_welcome(),
             ClientState::Closing => true,
             ClientState::Dead => false,
             ClientState::Session(session) => match session.link {
                 Link::None => !client.conn.is_backed_up(),
                 // One that has gone gives its place up.
-                Link::Waiting(_) => closed,
+                Link::Waiting(_) => client.conn.hung_up,
                 Link::Linked(server) => {
                     let server = &self.servers[server];
-                    server.takes_queries() && !server.conn.is_backed_up()
+                    server.takes_queries()
+                        && !server.conn.is_backed_up()
+                        && !client.conn.is_backed_up()
+                        && server.back.requests.has_room()
                 }
             },
         }
     }
 
-    /// Reads once. `Some(true)`: there may be more.
-    fn read_client(&mut self, index: usize, buffer: &mut Vec<u8>) -> Option<bool> {
+    /// Reads once. True: there may be more.
+    fn read_client(&mut self, index: usize, buffer: &mut Vec<u8>) -> bool {
         let client = &mut self.clients[index];
         if matches!(client.state, ClientState::Closing) {
             self.read_buffer.resize(4096, 0);
             self.closing_client(index);
-            return None;
+            return false;
         }
         if let Link::Waiting(_) = client.session().map_or(Link::None, |s| s.link) {
             return self.look_for_end(index, buffer);
@@ -96,41 +95,39 @@ impl Worker {
             }
             buffer[..held].copy_from_slice(&client.conn.input);
         }
-        let more = match client.conn.read(&mut buffer[held..]) {
-            Read::Full(n) => (n, true),
-            Read::Drained(n) => (n, false),
-            Read::Blocked if held > 0 => (0, false),
-            Read::Blocked => return Some(false),
+        let n = match client.conn.read(&mut buffer[held..]) {
+            Read::Full(n) | Read::Drained(n) => n,
+            Read::Blocked if held > 0 => 0,
+            Read::Blocked => return false,
             Read::End | Read::Broken => {
                 self.close_client(index, &Ending::Silent("client unexpected eof"));
-                return None;
+                return false;
             }
         };
         if held > 0 {
             self.buffers.give(std::mem::take(&mut client.conn.input));
         }
         client.last_request = self.now;
-        self.client_input(index, &buffer[..held + more.0]);
+        self.client_input(index, &buffer[..held + n]);
         if buffer.len() > crate::worker::READ_BYTES {
             buffer.truncate(crate::worker::READ_BYTES);
             buffer.shrink_to_fit();
         }
-        self.clients.contains(index).then_some(more.1)
+        self.clients.get(index).is_some_and(|c| c.conn.readable)
     }
 
     /// A message that must be seen whole is longer than the read buffer: it grows where it is, and is looked at when it is all there.
-    fn read_long_message(&mut self, index: usize) -> Option<bool> {
+    fn read_long_message(&mut self, index: usize) -> bool {
         let client = &mut self.clients[index];
         let mut message = std::mem::take(&mut client.conn.input);
         let held = message.len();
         message.resize(held + crate::worker::READ_BYTES, 0);
-        let (n, more) = match client.conn.read(&mut message[held..]) {
-            Read::Full(n) => (n, true),
-            Read::Drained(n) => (n, false),
-            Read::Blocked => (0, false),
+        let n = match client.conn.read(&mut message[held..]) {
+            Read::Full(n) | Read::Drained(n) => n,
+            Read::Blocked => 0,
             Read::End | Read::Broken => {
                 self.close_client(index, &Ending::Silent("client unexpected eof"));
-                return None;
+                return false;
             }
         };
         message.truncate(held + n);
@@ -139,22 +136,22 @@ impl Worker {
             header::Peek::Header(header) if message.len() < header.total => client.conn.input = message,
             _ => self.client_input(index, &message),
         }
-        self.clients.contains(index).then_some(more)
+        self.clients.get(index).is_some_and(|c| c.conn.readable)
     }
 
     /// A waiting client's peer has sent its last byte: what it sent is kept, and at the end it loses its place.
-    fn look_for_end(&mut self, index: usize, buffer: &mut [u8]) -> Option<bool> {
+    fn look_for_end(&mut self, index: usize, buffer: &mut [u8]) -> bool {
         const MOST_KEPT: usize = 1024 * 1024;
         let client = &mut self.clients[index];
         match client.conn.read(buffer) {
             Read::Full(n) | Read::Drained(n) if client.conn.input.len() + n <= MOST_KEPT => {
                 client.conn.keep(&buffer[..n], &mut self.buffers);
-                Some(true)
+                true
             }
-            Read::Blocked => Some(false),
+            Read::Blocked => false,
             _ => {
                 self.close_client(index, &Ending::Silent("client unexpected eof"));
-                None
+                false
             }
         }
     }
@@ -219,10 +216,12 @@ impl Worker {
             session.transaction_start.get_or_insert(self.now);
         }
         self.replies.clear();
+        let mid_message = server.back.is_mid_message();
         let side = ServerSide {
             requests: &mut server.back.requests,
             statements: &mut server.back.statements,
             copy_in: &mut server.back.copy_in,
+            mid_message,
         };
         let Forwarded { to_server, consumed, stop, counts } =
             frontend::forward(&mut session.front, side, &mut self.statements, rules, data, &mut self.scratch, &mut self.replies);
@@ -246,6 +245,9 @@ impl Worker {
         if sent.is_err() {
             // Whatever it said last may still be readable.
             server.conn.readable = true;
+            self.again.push(Source::Server(server_index));
+        } else if server.back.is_free() {
+            // What was sent asks for no answer that could end the link.
             self.again.push(Source::Server(server_index));
         } else if answered.is_err() {
             self.close_client(index, &Ending::Silent("client unexpected eof"));

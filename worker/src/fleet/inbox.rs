@@ -41,7 +41,7 @@ impl Worker {
                 break;
             }
             // Without descriptors to spare the messages wait; the tick looks again.
-            if !self.has_spare_descriptors() {
+            if !self.has_spare_descriptors(RESERVE) {
                 break;
             }
             match seqpacket::recv(self.inbox.as_fd(), &mut buffer) {
@@ -61,9 +61,9 @@ impl Worker {
     }
 
     /// Whether a few more descriptors can be opened. Connections are counted, not asked of the kernel.
-    fn has_spare_descriptors(&self) -> bool {
+    pub(crate) fn has_spare_descriptors(&self, reserve: usize) -> bool {
         let open = self.clients.len() + self.servers.len() + self.cancellers.len() + self.inboxes.len() + self.listeners.len();
-        open + RESERVE < self.descriptor_limit
+        open + reserve.min(self.descriptor_limit / 8) < self.descriptor_limit
     }
 
     fn colleague_says(&mut self, message: ToInbox, fds: Vec<OwnedFd>) {

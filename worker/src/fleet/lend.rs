@@ -12,7 +12,6 @@ use crate::worker::Worker;
 use shared::control::{Lent, ToInbox};
 use shared::ids::Slot;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// How long a receiver may take before its lender takes the connection back.
@@ -34,9 +33,12 @@ impl Worker {
         let server = &self.servers[index];
         let pool_index = server.pool;
         let pool = self.pools.get(pool_index);
-        let (Some(params), Some(welcome)) = (&server.params, &pool.welcome) else { return self.keep(index) };
+        // Half a message would be lost on the way.
+        let mid_message = !server.conn.input.is_empty() || server.conn.is_backed_up() || server.back.is_mid_message();
+        let (Some(params), Some(welcome), false) = (&server.params, &pool.welcome, mid_message) else { return self.keep(index) };
         let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
         let mut lent = Lent {
+            from: self.me.slot,
             id: server.id,
             seats: server.seats,
             ticket: self.shm.begin_lend(self.me, &server.seats, to),
@@ -93,9 +95,7 @@ impl Worker {
         if let Some(index) = self.take_over(lent, socket) {
             let pool_index = self.servers[index].pool;
             let pool = self.pools.get_mut(pool_index);
-            if !pool.borrows.is_empty() {
-                pool.borrows.remove(0);
-            }
+            pool.borrows.retain(|(asked, _)| *asked != lent.from);
             self.server_free(index);
             // There may be more where it came from.
             self.pools.get_mut(pool_index).exhausted = false;
@@ -137,7 +137,7 @@ impl Worker {
             seats: lent.seats,
             address: match lent.address {
                 Some((ip, port)) => Address::Tcp((ip, port).into()),
-                None => Address::Unix(PathBuf::from(&self.config.settings.unix_socket_dir), pool.entry.port),
+                None => pool.hosts.unix(),
             },
             state: ServerState::Idle,
             back,

@@ -12,12 +12,16 @@ use crate::server::ServerState;
 use crate::worker::{Life, Worker};
 use shared::config::PoolMode;
 use shared::control::{StopMode, ToInbox};
+use shared::ids::Slot;
 use shared::shm::Full;
 use shared::wire::report::sqlstate;
 use std::time::Duration;
 
 /// An answer to Borrow that has not come by then never will.
 const BORROW_PATIENCE: Duration = Duration::from_millis(500);
+
+/// A worker whose heart has not beaten for this long hangs; it beats at least ten times a second.
+const HEARTBEAT_AGE: Duration = Duration::from_secs(1);
 
 impl Worker {
     /// Finds the client a server. `None`: it waits, or is closed.
@@ -62,7 +66,7 @@ impl Worker {
     /// The fast-fail text, when servers cannot be reached and this worker has none.
     fn failing(&self, index: PoolIndex) -> Option<String> {
         self.retry_not_before(index)?;
-        if self.pool_has_servers(index) {
+        if self.fleet_has_servers(index) {
             return None;
         }
         let cached = self.pools.get(index).failure.as_ref().map_or("connect failed", |(_, text)| text);
@@ -118,7 +122,7 @@ impl Worker {
     }
 
     /// Tells the other workers whether clients wait here, and since when.
-    fn announce(&mut self, index: PoolIndex) {
+    pub(crate) fn announce(&mut self, index: PoolIndex) {
         if !self.has_colleagues() {
             return;
         }
@@ -201,10 +205,8 @@ impl Worker {
             if pool.opening + pool.borrows.len() >= pool.demand() {
                 return;
             }
-            let state = self.shm.pool_state(pool.id);
             if self.has_colleagues()
-                && let Some(slot) = state.idle_elsewhere(self.me.slot)
-                && !pool.borrows.iter().any(|(asked, _)| *asked == slot)
+                && let Some(slot) = self.lender(index)
             {
                 let message = ToInbox::Borrow { pool: pool.id, from: self.me.slot };
                 if self.send_inbox(slot, &message, &[]) {
@@ -223,6 +225,23 @@ impl Worker {
         }
     }
 
+    /// A worker with an idle server of this pool that answers and has not been asked yet.
+    fn lender(&self, index: PoolIndex) -> Option<Slot> {
+        let pool = self.pools.get(index);
+        let state = self.shm.pool_state(pool.id);
+        // This one has the fence in it; it may name a worker that was asked already, or hangs.
+        state.idle_elsewhere(self.me.slot)?;
+        let mut others = (0..self.inboxes.len() as u8).map(Slot).filter(|slot| *slot != self.me.slot);
+        others
+            .find(|slot| state.idle(*slot) > 0 && !pool.borrows.iter().any(|(asked, _)| asked == slot) && self.is_responsive(*slot))
+    }
+
+    /// Whether a worker's heart has beaten of late: from one that hangs nothing is asked, and to it nothing is sent.
+    fn is_responsive(&self, slot: Slot) -> bool {
+        let beat = Instant::from_micros(self.shm.workers().get(slot).heartbeat_us);
+        self.now - beat < HEARTBEAT_AGE
+    }
+
     /// Opens one more connection. False: no seat, or no address yet.
     fn open_another(&mut self, index: PoolIndex) -> bool {
         let pool = self.pools.get(index);
@@ -234,8 +253,7 @@ impl Worker {
                     return false;
                 };
                 self.unblock(index);
-                self.open_server(index, seats, address);
-                true
+                self.open_server(index, seats, address)
             }
             Err(full) => {
                 let limit = match full {
@@ -291,17 +309,8 @@ impl Worker {
         }
         server.state = ServerState::Idle;
         server.since = self.now;
-        let (index, server) = (server.pool, &self.servers[server_index]);
-        let reason = match server.close_reason {
-            Some(reason) => Some(reason),
-            None if self.pools.get(index).epoch != server.epoch => Some("database configuration changed"),
-            None if self.paused => Some("pause mode"),
-            None if self.life == Life::Stopping(StopMode::WaitForServers) => Some("server shutting down"),
-            None if self.is_past_lifetime(server) => Some("server lifetime over"),
-            None if self.is_surplus(server_index) => Some("too many servers in the pool"),
-            None => None,
-        };
-        if let Some(reason) = reason {
+        let index = server.pool;
+        if let Some(reason) = self.unfit(server_index) {
             return self.close_server(server_index, reason);
         }
         let ours = self.longest_waiter(index);
@@ -313,15 +322,34 @@ impl Worker {
         }
     }
 
+    /// Why a free server is not to be used again.
+    fn unfit(&self, server_index: usize) -> Option<&'static str> {
+        let server = &self.servers[server_index];
+        if server.close_reason.is_some() {
+            server.close_reason
+        } else if self.pools.get(server.pool).epoch != server.epoch {
+            Some("database configuration changed")
+        } else if self.paused {
+            Some("pause mode")
+        } else if self.life == Life::Stopping(StopMode::WaitForServers) {
+            Some("server shutting down")
+        } else if self.is_past_lifetime(server) {
+            Some("server lifetime over")
+        } else {
+            self.is_surplus(server_index).then_some("too many servers in the pool")
+        }
+    }
+
     /// Older than server_lifetime; with a lifetime of 0, used once.
     pub(crate) fn is_past_lifetime(&self, server: &crate::server::Server) -> bool {
         let lifetime = self.config.server_lifetime(&self.pools.get(server.pool).entry);
         if lifetime.is_zero() { server.used } else { self.now - server.connected_at > lifetime }
     }
 
-    fn waiting_elsewhere(&self, index: PoolIndex) -> Option<(shared::ids::Slot, Instant)> {
+    fn waiting_elsewhere(&self, index: PoolIndex) -> Option<(Slot, Instant)> {
         let state = self.shm.pool_state(self.pools.get(index).id);
-        state.longest_waiter(self.me.slot).map(|(slot, since)| (slot, Instant::from_micros(since)))
+        let (slot, since) = state.longest_waiter(self.me.slot)?;
+        self.is_responsive(slot).then(|| (slot, Instant::from_micros(since)))
     }
 
     fn serve_next(&mut self, index: PoolIndex, server_index: usize) {
@@ -356,6 +384,9 @@ impl Worker {
 
     /// A server that could not be passed on stays; the tick tries again.
     pub(crate) fn keep_free(&mut self, index: PoolIndex, server_index: usize) {
+        if let Some(reason) = self.unfit(server_index) {
+            return self.close_server(server_index, reason);
+        }
         if self.longest_waiter(index).is_some() {
             return self.serve_next(index, server_index);
         }
@@ -365,7 +396,7 @@ impl Worker {
     }
 
     /// Lends an idle server, if there is one and nobody here wants it.
-    pub(crate) fn lend_idle(&mut self, index: PoolIndex, slot: shared::ids::Slot) -> bool {
+    pub(crate) fn lend_idle(&mut self, index: PoolIndex, slot: Slot) -> bool {
         if self.pools.get(index).waiting > 0 {
             return false;
         }
@@ -390,6 +421,7 @@ impl Worker {
                     self.lend_idle(index, slot);
                 }
                 if self.has_colleagues() {
+                    self.announce(index);
                     self.make_room_elsewhere(index);
                 }
                 continue;

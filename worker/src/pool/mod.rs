@@ -90,6 +90,17 @@ pub(crate) struct Hosts {
     pub(crate) next: usize,
 }
 
+impl Hosts {
+    /// Where a connection by Unix socket goes: the first host that is one.
+    pub(crate) fn unix(&self) -> crate::server::Address {
+        let unix = self.list.iter().find_map(|host| match host {
+            Host::Known(address @ crate::server::Address::Unix(..)) => Some(address.clone()),
+            _ => None,
+        });
+        unix.unwrap_or(crate::server::Address::Unix(std::path::PathBuf::new(), 0))
+    }
+}
+
 pub(crate) enum Host {
     Known(crate::server::Address),
     /// A name, its port and the addresses it was found to have.

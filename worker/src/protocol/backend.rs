@@ -41,6 +41,11 @@ impl Default for Backend {
 }
 
 impl Backend {
+    /// The client has only a part of the last message.
+    pub(crate) fn is_mid_message(&self) -> bool {
+        self.skip > 0
+    }
+
     /// The server owes nothing and is in no transaction.
     #[inline]
     pub(crate) fn is_free(&self) -> bool {
@@ -134,6 +139,7 @@ pub(crate) fn relay<'a>(
         at += taken;
     }
     if let Some(front) = client
+        && back.skip == 0
         && back.requests.only_local()
     {
         answer_local(&mut back.requests, front, out.edit());

@@ -48,6 +48,8 @@ pub(crate) struct Server<'a> {
     pub(crate) statements: &'a mut ServerStatements,
     /// PostgreSQL has answered CopyInResponse and the client has not ended the copy.
     pub(crate) copy_in: &'a mut bool,
+    /// The client has only a part of the server's last message: nothing of ours may come before its end.
+    pub(crate) mid_message: bool,
 }
 
 /// What holds for this client's pool.
@@ -176,7 +178,7 @@ pub(crate) fn forward<'a>(
             }
         }
     }
-    if pass.server.requests.only_local() {
+    if pass.server.requests.only_local() && !pass.server.mid_message {
         answer_local(pass.server.requests, pass.front, replies);
     }
     Forwarded { to_server: out.finish(), consumed: at, stop, counts: pass.counts }

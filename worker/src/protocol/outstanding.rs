@@ -7,6 +7,9 @@
 use super::statements::StatementId;
 use std::collections::VecDeque;
 
+/// So many unanswered requests, and the client is not read until some are answered.
+const MOST_OUTSTANDING: usize = 16 * 1024;
+
 /// One request. `Hidden` ones are the pooler's own, their answers are swallowed; `Local` ones are never sent, the pooler answers them itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Request {
@@ -70,6 +73,11 @@ impl Outstanding {
     #[inline]
     pub(crate) fn is_ignoring(&self) -> bool {
         self.ignoring
+    }
+
+    /// The client may ask for more: what it asks for is remembered until it is answered, and that must end somewhere.
+    pub(crate) fn has_room(&self) -> bool {
+        self.queue.len() < MOST_OUTSTANDING
     }
 
     /// The next request to be answered.

@@ -25,8 +25,13 @@ impl Exchange {
     fn client(&mut self, rules: Rules, bytes: &[u8]) -> Stop {
         self.client_held.extend_from_slice(bytes);
         let input = std::mem::take(&mut self.client_held);
-        let server =
-            Server { requests: &mut self.back.requests, statements: &mut self.back.statements, copy_in: &mut self.back.copy_in };
+        let mid_message = self.back.is_mid_message();
+        let server = Server {
+            requests: &mut self.back.requests,
+            statements: &mut self.back.statements,
+            copy_in: &mut self.back.copy_in,
+            mid_message,
+        };
         let (mut scratch, mut replies) = (Vec::new(), Vec::new());
         let done = forward(&mut self.front, server, &mut self.registry, rules, &input, &mut scratch, &mut replies);
         self.to_server.extend_from_slice(done.to_server);

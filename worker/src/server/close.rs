@@ -5,9 +5,13 @@ use crate::client::Ending;
 use crate::pool::PoolIndex;
 use crate::worker::{Source, Worker};
 use shared::control::{ServerSeats, ToInbox, ToSupervisor};
+use shared::ids::SeatIndex;
 use shared::wire::encode;
 use shared::wire::report::sqlstate;
 use std::time::Duration;
+
+/// The seats that a pool can have.
+const MOST_SEATS: u32 = 16_384;
 
 /// How long a backend that was told to end may take before its seats are given up as lost track of.
 const CLOSING_GRACE: Duration = Duration::from_secs(60);
@@ -46,7 +50,7 @@ impl Worker {
             ServerState::Closing => self.free_server(index),
             ServerState::Dead => {}
             ServerState::Connecting | ServerState::Login(_) => {
-                self.server_failed(index, "server closed the connection during login")
+                self.server_failed(index, "server closed the connection during login");
             }
             ServerState::Linked(client) | ServerState::Setting(client) => {
                 let ending = if server.said_last_words {
@@ -90,8 +94,16 @@ impl Worker {
         let pool = self.servers[index].pool;
         let pool = self.pools.get_mut(pool);
         pool.opening = pool.opening.saturating_sub(1);
-        self.servers[index].state = ServerState::Closing;
-        self.free_server(index);
+        let server = &mut self.servers[index];
+        let state = std::mem::replace(&mut server.state, ServerState::Closing);
+        if matches!(state, ServerState::Connecting) || server.conn.hung_up {
+            return self.free_server(index);
+        }
+        // There is a backend at the other end, or one that is just starting: its seats are free when it has ended.
+        server.since = self.now;
+        server.conn.shutdown_write();
+        server.conn.readable = true;
+        self.again.push(Source::Server(index));
     }
 
     /// Takes a server off the lists of its pool that its state put it on.
@@ -226,11 +238,23 @@ impl Worker {
         self.close_client(client, &Ending::violation(text));
     }
 
-    /// Whether any connection of this pool has logged in here.
-    pub(crate) fn pool_has_servers(&self, pool: PoolIndex) -> bool {
-        self.servers
-            .iter()
-            .any(|(_, s)| s.pool == pool && s.params.is_some() && !matches!(s.state, ServerState::Closing | ServerState::Dead))
+    /// Whether any worker has a connection of this pool that has logged in.
+    pub(crate) fn fleet_has_servers(&self, pool: PoolIndex) -> bool {
+        let id = self.pools.get(pool).id;
+        let seats = self.shm.pool_seats(id);
+        let mut left = seats.in_use();
+        for seat in (0..MOST_SEATS).map(SeatIndex) {
+            if left == 0 {
+                break;
+            }
+            if seats.owner(seat).is_some() {
+                left -= 1;
+                if self.shm.server_info(id, seat).backend.is_some() {
+                    return true;
+                }
+            }
+        }
+        false
     }
 
     /// All clients that wait in this pool, for a server or for their greeting, get this FATAL.

@@ -10,18 +10,21 @@ use shared::control::{ServerSeats, ToSupervisor};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+/// However short server_login_retry is: a server that refuses is not asked in a loop.
+const LEAST_RETRY: Duration = Duration::from_millis(100);
 
 impl Worker {
-    /// Opens a connection for which `seats` were taken. A failure is dealt with here.
-    pub(crate) fn open_server(&mut self, pool: PoolIndex, seats: ServerSeats, address: Address) {
+    /// Opens a connection for which `seats` were taken. False: it could not even be begun, and the seats are free again.
+    pub(crate) fn open_server(&mut self, pool: PoolIndex, seats: ServerSeats, address: Address) -> bool {
         let socket = match open(&address) {
             Ok(socket) => socket,
             Err(error) => {
                 log::warn!(target: "process", "sbuf_connect failed to connect to {address}: {error}");
-                // First that it failed, then that the seat is free: else the next attempt would begin here and now.
                 self.connect_failed(pool, "connect failed");
                 self.shm.leave_server(self.me, &seats);
-                return self.seat_freed(&seats);
+                return false;
             }
         };
         if matches!(address, Address::Tcp(_)) {
@@ -58,6 +61,7 @@ impl Worker {
                 self.server_writable(index);
             }
         }
+        index.is_some()
     }
 
     /// Takes a connection into the slab and watches its socket.
@@ -95,6 +99,7 @@ impl Worker {
                     {
                         self.again.push(Source::Client(client));
                     }
+                    self.again.push(Source::Server(index));
                 }
             },
         }
@@ -130,7 +135,7 @@ impl Worker {
     /// Since when the pool's servers cannot be reached, in whichever worker that was seen, if it is too early to try again.
     pub(crate) fn retry_not_before(&self, pool: PoolIndex) -> Option<Instant> {
         let failed_at = self.shm.pool_state(self.pools.get(pool).id).login_failed_at()?;
-        let again = Instant::from_micros(failed_at) + self.config.settings.server_login_retry;
+        let again = Instant::from_micros(failed_at) + self.config.settings.server_login_retry.max(LEAST_RETRY);
         (again > self.now).then_some(again)
     }
 }

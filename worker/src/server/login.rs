@@ -11,6 +11,7 @@ use shared::control::{ToSupervisor, Welcome};
 use shared::wire::backend::{self, Authentication, Fields};
 use shared::wire::encode;
 use shared::wire::header::{self, HEADER_BYTES, Header, Peek};
+use shared::wire::report::sqlstate;
 
 /// The longest message PostgreSQL sends during a login, in bytes; far above any that it does.
 const LONGEST_MESSAGE: u32 = 1024 * 1024;
@@ -212,6 +213,7 @@ impl Worker {
                 self.greet(waiter.client);
             }
         }
+        self.announce(pool_index);
     }
 
     fn server_login_failed(&mut self, index: usize, failure: Failure) {
@@ -221,27 +223,27 @@ impl Worker {
         match failure {
             Failure::Ours(text) => {
                 log::warn!("{} closing because: {text}", self.server_prefix(index));
-                let has_servers = self.pool_has_servers(pool_index);
-                self.server_failed(index, "login failed");
-                if text.starts_with("server login failed") && !has_servers {
-                    self.fail_waiters(pool_index, "08P01", &text);
+                if text.starts_with("server login failed") && !self.fleet_has_servers(pool_index) {
+                    self.fail_waiters(pool_index, sqlstate::PROTOCOL_VIOLATION, &text);
                 }
+                self.server_failed(index, "login failed");
             }
             Failure::Server { severity, code, message } => {
                 log::warn!("{} server login failed: {severity} {message}", self.server_prefix(index));
                 let request = code.starts_with("28") || code == "3D000";
                 let text = format!("{severity} {message}");
                 let id = pool.id;
-                let has_servers = self.pool_has_servers(pool_index);
+                let has_servers = self.fleet_has_servers(pool_index);
                 // A wrong database or password may be mended at any moment; a server that is down or starting is not asked again at once.
                 if !request || has_servers {
                     self.shm.pool_state(id).set_login_failed_at(self.now.as_micros());
                     self.pools.get_mut(pool_index).failed(self.now, text);
                 }
-                self.server_gone(index, "login failed");
+                // Nobody is left for whom another connection would be opened.
                 if code != "57P03" && !has_servers {
                     self.fail_waiters(pool_index, &code, &message);
                 }
+                self.server_gone(index, "login failed");
             }
         }
     }

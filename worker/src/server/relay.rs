@@ -15,15 +15,11 @@ impl Worker {
     pub(crate) fn server_readable(&mut self, index: usize, closed: bool) {
         let Some(server) = self.servers.get_mut(index) else { return };
         server.conn.readable = true;
+        server.conn.hung_up |= closed;
         let mut buffer = std::mem::take(&mut self.read_buffer);
         for _ in 0..READS_PER_TURN {
-            if !self.may_read_server(index) {
+            if !self.may_read_server(index) || !self.read_server(index, &mut buffer) {
                 break;
-            }
-            match self.read_server(index, &mut buffer) {
-                Some(true) => {}
-                Some(false) if closed => {}
-                _ => break,
             }
         }
         self.read_buffer = buffer;
@@ -42,8 +38,8 @@ impl Worker {
         }
     }
 
-    /// Reads once. `Some(true)`: there may be more.
-    fn read_server(&mut self, index: usize, buffer: &mut Vec<u8>) -> Option<bool> {
+    /// Reads once. True: there may be more.
+    fn read_server(&mut self, index: usize, buffer: &mut Vec<u8>) -> bool {
         let server = &mut self.servers[index];
         let held = server.conn.input.len();
         if held > 0 {
@@ -52,13 +48,12 @@ impl Worker {
             }
             buffer[..held].copy_from_slice(&server.conn.input);
         }
-        let (n, more) = match server.conn.read(&mut buffer[held..]) {
-            Read::Full(n) => (n, true),
-            Read::Drained(n) => (n, false),
-            Read::Blocked => return Some(false),
+        let n = match server.conn.read(&mut buffer[held..]) {
+            Read::Full(n) | Read::Drained(n) => n,
+            Read::Blocked => return false,
             Read::End | Read::Broken => {
                 self.server_ended(index);
-                return None;
+                return false;
             }
         };
         if held > 0 {
@@ -70,7 +65,7 @@ impl Worker {
             buffer.truncate(READ_BYTES);
             buffer.shrink_to_fit();
         }
-        self.servers.contains(index).then_some(more)
+        self.servers.get(index).is_some_and(|s| s.conn.readable)
     }
 
     fn server_input(&mut self, index: usize, data: &[u8]) {
@@ -98,19 +93,20 @@ impl Worker {
             backend::relay(&mut server.back, Some(&mut session.front), LONGEST_MESSAGE, data, &mut self.scratch);
         let stats = &mut self.pools.get_mut(session.pool).stats;
         stats.bytes_sent += to_client.len() as u64;
+        stats.query_count += u64::from(seen.queries_ended);
+        stats.xact_count += u64::from(seen.transactions_ended);
         if seen.queries_ended > 0 && !server.back.requests.is_waiting() {
-            stats.query_count += u64::from(seen.queries_ended);
             if let Some(start) = session.query_start.take() {
                 stats.query_time_us += (self.now - start).as_micros() as u64;
             }
-            if seen.transactions_ended > 0 {
-                stats.xact_count += u64::from(seen.transactions_ended);
-                if let Some(start) = session.transaction_start.take() {
-                    stats.xact_time_us += (self.now - start).as_micros() as u64;
-                }
+            if seen.transactions_ended > 0
+                && let Some(start) = session.transaction_start.take()
+            {
+                stats.xact_time_us += (self.now - start).as_micros() as u64;
             }
         }
         let sent = conn.send(to_client, &mut self.buffers);
+        let unread = conn.readable;
         if consumed < data.len() {
             server.conn.keep(&data[consumed..], &mut self.buffers);
         }
@@ -124,7 +120,24 @@ impl Worker {
         if sent.is_err() {
             return self.close_client(client_index, &Ending::Silent("client unexpected eof"));
         }
+        if unread {
+            // It was not read while too much was outstanding.
+            self.again.push(Source::Client(client_index));
+        }
         self.release_if_done(index, client_index);
+    }
+
+    /// A server's turn that no event brings: it may have more to read, or its client may have left nothing to wait for.
+    pub(crate) fn server_again(&mut self, index: usize) {
+        let Some(server) = self.servers.get(index) else { return };
+        if let ServerState::Linked(client) = server.state
+            && self.clients[client].conn.input.is_empty()
+        {
+            self.release_if_done(index, client);
+        }
+        if self.servers.get(index).is_some_and(|s| s.conn.readable) {
+            self.server_readable(index, false);
+        }
     }
 
     /// In transaction mode a server goes back when it owes nothing and is in no transaction.
@@ -164,7 +177,7 @@ impl Worker {
         if consumed < data.len() {
             server.conn.keep(&data[consumed..], &mut self.buffers);
         }
-        if seen.last_words {
+        if seen.last_words && server.client().is_none() {
             server.said_last_words = true;
             server.close_reason = Some("idle server got dirty");
         }
