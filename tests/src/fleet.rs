@@ -205,9 +205,17 @@ impl Unstarted {
 
     /// A command that runs the program on this configuration as an ordinary user; its messages go to `log.txt`.
     pub fn command(&self, arguments: &[&str]) -> Command {
+        self.complete(account::server(Path::new(&program::under_test()[0])), arguments)
+    }
+
+    /// The same as the user who runs the tests, who is expected to be root.
+    pub fn root_command(&self, arguments: &[&str]) -> Command {
+        self.complete(Command::new(&program::under_test()[0]), arguments)
+    }
+
+    fn complete(&self, mut command: Command, arguments: &[&str]) -> Command {
         let words = program::under_test();
         let log = File::options().create(true).append(true).open(self.folder().join("log.txt")).unwrap();
-        let mut command = account::server(Path::new(&words[0]));
         command
             .args(&words[1..])
             .args(arguments)
@@ -226,7 +234,14 @@ impl Unstarted {
     /// Starts the fleet and waits until it serves.
     #[track_caller]
     pub fn start(self) -> Fleet {
-        let process = self.command(&[]).spawn().unwrap();
+        let command = self.command(&[]);
+        self.start_as(command)
+    }
+
+    /// Starts the fleet by a command of this value's and waits until it serves.
+    #[track_caller]
+    pub fn start_as(self, mut command: Command) -> Fleet {
+        let process = command.spawn().unwrap();
         let mut fleet = Fleet { process, exit: None, files: self, may_be_left: false };
         wait_until("the fleet to start", SOON, || {
             assert!(fleet.has_ended().is_none(), "the fleet ended at once:\n{}", fleet.log());
