@@ -166,6 +166,10 @@ impl Worker {
                     && !matches!(client.state, ClientState::Closing | ClientState::Dead)
                 {
                     client.conn.keep(&data[taken..], &mut self.buffers);
+                    // Greeted meanwhile, it may have asked its first question in the same breath.
+                    if taken < data.len() && client.session().is_some() {
+                        self.again.push(Source::Client(index));
+                    }
                 }
             }
             ClientState::Closing | ClientState::Dead => {}
