@@ -221,8 +221,9 @@ fn transaction_mode_shares_servers_and_session_mode_does_not() {
             let pids: BTreeSet<String> = clients.iter_mut().map(|client| client.value("select pg_backend_pid()")).collect();
             match mode {
                 PoolMode::Session => assert_eq!(pids.len(), 4, "each its own"),
-                // One after the other: one server is enough, and lent to whichever worker needs it.
-                PoolMode::Transaction => assert_eq!(pids.len(), 1, "{pids:?}"),
+                // One after the other: one server is enough, lent to whichever worker needs it. A second is opened when the first is
+                // still on its way back at another worker while the next client asks; a third never.
+                PoolMode::Transaction => assert!(pids.len() <= fleet.worker_count().min(2), "{pids:?}"),
             }
             // A transaction keeps its server, in both.
             let client = &mut clients[0];
