@@ -310,7 +310,9 @@ pub struct Lent {
     pub epoch: u64,
     /// Backend pid and cancel secret.
     pub backend_key: (u32, u32),
-    /// Current values of the reported parameters.
+    /// What the pool's clients are greeted with.
+    pub greeting: Vec<(String, String)>,
+    /// Current values of the parameters that a client can set.
     pub parameters: Vec<(String, String)>,
     /// Prepared statements it holds, by the hash that names them, least recently used first.
     pub statements: Vec<[u8; 16]>,

@@ -153,7 +153,7 @@ impl Worker {
         let Some(server) = self.servers.get_mut(index).filter(|s| s.id == id) else { return };
         server.cancels = server.cancels.saturating_sub(1);
         if server.cancels == 0 && matches!(server.state, ServerState::BeingCanceled) {
-            self.server_free(index);
+            self.server_released(index);
         }
     }
 

@@ -130,6 +130,8 @@ pub(crate) struct Worker {
     pub(crate) verifiers: crate::client::auth::VerifierCache,
     /// What clients with a stored SCRAM verifier have proved to know, by user: it logs in to a server that stores the same.
     pub(crate) scram_keys: FxHashMap<String, shared::auth::scram::Keys>,
+    /// Keys hashed from clear-text passwords for servers, by whose password it is and what the server asked for.
+    pub(crate) server_keys: FxHashMap<((Option<String>, String), shared::auth::scram::Challenge), shared::auth::scram::Keys>,
 
     /// Clients to be cut off unless they are done by then: in login, or reading their last message.
     pub(crate) login_deadlines: VecDeque<(Instant, usize, ConnectionId)>,
@@ -198,6 +200,7 @@ impl Worker {
             statements: Statements::default(),
             verifiers: FxHashMap::default(),
             scram_keys: FxHashMap::default(),
+            server_keys: FxHashMap::default(),
             login_deadlines: VecDeque::new(),
             closing_deadlines: VecDeque::new(),
             idle_timers: crate::timers::Timers::default(),

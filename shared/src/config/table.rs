@@ -60,9 +60,9 @@ settings! {
         "The user who runs auth_query. Without it there is none.";
     autodb_idle_timeout: Duration = "3600", Seconds, Timeouts, Reload, NotYet,
         "A database that the `*` entry stands in for is forgotten when nobody has used it for this long; 0: never.";
-    cancel_on_disconnect: bool = "1", Switch, Servers, Reload, NotYet,
+    cancel_on_disconnect: bool = "1", Switch, Servers, Reload, Works,
         "Whether the running query of a client that has vanished is cancelled in PostgreSQL.";
-    cancel_wait_timeout: Duration = "10", Seconds, Timeouts, Reload, NotYet,
+    cancel_wait_timeout: Duration = "10", Seconds, Timeouts, Reload, Works,
         "How long a cancel request may wait for a connection to its server.";
     client_idle_timeout: Duration = "0", Seconds, Timeouts, Reload, Works,
         "A client that has sent nothing for this long, outside a transaction, is disconnected; 0: never.";

@@ -120,6 +120,12 @@ impl Shm {
         self.server_cell(pool, seat).map_or_else(ServerInfo::default, info)
     }
 
+    /// Whether any connection of the pool, whichever worker's, has logged in: its backend is known.
+    pub fn any_backend(&self, pool: PoolId) -> bool {
+        let seats = 0..self.pool_seats(pool).len() as u32;
+        seats.into_iter().any(|seat| self.server_info(pool, SeatIndex(seat)).backend.is_some())
+    }
+
     /// Puts a connection's seats on the way to the worker of slot `to`. The ticket goes with the descriptor; if `owner` does not hold
     /// the seat, it is one that never matches.
     ///

@@ -98,5 +98,7 @@ pub fn cancel_request(key: [u8; 8]) -> [u8; 16] {
 pub const PARSE_COMPLETE: &[u8] = b"1\0\0\0\x04";
 /// CloseComplete, whole.
 pub const CLOSE_COMPLETE: &[u8] = b"3\0\0\0\x04";
+/// Flush, whole.
+pub const FLUSH: &[u8] = b"H\0\0\0\x04";
 /// Terminate, whole.
 pub const TERMINATE: &[u8] = b"X\0\0\0\x04";

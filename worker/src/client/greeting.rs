@@ -191,7 +191,7 @@ impl Worker {
     }
 
     /// Passes an authenticated console client to the supervisor.
-    pub(super) fn hand_to_console(&mut self, index: usize, admin: bool) {
+    pub(super) fn hand_to_console(&mut self, index: usize, admin: bool, unread: &[u8]) {
         let Some(login) = self.take_login(index) else { return };
         let seat = login.seats.client;
         let random = u64::from_ne_bytes(super::auth::random());
@@ -204,7 +204,7 @@ impl Worker {
             admin,
             seat,
             cancel_key: key,
-            unread: Vec::new(),
+            unread: unread.to_vec(),
             parameters: login.parameters,
             peer: PeerName {
                 address: client.peer.address(),

@@ -33,8 +33,12 @@ enum Stage {
         anything: bool,
     },
     Password(Challenge),
-    /// Authenticated; its pool has had no server yet whose parameters it could be greeted with. `None` while that is being arranged.
+    /// Authenticated; its pool has had no server yet whose parameters it could be greeted with.
     Welcome(crate::pool::PoolIndex),
+    /// Authenticated for the console: as an admin, or to look on.
+    Console {
+        admin: bool,
+    },
     Over,
 }
 
@@ -55,6 +59,14 @@ impl Login {
 
     pub(crate) fn is_untouched(&self) -> bool {
         matches!(self.stage, Stage::First { anything: false })
+    }
+
+    /// For the console, and if so whether as an admin.
+    pub(crate) fn for_console(&self) -> Option<bool> {
+        match self.stage {
+            Stage::Console { admin } => Some(admin),
+            _ => None,
+        }
     }
 
     pub(crate) fn awaits_welcome(&self) -> bool {
@@ -83,7 +95,7 @@ impl Worker {
                 }
                 Stage::Password(_) => self.password_packet(index, &data[at..]),
                 // It is not its turn: what it sends waits until it has been greeted.
-                Stage::Welcome(_) | Stage::Over => None,
+                Stage::Welcome(_) | Stage::Console { .. } | Stage::Over => None,
             };
             match taken {
                 Some(bytes) => at += bytes,
@@ -253,7 +265,9 @@ impl Worker {
             if !admin && !settings.stats_users.has(&who.user) {
                 return Err(Ending::violation("not allowed"));
             }
-            self.hand_to_console(index, admin);
+            if let ClientState::Login(login) = &mut self.clients[index].state {
+                login.stage = Stage::Console { admin };
+            }
             return Ok(());
         }
         let Some(entry) = request.entry.clone() else {

@@ -5,7 +5,7 @@ use crate::protocol::frontend::{self, Forwarded, Need, Rules, Server as ServerSi
 use crate::socket::Read;
 use crate::worker::{READS_PER_TURN, Source, Worker};
 use shared::config::PoolMode;
-use shared::wire::header;
+use shared::wire::{encode, header};
 
 impl Worker {
     /// The client's socket takes more again.
@@ -162,6 +162,11 @@ impl Worker {
             ClientState::Session(_) => self.session_input(index, data),
             ClientState::Login(_) => {
                 let taken = self.login_input(index, data);
+                if let Some(Client { state: ClientState::Login(login), .. }) = self.clients.get(index)
+                    && let Some(admin) = login.for_console()
+                {
+                    return self.hand_to_console(index, admin, &data[taken..]);
+                }
                 if let Some(client) = self.clients.get_mut(index)
                     && !matches!(client.state, ClientState::Closing | ClientState::Dead)
                 {
@@ -229,12 +234,17 @@ impl Worker {
         };
         let Forwarded { to_server, consumed, stop, counts } =
             frontend::forward(&mut session.front, side, &mut self.statements, rules, data, &mut self.scratch, &mut self.replies);
+        // A client that is not read any more cannot say Flush or Sync: what it asked for would never be answered.
+        let flush = !server.back.requests.has_room();
         pool.stats.bytes_received += to_server.len() as u64;
         pool.stats.client_parse_count += u64::from(counts.client_parses);
         pool.stats.server_parse_count += u64::from(counts.server_parses);
         pool.stats.bind_count += u64::from(counts.binds);
         server.last_activity = self.now;
-        let sent = server.conn.send(to_server, &mut self.buffers);
+        let mut sent = server.conn.send(to_server, &mut self.buffers);
+        if flush && !session.front.is_mid_message() {
+            sent = sent.and_then(|()| server.conn.send(encode::FLUSH, &mut self.buffers));
+        }
         let answered = conn.send(&self.replies, &mut self.buffers);
         match stop {
             Stop::No => {

@@ -9,7 +9,7 @@ use crate::protocol::statements::StatementId;
 use crate::server::{Address, Server, ServerState};
 use crate::socket::Conn;
 use crate::worker::Worker;
-use shared::control::{Lent, ToInbox};
+use shared::control::{Lent, ServerSeats, ToInbox};
 use shared::ids::Slot;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -44,7 +44,8 @@ impl Worker {
             ticket: self.shm.begin_lend(self.me, &server.seats, to),
             epoch: self.config.generation,
             backend_key: server.backend_key,
-            parameters: welcome.fixed.iter().cloned().chain(params.iter().map(owned)).collect(),
+            greeting: welcome.fixed.iter().cloned().chain(welcome.tracked.iter().map(owned)).collect(),
+            parameters: params.iter().map(owned).collect(),
             statements: server.back.statements.in_order(),
             connected_at: server.connected_at.as_micros(),
             idle_since: self.now.as_micros(),
@@ -62,12 +63,9 @@ impl Worker {
             Err(error) => {
                 log::error!(target: "process", "a server could not be lent: {error}");
                 self.shm.cancel_lend(self.me, &lent.seats, lent.ticket);
-                // Without a second descriptor it cannot be taken into another place of the slab either: end it in order.
+                // Without a second descriptor it cannot be taken into another place of the slab either.
                 self.servers[index].conn.shutdown();
-                self.shm.leave_server(self.me, &lent.seats);
-                let seats = lent.seats;
-                self.control.send(&shared::control::ToSupervisor::ServerClosed(seats), &[]);
-                return;
+                return self.give_up_seats(&lent.seats);
             }
         };
         let message = ToInbox::Lend(Box::new(lent));
@@ -120,13 +118,11 @@ impl Worker {
         });
         let Some(pool_index) = pool else {
             // Its database is gone from the configuration since.
-            drop(socket);
-            self.shm.leave_server(self.me, &lent.seats);
-            self.control.send(&shared::control::ToSupervisor::ServerClosed(lent.seats), &[]);
+            self.abandon(&Conn::new(socket), &lent.seats);
             return None;
         };
         let pairs = || lent.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let params = self.interner.set(pairs().filter(|(name, _)| crate::params::is_tracked(name)));
+        let params = self.interner.set(pairs());
         let mut back = Backend::default();
         lent.statements.iter().for_each(|id| back.statements.insert(StatementId(*id)));
         let pool = self.pools.get_mut(pool_index);
@@ -137,7 +133,7 @@ impl Worker {
             seats: lent.seats,
             address: match lent.address {
                 Some((ip, port)) => Address::Tcp((ip, port).into()),
-                None => pool.hosts.unix(),
+                None => pool.hosts.unix(&self.config.settings.unix_socket_dir, pool.entry.port),
             },
             state: ServerState::Idle,
             back,
@@ -155,9 +151,15 @@ impl Worker {
         };
         let index = self.adopt(server)?;
         if self.pools.get(pool_index).welcome.is_none() {
-            self.learn_welcome(pool_index, &lent.parameters);
+            self.learn_welcome(pool_index, &lent.greeting);
         }
         Some(index)
+    }
+
+    /// Ends a connection that has no place here.
+    fn abandon(&mut self, conn: &Conn, seats: &ServerSeats) {
+        conn.shutdown();
+        self.give_up_seats(seats);
     }
 
     /// Looks which lends have arrived, and takes back those that never will.

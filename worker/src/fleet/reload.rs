@@ -30,10 +30,14 @@ impl Worker {
         let old = std::mem::replace(&mut self.config, Rc::new(config));
         init_log(&self.config, self.me.slot, file, self.log_to_stderr);
         self.verifiers.clear();
+        self.server_keys.clear();
         if changes.secrets {
             self.scram_keys.clear();
         }
         self.apply_tcp_settings();
+        let stale = |name: &String| changes.reconnect_databases.contains(name) || changes.dropped_databases.contains(name);
+        let any = changes.reconnect_databases.iter().chain(&changes.dropped_databases).any(|name| name == "*");
+        self.pools.welcomes.retain(|(database, _), _| !any && !stale(database));
         self.reconfigure_pools(&changes.reconnect_databases, &changes.dropped_databases);
         self.rearm_idle_timers(&old);
         self.control.send(&ToSupervisor::Committed { generation }, &[]);

@@ -287,6 +287,11 @@ impl Worker {
     /// A client has let its server go in good order.
     pub(crate) fn server_released(&mut self, server_index: usize) {
         let server = &mut self.servers[server_index];
+        if server.cancels > 0 {
+            // Neither the next client's query nor our own is to be hit.
+            server.state = ServerState::BeingCanceled;
+            return;
+        }
         let mode = self.pools.get(server.pool).mode;
         let settings = &self.config.settings;
         if (mode == PoolMode::Session || settings.server_reset_query_always) && !settings.server_reset_query.is_empty() {
@@ -303,10 +308,6 @@ impl Worker {
     /// A server has nothing to do: whose turn is it?
     pub(crate) fn server_free(&mut self, server_index: usize) {
         let server = &mut self.servers[server_index];
-        if server.cancels > 0 {
-            server.state = ServerState::BeingCanceled;
-            return;
-        }
         server.state = ServerState::Idle;
         server.since = self.now;
         let index = server.pool;
@@ -315,7 +316,7 @@ impl Worker {
         }
         let ours = self.longest_waiter(index);
         let theirs = if self.has_colleagues() { self.waiting_elsewhere(index) } else { None };
-        match policy::next(ours, theirs) {
+        match policy::next(self.now, ours, theirs) {
             Next::Ours => self.serve_next(index, server_index),
             Next::Lend(slot) => self.lend(server_index, slot),
             Next::Park => self.park(index, server_index),
@@ -348,8 +349,12 @@ impl Worker {
 
     fn waiting_elsewhere(&self, index: PoolIndex) -> Option<(Slot, Instant)> {
         let state = self.shm.pool_state(self.pools.get(index).id);
-        let (slot, since) = state.longest_waiter(self.me.slot)?;
-        self.is_responsive(slot).then(|| (slot, Instant::from_micros(since)))
+        let waiting = state.waiting_others(self.me.slot);
+        let others =
+            (0..self.inboxes.len() as u8).map(Slot).filter(|slot| waiting & (1 << slot.0) != 0 && self.is_responsive(*slot));
+        // One that has not said since when counts as the youngest.
+        let since = |slot: Slot| Instant::from_micros(state.oldest(slot).unwrap_or(u64::MAX));
+        others.map(|slot| (slot, since(slot))).min_by_key(|(_, since)| *since)
     }
 
     fn serve_next(&mut self, index: PoolIndex, server_index: usize) {

@@ -12,7 +12,8 @@ use shared::ids::LimitId;
 impl Worker {
     /// Closes idle servers of other pools that hold seats of `limit`, as many as this pool has clients waiting.
     pub(super) fn make_room(&mut self, index: PoolIndex, limit: LimitId) {
-        let wanted = self.pools.get(index).demand();
+        let pool = self.pools.get(index);
+        let wanted = pool.demand().saturating_sub(pool.opening + pool.borrows.len());
         let leaving = self.servers.iter().filter(|(_, s)| matches!(s.state, ServerState::Closing) && counts_in(&s.seats, limit));
         for _ in leaving.count()..wanted {
             let idle = self.servers.iter().filter(|(_, s)| {
@@ -27,9 +28,12 @@ impl Worker {
     /// Makes room for clients of other workers: one idle server of this pool for each limit that somebody waits for.
     pub(super) fn make_room_elsewhere(&mut self, index: PoolIndex) {
         let Pool { limits, idle, .. } = self.pools.get(index);
-        let Some(&victim) = idle.front() else { return };
-        for (limit, _) in limits.database.into_iter().chain(limits.user).chain(limits.host) {
-            if self.shm.limit_state(limit).waiting_others(self.me.slot) != 0 {
+        for (limit, most) in limits.database.into_iter().chain(limits.user).chain(limits.host) {
+            let is_full = || self.shm.seats(limit).in_use() >= most;
+            if self.shm.limit_state(limit).waiting_others(self.me.slot) == 0 || !is_full() {
+                continue;
+            }
+            if let Some(&victim) = idle.iter().find(|&&server| counts_in(&self.servers[server].seats, limit)) {
                 let reason = evicted_for(&self.servers[victim].seats, limit);
                 return self.close_server(victim, reason);
             }

@@ -37,6 +37,8 @@ pub(crate) struct Pool {
     /// The configuration that made it grow last.
     pub(crate) reconnect_generation: u64,
     pub(crate) hosts: Hosts,
+    /// Its entry is no longer in the configuration.
+    pub(crate) gone: bool,
 
     /// Idle servers, the one used last at the back.
     pub(crate) idle: VecDeque<usize>,
@@ -91,13 +93,13 @@ pub(crate) struct Hosts {
 }
 
 impl Hosts {
-    /// Where a connection by Unix socket goes: the first host that is one.
-    pub(crate) fn unix(&self) -> crate::server::Address {
+    /// Where a connection by Unix socket goes: the first host that is one, else the directory given.
+    pub(crate) fn unix(&self, directory: &str, port: u16) -> crate::server::Address {
         let unix = self.list.iter().find_map(|host| match host {
             Host::Known(address @ crate::server::Address::Unix(..)) => Some(address.clone()),
             _ => None,
         });
-        unix.unwrap_or(crate::server::Address::Unix(std::path::PathBuf::new(), 0))
+        unix.unwrap_or_else(|| crate::server::Address::Unix(directory.into(), port))
     }
 }
 

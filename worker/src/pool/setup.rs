@@ -27,6 +27,7 @@ impl Worker {
             limits: self.server_limits(entry, user),
             epoch: 0,
             reconnect_generation: 0,
+            gone: false,
             hosts: hosts(entry, &self.config.settings.unix_socket_dir),
             idle: VecDeque::new(),
             waiters: VecDeque::new(),
@@ -65,10 +66,15 @@ impl Worker {
             let (name, user) = (self.pools.get(index).entry.name.clone(), self.pools.get(index).user.clone());
             let Some(entry) = self.config.database(&name).filter(|_| !dropped.contains(&name)) else {
                 self.drop_pool_clients(index);
+                let pool = self.pools.get_mut(index);
+                pool.welcome = None;
+                pool.reconnect_generation = self.config.generation;
+                pool.gone = true;
                 continue;
             };
             let auto = !self.config.databases.contains_key(&name);
-            let reconnect = reconnect.contains(&name) || (auto && reconnect.iter().any(|n| n == "*"));
+            let back = std::mem::take(&mut self.pools.get_mut(index).gone);
+            let reconnect = back || reconnect.contains(&name) || (auto && reconnect.iter().any(|n| n == "*"));
             let mode = self.config.pool_mode(&entry, &user);
             let limits = self.server_limits(&entry, &user);
             let pool = self.pools.get_mut(index);
@@ -101,8 +107,9 @@ impl Worker {
     }
 
     fn drop_pool_clients(&mut self, pool: PoolIndex) {
-        let clients: Vec<usize> =
-            self.clients.iter().filter(|(_, c)| c.session().is_some_and(|s| s.pool == pool)).map(|(index, _)| index).collect();
+        let waiting = self.pools.get(pool).to_greet.iter().filter(|w| self.still_waits(w)).map(|w| w.client);
+        let sessions = self.clients.iter().filter(|(_, c)| c.session().is_some_and(|s| s.pool == pool)).map(|(index, _)| index);
+        let clients: Vec<usize> = waiting.chain(sessions).collect();
         for client in clients {
             self.close_client(client, &crate::client::Ending::violation("database removed"));
         }

@@ -76,6 +76,8 @@ pub(crate) struct Seen {
     pub(crate) hidden_ended: bool,
     /// The pooler's own query failed: `SEVERITY: message`.
     pub(crate) hidden_error: Option<String>,
+    /// An error has come that nobody had asked for.
+    pub(crate) stray_error: bool,
     /// An error after which the server ends the connection has been passed on.
     pub(crate) last_words: bool,
     /// ParameterStatus, in order.
@@ -190,18 +192,28 @@ fn answer(back: &mut Backend, client: &mut Option<&mut Frontend>, header: Header
             }
             if hidden { Fate::Swallow } else { Fate::Pass }
         }
+        b'G' | b'W' if hidden => Fate::Violation("unknown pkt from server"),
         _ if hidden => Fate::Swallow,
         b'1' => match requests.answered(|r| matches!(r, Request::Parse(_) | Request::HiddenParse(_))) {
             Some(Request::HiddenParse(_)) => Fate::Swallow,
             _ => Fate::Pass,
         },
-        b'2' => passed(requests.answered(|r| r == Request::Bind)),
+        b'2' => {
+            requests.answered(|r| r == Request::Bind);
+            Fate::Pass
+        }
         b'3' => match requests.answered(|r| matches!(r, Request::Close | Request::HiddenClose(_))) {
             Some(Request::HiddenClose(_)) => Fate::Swallow,
             _ => Fate::Pass,
         },
-        b'T' | b'n' => passed(requests.answered(|r| r == Request::Describe)),
-        b'I' | b's' => passed(requests.answered(|r| r == Request::Execute)),
+        b'T' | b'n' => {
+            requests.answered(|r| r == Request::Describe);
+            Fate::Pass
+        }
+        b'I' | b's' => {
+            requests.answered(|r| r == Request::Execute);
+            Fate::Pass
+        }
         b'G' => {
             requests.copy_in_started();
             back.copy_in = true;
@@ -210,10 +222,6 @@ fn answer(back: &mut Backend, client: &mut Option<&mut Frontend>, header: Header
         b'H' | b'W' | b'c' | b't' | b'V' | b'N' | b'A' => Fate::Pass,
         _ => Fate::Violation("unknown pkt from server"),
     }
-}
-
-fn passed(_: Option<Request>) -> Fate {
-    Fate::Pass
 }
 
 fn ready(back: &mut Backend, client: &mut Option<&mut Frontend>, status: u8, seen: &mut Seen) -> Fate {
@@ -245,6 +253,7 @@ fn error(back: &mut Backend, client: &mut Option<&mut Frontend>, body: &[u8], hi
         return Fate::Swallow;
     }
     seen.last_words |= fields.ends_connection();
+    seen.stray_error |= client.is_none();
     Fate::Pass
 }
 

@@ -5,13 +5,9 @@ use crate::client::Ending;
 use crate::pool::PoolIndex;
 use crate::worker::{Source, Worker};
 use shared::control::{ServerSeats, ToInbox, ToSupervisor};
-use shared::ids::SeatIndex;
 use shared::wire::encode;
 use shared::wire::report::sqlstate;
 use std::time::Duration;
-
-/// The seats that a pool can have.
-const MOST_SEATS: u32 = 16_384;
 
 /// How long a backend that was told to end may take before its seats are given up as lost track of.
 const CLOSING_GRACE: Duration = Duration::from_secs(60);
@@ -29,7 +25,9 @@ impl Worker {
         let running = server.back.requests.is_waiting() && server.backend_key.0 != 0;
         let was_connecting = matches!(server.state, ServerState::Connecting);
         server.state = ServerState::Closing;
-        server.since = self.now;
+        // A query that nobody cancels may run as long as it likes: the backend is there all the while.
+        let runs_on = running && !self.config.settings.cancel_on_disconnect;
+        server.since = if runs_on { crate::clock::Instant::from_micros(u64::MAX) } else { self.now };
         if was_connecting {
             return self.free_server(index);
         }
@@ -53,7 +51,7 @@ impl Worker {
                 self.server_failed(index, "server closed the connection during login");
             }
             ServerState::Linked(client) | ServerState::Setting(client) => {
-                let ending = if server.said_last_words {
+                let ending = if server.said_last_words || server.back.is_mid_message() {
                     Ending::ServerGone("server conn crashed?")
                 } else {
                     Ending::violation("server conn crashed?")
@@ -129,9 +127,14 @@ impl Worker {
         let _ = server.conn.deregister(self.poll.registry());
         let seats = server.seats;
         self.forget_server(index);
-        self.shm.leave_server(self.me, &seats);
-        self.control.send(&ToSupervisor::ServerClosed(seats), &[]);
-        self.seat_freed(&seats);
+        self.give_up_seats(&seats);
+    }
+
+    /// The connection is over: its seats are free, the supervisor drops its duplicate, and whoever waits looks again.
+    pub(crate) fn give_up_seats(&mut self, seats: &ServerSeats) {
+        self.shm.leave_server(self.me, seats);
+        self.control.send(&ToSupervisor::ServerClosed(*seats), &[]);
+        self.seat_freed(seats);
     }
 
     /// Seats have fallen free: whoever waits for one, here or in another worker, looks again.
@@ -240,21 +243,7 @@ impl Worker {
 
     /// Whether any worker has a connection of this pool that has logged in.
     pub(crate) fn fleet_has_servers(&self, pool: PoolIndex) -> bool {
-        let id = self.pools.get(pool).id;
-        let seats = self.shm.pool_seats(id);
-        let mut left = seats.in_use();
-        for seat in (0..MOST_SEATS).map(SeatIndex) {
-            if left == 0 {
-                break;
-            }
-            if seats.owner(seat).is_some() {
-                left -= 1;
-                if self.shm.server_info(id, seat).backend.is_some() {
-                    return true;
-                }
-            }
-        }
-        false
+        self.shm.any_backend(self.pools.get(pool).id)
     }
 
     /// All clients that wait in this pool, for a server or for their greeting, get this FATAL.

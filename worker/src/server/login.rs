@@ -5,7 +5,7 @@ use crate::client::auth::random;
 use crate::params::is_tracked;
 use crate::pool::Greeting;
 use crate::worker::Worker;
-use shared::auth::scram::{self, ClientExchange, NONCE_BYTES};
+use shared::auth::scram::{self, ClientExchange, Keys, NONCE_BYTES, ScramError};
 use shared::auth::{Secret, md5};
 use shared::control::{ToSupervisor, Welcome};
 use shared::wire::backend::{self, Authentication, Fields};
@@ -28,8 +28,10 @@ pub(crate) struct Login {
 enum Failure {
     /// PostgreSQL said so: SQLSTATE and message.
     Server { severity: String, code: String, message: String },
-    /// The reason, which is also what waiting clients are told.
+    /// The reason, for the log.
     Ours(String),
+    /// We cannot prove who we are, or the server cannot: waiting clients are told.
+    Credentials(String),
 }
 
 impl Worker {
@@ -88,7 +90,9 @@ impl Worker {
     }
 
     fn server_login_message(&mut self, index: usize, tag: u8, body: &[u8]) -> Result<(), Failure> {
+        let authenticated = matches!(&self.servers[index].state, ServerState::Login(login) if login.authenticated);
         match tag {
+            b'S' | b'K' | b'Z' if !authenticated => return Err(Failure::Ours("unknown pkt from server".to_owned())),
             b'R' => return self.answer_server(index, body),
             b'E' => {
                 let Fields { severity, code, message } = backend::fields(body).unwrap_or_default();
@@ -118,9 +122,12 @@ impl Worker {
 
     fn answer_server(&mut self, index: usize, body: &[u8]) -> Result<(), Failure> {
         let ours = |text: &str| Failure::Ours(text.to_owned());
+        let credentials = |text: &str| Failure::Credentials(text.to_owned());
         let request = backend::authentication(body).map_err(|_| ours("failed to answer authreq"))?;
         let pool = self.pools.get(self.servers[index].pool);
         let (user, forced) = (pool.user.clone(), pool.entry.user.is_some());
+        // Whose password it is: the entry's own, or a user's of auth_file.
+        let secret_of = (pool.entry.password.is_some().then(|| pool.entry.name.clone()), user.clone());
         let secret = pool.entry.password.as_ref().or_else(|| self.config.secrets.get(&user)).cloned();
         let ServerState::Login(login) = &mut self.servers[index].state else { return Ok(()) };
         let mut out = Vec::new();
@@ -128,7 +135,7 @@ impl Worker {
             Authentication::Ok => {
                 // A server that skips its own proof may be someone else (CVE-2018-10915's kind).
                 if login.scram.is_some() {
-                    return Err(ours("server login failed: invalid server signature"));
+                    return Err(credentials("server login failed: invalid server signature"));
                 }
                 login.authenticated = true;
             }
@@ -139,7 +146,7 @@ impl Worker {
             }
             Authentication::Md5(salt) => {
                 if matches!(secret, Some(Secret::Scram(_))) {
-                    return Err(ours("server login failed: wrong password type"));
+                    return Err(credentials("server login failed: wrong password type"));
                 }
                 let mut response = md5::response(&user, secret.as_ref().map_or("", |s| s.expose()), salt).into_bytes();
                 response.push(0);
@@ -147,7 +154,9 @@ impl Worker {
             }
             Authentication::Sasl(mechanisms) => {
                 if !mechanisms.contains(&scram::MECHANISM.as_bytes()) {
-                    return Err(ours("server login failed: none of the server's SASL authentication mechanisms are supported"));
+                    return Err(credentials(
+                        "server login failed: none of the server's SASL authentication mechanisms are supported",
+                    ));
                 }
                 let exchange = match (&secret, self.scram_keys.get(&user)) {
                     (Some(Secret::Plain(password)), _) => ClientExchange::new(password.as_bytes(), random::<NONCE_BYTES>()),
@@ -155,7 +164,7 @@ impl Worker {
                     (Some(Secret::Scram(_)), Some(keys)) if !forced => {
                         ClientExchange::with_keys(keys.clone(), random::<NONCE_BYTES>())
                     }
-                    _ => return Err(ours("server login failed: wrong password type")),
+                    _ => return Err(credentials("server login failed: wrong password type")),
                 };
                 let first = exchange.first();
                 let mut initial = Vec::new();
@@ -167,12 +176,28 @@ impl Worker {
             }
             Authentication::SaslContinue(message) => {
                 let exchange = login.scram.as_mut().ok_or_else(|| ours("failed to answer authreq"))?;
-                let answer = exchange.server_first(message).map_err(|e| Failure::Ours(format!("server login failed: {e}")))?;
+                let failed = |e: ScramError| Failure::Credentials(format!("server login failed: {e}"));
+                let challenge = exchange.challenge(message).map_err(failed)?;
+                // Hashing takes a millisecond or more: once for each password and salt, not for each connection.
+                let answer = match (&secret, self.server_keys.get(&(secret_of.clone(), challenge.clone()))) {
+                    (_, Some(keys)) => exchange.answer(keys),
+                    (Some(Secret::Plain(password)), None) => {
+                        let keys = Keys::derive(password.as_bytes(), &challenge.salt, challenge.iterations);
+                        let answer = exchange.answer(&keys);
+                        self.server_keys.insert((secret_of, challenge), keys);
+                        answer
+                    }
+                    (_, None) => match self.scram_keys.get(&user) {
+                        Some(keys) => exchange.answer(keys),
+                        None => return Err(credentials("server login failed: wrong password type")),
+                    },
+                }
+                .map_err(failed)?;
                 encode::password(&mut out, &answer);
             }
             Authentication::SaslFinal(message) => {
                 let mut exchange = login.scram.take().ok_or_else(|| ours("failed to answer authreq"))?;
-                exchange.server_final(message).map_err(|_| ours("server login failed: invalid server signature"))?;
+                exchange.server_final(message).map_err(|_| credentials("server login failed: invalid server signature"))?;
             }
             Authentication::Unsupported(_) => return Err(ours("failed to answer authreq")),
         }
@@ -222,8 +247,12 @@ impl Worker {
         let pool = self.pools.get(pool_index);
         match failure {
             Failure::Ours(text) => {
-                log::warn!("{} closing because: {text}", self.server_prefix(index));
-                if text.starts_with("server login failed") && !self.fleet_has_servers(pool_index) {
+                log::warn!("{} {text}", self.server_prefix(index));
+                self.server_failed(index, "login failed");
+            }
+            Failure::Credentials(text) => {
+                log::warn!("{} {text}", self.server_prefix(index));
+                if !self.fleet_has_servers(pool_index) {
                     self.fail_waiters(pool_index, sqlstate::PROTOCOL_VIOLATION, &text);
                 }
                 self.server_failed(index, "login failed");

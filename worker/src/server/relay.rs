@@ -177,12 +177,16 @@ impl Worker {
         if consumed < data.len() {
             server.conn.keep(&data[consumed..], &mut self.buffers);
         }
-        if seen.last_words && server.client().is_none() {
-            server.said_last_words = true;
+        let stray = seen.stray_error && server.client().is_none();
+        if stray {
+            server.said_last_words |= seen.last_words;
             server.close_reason = Some("idle server got dirty");
         }
         if !seen.parameters.is_empty() {
             self.parameters_changed(index, None, &seen);
+        }
+        if stray {
+            log::warn!("{} got packet 'E' from server when not linked", self.server_prefix(index));
         }
         if let Some(text) = violation {
             return self.server_broke(index, text);
@@ -199,6 +203,9 @@ impl Worker {
             ServerState::Setting(client) => {
                 if let Some(error) = &seen.hidden_error {
                     log::error!("{} varcache_apply failed: {error}", self.server_prefix(index));
+                    return self.close_client(client, &Ending::violation("invalid server parameter"));
+                }
+                if server.back.status != b'I' {
                     return self.close_client(client, &Ending::violation("invalid server parameter"));
                 }
                 server.state = ServerState::Linked(client);
