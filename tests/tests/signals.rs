@@ -205,9 +205,9 @@ fn hup_reopens_the_log_file() {
     });
     // Supervisor and every worker write to the new one.
     for pid in fleet.all_workers() {
-        let client = fleet.client_at(pid);
-        let port = client.local_port();
+        // The file is there before every worker has it: ask until one's line is in it.
         wait_until("the worker's line", SOON, || {
+            let port = fleet.client_at(pid).local_port();
             text().lines().any(|line| line.contains(&format!(":{port} ")) && line.contains(&format!("[{pid}]")))
         });
     }
