@@ -53,6 +53,8 @@ fn main() -> ExitCode {
 }
 
 fn worker() -> ExitCode {
+    // Else `exe`, after the link it was started from, in what top and pgrep show.
+    let _ = shared::sys::process::set_name("pgfleet worker");
     match shared::sys::process::take_control() {
         Ok(control) => worker::run(control),
         Err(error) => {

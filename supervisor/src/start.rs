@@ -49,12 +49,13 @@ fn bring_up(options: &Run, path: &Path) -> Result<u8, String> {
     if !settings.pidfile.is_empty() {
         pidfile::check(Path::new(&settings.pidfile))?;
     }
+    // Before standard error leads nowhere: what is wrong with the log must be seen somewhere.
+    let log_file = logging::open(settings)?;
     if options.daemon {
         go_to_background(&config)?;
     } else if options.quiet {
         silence()?;
     }
-    let log_file = logging::open(settings)?;
     logging::apply(settings, stderr, log_file.as_ref()).map_err(|error| format!("could not log: {error}"))?;
     raise_descriptors(&config);
     let warned = problems.warnings().map(ToString::to_string).collect();
@@ -143,8 +144,8 @@ fn silence() -> Result<(), String> {
 fn raise_descriptors(config: &Config) {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or_default();
     let clients = config.settings.max_client_conn;
-    let servers: u32 = config.databases.values().map(|database| config.pool_size(database, "")).sum();
-    let expected = u64::from(clients) + u64::from(servers) + 100;
+    let servers: u64 = config.databases.values().map(|database| u64::from(config.pool_size(database, ""))).sum();
+    let expected = u64::from(clients) + servers + 100;
     log::info!("kernel file descriptor limit: {soft} (hard: {hard}); max_client_conn: {clients}, max expected fd use: {expected}");
     if let Err(error) = limits::raise_descriptor_limit() {
         log::warn!("could not raise the file descriptor limit: {}", listen::reason(&error));

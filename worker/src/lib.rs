@@ -28,21 +28,42 @@ use std::process::ExitCode;
 /// event loop failed; the reason is in the log.
 pub fn run(control: OwnedFd) -> ExitCode {
     ignore_signals();
+    report_panics();
     match fleet::start::start(control) {
         Ok(worker) => worker.run(),
         Err(error) => {
             eprintln!("pgfleet worker could not start: {error}");
+            shared::fatal!("could not start: {error}");
             ExitCode::FAILURE
         }
     }
 }
 
+/// A panic is a line in the log before it is the end: standard error may lead nowhere.
+fn report_panics() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        shared::fatal!("{panic}");
+        report(panic);
+    }));
+}
+
 /// What the signals of PgBouncer's mean is for the whole fleet, and the supervisor's to act on: a worker that happens to get one (a
 /// terminal, a service manager, `pkill`) must neither end nor do a part of it. The thread that calls this is the process's only one.
 fn ignore_signals() {
-    use Signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
-    let signals: SigSet = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2].into_iter().collect();
+    let signals: SigSet = ENDING.into_iter().chain([Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2]).collect();
     if let Err(error) = signals.thread_block() {
         eprintln!("pgfleet worker: could not block signals: {}", error.desc());
+    }
+}
+
+/// The signals that end a process; a worker without a supervisor obeys them, since nobody else is left to.
+const ENDING: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT];
+
+/// From now on the signals that end a process end this one.
+fn obey_ending_signals() {
+    let signals: SigSet = ENDING.into_iter().collect();
+    if let Err(error) = signals.thread_unblock() {
+        log::error!(target: "process", "could not unblock signals: {}", error.desc());
     }
 }

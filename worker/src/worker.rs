@@ -107,7 +107,7 @@ pub(crate) struct Worker {
     /// A PAUSE that waits for the last server in use.
     pub(crate) pause_owed: Option<u32>,
     /// Has said that no server is left.
-    drained: bool,
+    pub(crate) drained: bool,
 
     pub(crate) poll: Poll,
     pub(crate) control: Control,

@@ -71,4 +71,8 @@ fn leads_elsewhere(old: &Database, new: &Database) -> bool {
         || old.auth_dbname != new.auth_dbname
         || old.auth_query != new.auth_query
         || old.load_balance_hosts != new.load_balance_hosts
+        || old.client_encoding != new.client_encoding
+        || old.datestyle != new.datestyle
+        || old.timezone != new.timezone
+        || old.application_name != new.application_name
 }

@@ -56,13 +56,13 @@ entry! {
             "The order in which the hosts of a list are used.";
         connect_query: Option<String> = NULL, Text, NotYet,
             "Run on every new server connection before its first use.";
-        client_encoding: Option<String> = NULL, Text, NotYet,
+        client_encoding: Option<String> = NULL, Text, Works,
             "Asked for when a server connection starts.";
-        datestyle: Option<String> = NULL, Text, NotYet,
+        datestyle: Option<String> = NULL, Text, Works,
             "Asked for when a server connection starts.";
-        timezone: Option<String> = NULL, Text, NotYet,
+        timezone: Option<String> = NULL, Text, Works,
             "Asked for when a server connection starts.";
-        application_name: Option<String> = NULL, Text, NotYet,
+        application_name: Option<String> = NULL, Text, Works,
             "Asked for when a server connection starts.";
     }
 }

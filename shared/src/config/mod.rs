@@ -37,6 +37,7 @@ pub use reference::{reference, sample};
 pub use resolve::{CONSOLE_DATABASES, MAX_DATABASE_NAME, MAX_USER_NAME};
 pub use settings::{Effect, Group, Key, SetError, Setting};
 pub use snapshot::SnapshotError;
+pub use support::refused;
 pub use table::{MAX_CLIENTS, Settings, TABLE};
 pub use words::Words;
 

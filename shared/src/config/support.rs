@@ -8,14 +8,23 @@ use super::build::Built;
 use super::document::Document;
 use super::problem::{At, Problems};
 use super::resolve::CONSOLE_DATABASES;
-use super::{AuthType, PoolMode, SslMode};
+use super::{AuthType, PoolMode, Settings, SslMode};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// Checks values against each other and against what is supported.
 pub(super) fn check(built: &Built, document: &Document, problems: &mut Problems) {
     let settings = &built.config.settings;
-    let mut refuse = |name: &str, message: String| problems.error(&built.place(name), name, message);
+    for (name, message) in refused(settings) {
+        problems.error(&built.place(name), name, message);
+    }
+    entries(built, document, problems);
+}
+
+/// What of the settings cannot be given: name and reason. SET asks too.
+pub fn refused(settings: &Settings) -> Vec<(&'static str, String)> {
+    let mut refused = Vec::new();
+    let mut refuse = |name: &'static str, message: String| refused.push((name, message));
     if !matches!(settings.auth_type, AuthType::Trust | AuthType::Plain | AuthType::Md5 | AuthType::ScramSha256) {
         refuse("auth_type", not_supported(settings.auth_type.word()));
     }
@@ -33,7 +42,7 @@ pub(super) fn check(built: &Built, document: &Document, problems: &mut Problems)
     if settings.listen_addr.is_empty() && settings.unix_socket_dir.is_empty() {
         refuse("listen_addr", "nowhere to listen on: listen_addr and unix_socket_dir are both empty".into());
     }
-    entries(built, document, problems);
+    refused
 }
 
 fn not_supported(value: &str) -> String {

@@ -90,11 +90,11 @@ settings! {
         "The configuration file that RELOAD reads. Without it: the one given on the command line.";
     default_pool_size: u32 = "20", int(0, MAX, "connections"), Pools, Reload, Works,
         "The most server connections of one pool, that is of one user to one database, in the whole fleet; 0: no limit.";
-    disable_pqexec: bool = "0", Switch, Pools, Restart, NotYet,
+    disable_pqexec: bool = "0", Switch, Pools, Restart, Works,
         "Whether simple-protocol queries are refused, so that nobody can append a statement to another.";
-    dns_max_ttl: Duration = "15", Seconds, Network, Reload, NotYet,
+    dns_max_ttl: Duration = "15", Seconds, Network, Reload, Works,
         "How long the addresses of a host name are used before it is looked up again.";
-    dns_nxdomain_ttl: Duration = "15", Seconds, Network, Reload, NotYet,
+    dns_nxdomain_ttl: Duration = "15", Seconds, Network, Reload, Works,
         "How long a failed lookup is believed.";
     dns_zone_check_period: Duration = "0", Seconds, Network, Reload, NotYet,
         "How often the serial numbers of the DNS zones in use are looked at; 0: never.";
@@ -116,7 +116,7 @@ settings! {
         "Whether disconnections are logged, with the reason.";
     log_pooler_errors: bool = "1", Switch, Logging, Reload, Works,
         "Whether errors that the pooler sends to clients are logged.";
-    log_stats: bool = "1", Switch, Logging, Reload, NotYet,
+    log_stats: bool = "1", Switch, Logging, Reload, Works,
         "Whether a line of totals is logged each stats_period.";
     logfile: String = "", Text, Logging, Reload, Works,
         "The log file. Empty: none.";
@@ -128,8 +128,8 @@ settings! {
         "The most clients of one database; 0: no limit.";
     max_db_connections: u32 = "0", int(0, MAX, "connections"), Pools, Reload, Works,
         "The most server connections of one database, whoever the users are; 0: no limit.";
-    max_host_connections: u32 = "0", int(0, MAX, "connections"), Pools, Reload, NotYet,
-        "The most server connections to one PostgreSQL host, whichever the databases are; 0: no limit.";
+    max_host_connections: u32 = "0", int(0, MAX, "connections"), Pools, Reload, Works,
+        "The most server connections to one PostgreSQL host and port, whichever the databases are; a list of hosts counts as one. 0: no limit.";
     max_packet_size: u32 = "2147483647", int(1024, MAX, "bytes"), Network, Reload, Works,
         "The longest message that is let through.";
     max_prepared_statements: u32 = "200", int(0, MAX, "statements"), Pools, Reload, Works,
@@ -208,7 +208,7 @@ settings! {
         "Whether other fleets may listen on the same port. The workers of one fleet always share it.";
     startup_parameters: StartupParameters = "apply", choice(StartupParameters::WORDS), Pools, Reload, NotYet,
         "What becomes of startup parameters that are not tracked (search_path, options=-c ...): they are set on the client's server connection, or the client is refused as by PgBouncer.";
-    stats_period: Duration = "60", Seconds, Logging, Reload, NotYet,
+    stats_period: Duration = "60", Seconds, Logging, Reload, Works,
         "The period of averages in SHOW STATS and of the line of totals.";
     stats_users: Words = "", WordList, Auth, Reload, Works,
         "Users who may look at the console and change nothing.";

@@ -15,6 +15,8 @@ pub(crate) enum Source {
     File,
     /// The running configuration with one setting changed.
     Set(String, String),
+    /// The running configuration, for its log file's sake.
+    Reopen,
 }
 
 /// Reads in a thread and reports to the fleet's.
@@ -29,6 +31,7 @@ pub(super) fn aside(
         let outcome = match source {
             Source::File => reload(&running, generation, verbose),
             Source::Set(key, value) => set(&running, generation, &key, &value),
+            Source::Reopen => reopen(&running, generation),
         };
         let _ = input.send(Input::Loaded(outcome.map(Box::new)));
     };
@@ -86,11 +89,23 @@ fn set(running: &Config, generation: u64, key: &str, value: &str) -> Result<Cand
         Err(SetError::Unknown) => return Err(format!("unknown parameter: {key}")),
         Err(SetError::Invalid(wanted)) => return Err(format!("invalid value \"{value}\" for parameter {key}: must be {wanted}")),
     }
+    if let Some((name, why)) = config::refused(&config.settings).into_iter().next() {
+        return Err(format!("{name}: {why}"));
+    }
     let changes = running.changes(&config);
+    let warnings = changes.needs_restart.iter().map(|name| format!("{name} has a new value, which needs a restart")).collect();
     config.keep_unchangeable(running);
     config.generation = generation;
     let log_file = logging::open(&config.settings)?;
-    candidate(config, log_file, Vec::new(), changes)
+    candidate(config, log_file, warnings, changes)
+}
+
+/// The configuration in force once more, with its log file opened anew.
+fn reopen(running: &Config, generation: u64) -> Result<Candidate, String> {
+    let mut config = running.clone();
+    config.generation = generation;
+    let log_file = logging::open(&config.settings)?;
+    candidate(config, log_file, Vec::new(), config::Changes::default())
 }
 
 fn candidate(

@@ -171,6 +171,7 @@ impl Engine {
             Action::Kill(slot) => self.kill(slot),
             Action::Load => return self.load(Source::File),
             Action::LoadSet(key, value) => return self.load(Source::Set(key, value)),
+            Action::LoadReopen => return self.load(Source::Reopen),
             Action::Adopt => self.adopt(),
             Action::Discard => self.candidate = None,
             Action::Answer(ask, answer) => {
@@ -202,8 +203,14 @@ impl Engine {
         if matches!(message, ToWorker::Stop(mode) if mode != StopMode::Immediate) {
             self.parts.office.shm.workers().set_state(slot, WorkerState::Draining);
         }
+        // What can be done without, or asked for again, is no reason to end a worker that is busy for a moment.
+        let vital = !matches!(message, ToWorker::Welcome(_) | ToWorker::Report { .. } | ToWorker::Resolved { .. });
         match worker.control.send(&message, &descriptors) {
             Ok(()) => None,
+            Err(error) if error.kind() == ErrorKind::WouldBlock && !vital => {
+                log::debug!("worker {slot} does not read its control socket; a message was left out");
+                None
+            }
             Err(error) if error.kind() == ErrorKind::WouldBlock => Some(Event::Deaf { slot }),
             Err(error) => {
                 // It is dying; its end will be an event of its own.

@@ -271,6 +271,8 @@ pub(crate) enum Action {
     Load,
     /// Apply one SET to the running configuration, away from this thread.
     LoadSet(String, String),
+    /// Open the log file of the running configuration anew, away from this thread.
+    LoadReopen,
     /// The candidate is the configuration from now on: for successors, for the console and for the supervisor's own log.
     Adopt,
     /// The candidate is dropped.

@@ -22,6 +22,8 @@ pub(super) enum Change {
     File,
     /// One setting, until the next reload.
     Set(String, String),
+    /// The same again with its log file opened anew, after a file that was refused.
+    Reopen,
 }
 
 /// One change and who waits for it.
@@ -101,8 +103,9 @@ impl Fleet {
         self.out.push(match &job.change {
             Change::File => Action::Load,
             Change::Set(key, value) => Action::LoadSet(key.clone(), value.clone()),
+            Change::Reopen => Action::LoadReopen,
         });
-        if job.change == Change::File {
+        if job.change == Change::File && self.up && matches!(self.phase, Phase::Running) {
             self.out.push(Action::Notify(Notice::Reloading));
         }
         self.reload.stage = Stage::Loading(job);
@@ -115,6 +118,10 @@ impl Fleet {
             Err(problems) => {
                 for line in problems.lines() {
                     self.log(Level::Error, line);
+                }
+                // Whatever the file says: the log is opened anew, or what rotated it waits for ever.
+                if job.change == Change::File {
+                    self.reload.queue.insert(0, Job { change: Change::Reopen, asks: Vec::new() });
                 }
                 self.finish(job, false);
             }
@@ -221,10 +228,12 @@ impl Fleet {
                 if !done {
                     self.log(Level::Error, "RELOAD failed, the configuration in force stays as it was");
                 }
-                self.out.push(Action::Notify(Notice::Ready));
+                if self.up && matches!(self.phase, Phase::Running) {
+                    self.out.push(Action::Notify(Notice::Ready));
+                }
                 Failure::Reload
             }
-            Change::Set(..) => Failure::Set,
+            Change::Set(..) | Change::Reopen => Failure::Set,
         };
         for ask in job.asks {
             self.answer(ask, if done { Answer::Done } else { Answer::Failed(failure.clone()) });

@@ -77,6 +77,7 @@ impl Fleet {
             self.out.push(Action::Notify(Notice::Stopping));
             self.out.push(Action::CloseListeners);
         }
+        self.drained.clear();
         self.phase = Phase::Draining(mode);
         self.broadcast(&ToWorker::Stop(mode));
         self.check_finished();

@@ -34,7 +34,7 @@ fn address(path: &str) -> io::Result<SockAddr> {
 /// Looks for a fleet, or a PostgreSQL, that has the socket already, and removes what a dead one left. The error is the FATAL line.
 pub(crate) fn check_running(settings: &Settings) -> Result<(), String> {
     let Some(path) = path(settings) else { return Ok(()) };
-    let probe = Socket::new(Domain::UNIX, Type::STREAM, None).and_then(|socket| socket.connect(&address(&path)?));
+    let probe = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None).and_then(|socket| socket.connect(&address(&path)?));
     match probe {
         Ok(()) => return Err("unix socket is in use, cannot continue".to_owned()),
         // A full backlog is a listener too.

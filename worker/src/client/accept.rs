@@ -34,11 +34,11 @@ impl Worker {
                 }),
             };
             match accepted {
-                Ok((fd, peer)) => {
+                Ok((fd, peer)) => self.welcome_socket(fd, peer),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.accept_stalled = false;
-                    self.welcome_socket(fd, peer);
+                    return;
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if matches!(error.raw_os_error(), Some(e) if out_of_resources(e)) => {
                     return self.stall_accept(&error.to_string());
                 }
@@ -111,9 +111,8 @@ impl Worker {
                 let _ = socket.set_tcp_keepalive(&keepalive);
             }
         }
-        if settings.tcp_user_timeout > 0 {
-            let _ = socket.set_tcp_user_timeout(Some(Duration::from_millis(settings.tcp_user_timeout.into())));
-        }
+        // 0 is the system's own.
+        let _ = socket.set_tcp_user_timeout(Some(Duration::from_millis(settings.tcp_user_timeout.into())));
         if settings.tcp_socket_buffer > 0 {
             let _ = socket.set_send_buffer_size(settings.tcp_socket_buffer as usize);
             let _ = socket.set_recv_buffer_size(settings.tcp_socket_buffer as usize);

@@ -289,7 +289,7 @@ impl Worker {
 fn rules(config: &shared::config::Config, mode: PoolMode) -> Rules {
     let settings = &config.settings;
     let max_statements = if mode == PoolMode::Session { 0 } else { settings.max_prepared_statements as usize };
-    Rules { max_packet: settings.max_packet_size, max_statements }
+    Rules { max_packet: settings.max_packet_size, max_statements, refuse_simple: settings.disable_pqexec }
 }
 
 impl Session {

@@ -109,6 +109,7 @@ impl Worker {
             let _ = self.poll.registry().deregister(&mut SourceFd(&control.as_raw_fd()));
             self.control.unsent.clear();
             log::warn!(target: "process", "the supervisor has ended; serving on without it");
+            crate::obey_ending_signals();
         }
     }
 
@@ -152,6 +153,7 @@ impl Worker {
 
     fn stop(&mut self, mode: StopMode) {
         self.life = Life::Stopping(mode);
+        self.drained = false;
         self.shm.workers().set_state(self.me.slot, WorkerState::Draining);
         // The Unix socket stays open for the console; others are turned away after they have logged in.
         for listener in &mut self.listeners {

@@ -51,11 +51,12 @@ impl Worker {
 
     fn server_limits(&self, entry: &Database, user: &str) -> ServerLimits {
         let limit = |most: u32, what: Limit<'_>| (most > 0).then(|| Some((self.shm.limit(what)?, most as usize))).flatten();
+        let host = format!("{}:{}", entry.host.as_deref().unwrap_or(&self.config.settings.unix_socket_dir), entry.port);
         ServerLimits {
             pool: self.config.pool_size(entry, user) as usize,
             database: limit(self.config.max_db_connections(entry), Limit::Database(&entry.name)),
             user: limit(self.config.max_user_connections(user), Limit::User(user)),
-            host: None,
+            host: limit(self.config.settings.max_host_connections, Limit::Host(&host)),
         }
     }
 
@@ -137,6 +138,7 @@ impl Worker {
         beyond(server.seats.seat, limits.pool)
             || other(server.seats.database, limits.database)
             || other(server.seats.user, limits.user)
+            || other(server.seats.host, limits.host)
     }
 
     /// The address of this pool's next connection. `None`: its name is being looked up.

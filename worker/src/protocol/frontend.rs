@@ -59,6 +59,8 @@ pub(crate) struct Rules {
     pub(crate) max_packet: u32,
     /// max_prepared_statements; 0 where names are passed on as they are (session mode, or switched off).
     pub(crate) max_statements: usize,
+    /// disable_pqexec.
+    pub(crate) refuse_simple: bool,
 }
 
 /// Why reading stops before the end of the input.
@@ -228,6 +230,7 @@ impl Pass<'_, '_> {
             }
             b'X' => Step::Stop(Stop::Terminate),
             b'Q' | b'F' | b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'd' | b'c' | b'f' if ignored => Step::Drop,
+            b'Q' if self.rules.refuse_simple => Step::Stop(Stop::Violation("PQexec disallowed")),
             b'Q' => self.request(Request::Query),
             b'F' => self.request(Request::FunctionCall),
             b'E' => self.request(Request::Execute),

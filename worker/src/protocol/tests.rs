@@ -6,8 +6,8 @@ use super::statements::{Registry, StatementId};
 use shared::wire::encode;
 use shared::wire::frontend::write_parse;
 
-const TRACKING: Rules = Rules { max_packet: 1 << 20, max_statements: 2 };
-const PLAIN: Rules = Rules { max_packet: 1 << 20, max_statements: 0 };
+const TRACKING: Rules = Rules { max_packet: 1 << 20, max_statements: 2, refuse_simple: false };
+const PLAIN: Rules = Rules { max_packet: 1 << 20, max_statements: 0, refuse_simple: false };
 
 /// One client, one server, and what each would have been sent.
 #[derive(Default)]
@@ -245,4 +245,6 @@ fn violations_name_the_message() {
     assert_eq!(violation(&message(b'C', b"")), Stop::Violation("broken Close packet"));
     assert_eq!(violation(&bind("unknown")), Stop::Violation("prepared statement did not exist"));
     assert_eq!(violation(&message(b'X', b"")), Stop::Terminate);
+    let refusing = Rules { refuse_simple: true, ..PLAIN };
+    assert_eq!(Exchange::default().client(refusing, &message(b'Q', b"select 1\0")), Stop::Violation("PQexec disallowed"));
 }
