@@ -268,3 +268,36 @@ fn no_client_waits_beside_an_idle_server() {
         assert!(each < Duration::from_millis(20), "a server takes {each:?} to change hands");
     }
 }
+
+/// Databases of one host share max_host_connections, whoever the users are, and make room for one another.
+#[test]
+fn a_host_has_a_limit_of_its_own() {
+    let server = Postgres::start();
+    let entry = format!("host=127.0.0.1 port={} dbname=app", server.port());
+    each_worker_count(
+        &server,
+        |builder| builder.database("app", &entry).database("second", &entry).setting("max_host_connections", 3),
+        |fleet| {
+            let mut admin = server.admin();
+            for database in ["app", "second", "app"] {
+                let mut clients: Vec<Client> = (0..3).map(|_| Client::login(fleet.port(), "app", database)).collect();
+                for client in &mut clients {
+                    assert_eq!(client.query("begin").status, 'T');
+                }
+                assert_eq!(backends(&mut admin), 3, "{database}");
+                for client in &mut clients {
+                    client.query("commit");
+                }
+            }
+        },
+    );
+}
+
+#[test]
+fn simple_queries_can_be_refused() {
+    let server = Postgres::start();
+    let fleet = Fleet::builder(&server).setting("disable_pqexec", 1).start();
+    let mut client = fleet.client();
+    client.send(&frontend::query("select 1"));
+    assert_eq!(client.refusal().text(), "PQexec disallowed");
+}
