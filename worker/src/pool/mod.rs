@@ -1,12 +1,15 @@
 //! Pools as one worker sees them: its idle servers, its waiting clients, what it has asked other workers for.
 //!
 //! A pool is one database entry and one server-side user. The seats, and which workers have clients waiting or servers idle, are in shared
-//! memory; [`assign`] decides who gets which server, [`policy`] holds the decisions alone.
+//! memory; [`assign`], [`queue`], [`supply`] and [`release`] bring servers and clients together, [`policy`] holds the decision alone.
 
 mod assign;
 mod evict;
 pub(crate) mod policy;
+mod queue;
+mod release;
 mod setup;
+mod supply;
 
 use crate::client::Identity;
 use crate::clock::Instant;

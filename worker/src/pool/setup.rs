@@ -4,6 +4,7 @@ use super::{Host, Hosts, Pool, PoolIndex, Stats};
 use crate::server::Address;
 use crate::worker::Worker;
 use shared::config::Database;
+use shared::ids::{LimitId, SeatIndex};
 use shared::shm::{Limit, ServerLimits};
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -129,16 +130,11 @@ impl Worker {
     #[inline]
     pub(crate) fn is_surplus(&self, server: usize) -> bool {
         let server = &self.servers[server];
-        let limits = &self.pools.get(server.pool).limits;
-        let beyond = |seat: shared::ids::SeatIndex, most: usize| most > 0 && seat.0 as usize >= most;
-        let other = |seat: Option<(_, shared::ids::SeatIndex)>, limit: Option<(_, usize)>| {
-            seat.zip(limit)
-                .is_some_and(|((_, seat), (_, most)): ((shared::ids::LimitId, _), (shared::ids::LimitId, _))| beyond(seat, most))
-        };
-        beyond(server.seats.seat, limits.pool)
-            || other(server.seats.database, limits.database)
-            || other(server.seats.user, limits.user)
-            || other(server.seats.host, limits.host)
+        let (seats, limits) = (&server.seats, &self.pools.get(server.pool).limits);
+        (limits.pool > 0 && seats.seat.0 as usize >= limits.pool)
+            || is_beyond(seats.database, limits.database)
+            || is_beyond(seats.user, limits.user)
+            || is_beyond(seats.host, limits.host)
     }
 
     /// The address of this pool's next connection. `None`: its name is being looked up.
@@ -194,6 +190,11 @@ impl Worker {
             log::warn!(target: "process", "DNS lookup failed: {host}: {error}");
         }
     }
+}
+
+/// Whether a seat is one that the limit, as it is now, has no longer.
+fn is_beyond(seat: Option<(LimitId, SeatIndex)>, limit: Option<(LimitId, usize)>) -> bool {
+    matches!((seat, limit), (Some((_, seat)), Some((_, most))) if seat.0 as usize >= most)
 }
 
 fn hosts(entry: &Database, unix_socket_dir: &str) -> Hosts {

@@ -1,0 +1,158 @@
+//! Clients that wait for a server: in their pool's queue, or for the greeting that the pool's first server brings.
+//!
+//! Entries of clients that have gone stay until they come to the front. What the other workers need to know, that clients wait here and since
+//! when, is published at every change.
+
+use super::{PoolIndex, Waiter};
+use crate::client::{Ending, Link};
+use crate::clock::Instant;
+use crate::worker::Worker;
+use std::time::Duration;
+
+/// An answer to Borrow that has not come by then never will.
+const BORROW_PATIENCE: Duration = Duration::from_millis(500);
+
+impl Worker {
+    pub(super) fn enqueue(&mut self, client: usize, index: PoolIndex) {
+        let now = self.now;
+        let id = self.clients[client].id;
+        let Some(session) = self.clients[client].session_mut() else { return };
+        session.link = Link::Waiting(now);
+        let timeout = self.config.query_wait_timeout(&self.pools.get(index).entry, &session.who.user);
+        let pool = self.pools.get_mut(index);
+        pool.waiters.push_back(Waiter { client, id, since: now, deadline: timeout.map(|t| now + t) });
+        pool.waiting += 1;
+        if pool.waiting == 1 {
+            self.pools.with_waiters.push(index);
+        }
+        self.announce(index);
+        if !self.pools.get(index).exhausted {
+            self.pump(index);
+        }
+    }
+
+    /// A client waits for the pool's greeting: its first server brings it.
+    pub(crate) fn await_welcome(&mut self, client: usize, index: PoolIndex, login_user: &str) {
+        let (id, now) = (self.clients[client].id, self.now);
+        let pool = self.pools.get_mut(index);
+        let timeout = self.config.query_wait_timeout(&pool.entry, login_user);
+        pool.to_greet.push(Waiter { client, id, since: now, deadline: timeout.map(|t| now + t) });
+        self.announce(index);
+        self.pump(index);
+    }
+
+    /// Tells the other workers whether clients wait here, and since when.
+    pub(crate) fn announce(&mut self, index: PoolIndex) {
+        if !self.has_colleagues() {
+            return;
+        }
+        let oldest = self.longest_waiter(index);
+        let pool = self.pools.get_mut(index);
+        let state = self.shm.pool_state(pool.id);
+        let slot = self.me.slot;
+        let wanting = oldest.is_some() || pool.demand() > 0;
+        state.set_oldest(slot, oldest.map_or(0, Instant::as_micros));
+        if wanting && !pool.announced {
+            state.set_waiting(slot);
+        } else if !wanting && pool.announced {
+            state.clear_waiting(slot);
+        }
+        pool.announced = wanting;
+    }
+
+    /// Since when the longest waiter waits; waiters that have gone are taken off the front.
+    pub(super) fn longest_waiter(&mut self, index: PoolIndex) -> Option<Instant> {
+        let clients = &self.clients;
+        let pool = self.pools.get_mut(index);
+        while let Some(waiter) = pool.waiters.front() {
+            if clients.get(waiter.client).is_some_and(|c| c.id == waiter.id && c.is_waiting()) {
+                return Some(waiter.since);
+            }
+            pool.waiters.pop_front();
+        }
+        None
+    }
+
+    /// Whether the client still is where its entry in a queue says.
+    pub(crate) fn still_waits(&self, waiter: &Waiter) -> bool {
+        self.clients.get(waiter.client).is_some_and(|c| c.id == waiter.id && c.is_waiting())
+    }
+
+    /// A waiting client has gone.
+    pub(crate) fn waiter_left(&mut self, index: PoolIndex) {
+        let pool = self.pools.get_mut(index);
+        pool.waiting -= 1;
+        if pool.waiting == 0 {
+            self.queue_emptied(index);
+        }
+        self.announce(index);
+    }
+
+    pub(super) fn queue_emptied(&mut self, index: PoolIndex) {
+        let pool = self.pools.get_mut(index);
+        pool.exhausted = false;
+        pool.waiters.clear();
+        self.pools.with_waiters.retain(|&other| other != index);
+        self.unblock(index);
+    }
+
+    /// No limit above the pool's own is in its way any more.
+    pub(super) fn unblock(&mut self, index: PoolIndex) {
+        if let Some(limit) = self.pools.get_mut(index).blocked_on.take()
+            && !self.pools.indices().any(|other| self.pools.get(other).blocked_on == Some(limit))
+        {
+            self.shm.limit_state(limit).clear_waiting(self.me.slot);
+        }
+    }
+
+    /// Gives up on answers that never came, and on waits that have lasted too long; looks again at what may have been missed.
+    pub(crate) fn tick_pools(&mut self) {
+        let now = self.now;
+        for index in self.pools.indices() {
+            let pool = self.pools.get_mut(index);
+            pool.borrows.retain(|(_, asked)| now - *asked < BORROW_PATIENCE);
+            let clients = &self.clients;
+            pool.to_greet.retain(|w| clients.get(w.client).is_some_and(|c| c.id == w.id && c.is_waiting()));
+            if pool.demand() == 0 {
+                if !pool.idle.is_empty()
+                    && self.has_colleagues()
+                    && let Some((slot, _)) = self.waiting_elsewhere(index)
+                {
+                    self.lend_idle(index, slot);
+                }
+                if self.has_colleagues() {
+                    self.announce(index);
+                    self.make_room_elsewhere(index);
+                }
+                continue;
+            }
+            pool.exhausted = false;
+            let pool = self.pools.get(index);
+            let expired: Vec<usize> = pool
+                .waiters
+                .iter()
+                .chain(&pool.to_greet)
+                .filter(|w| w.deadline.is_some_and(|deadline| deadline <= now) && self.still_waits(w))
+                .map(|w| w.client)
+                .collect();
+            for client in expired {
+                self.close_client(client, &Ending::violation("query_wait_timeout"));
+            }
+            self.expire_query_timeout(index);
+            self.announce(index);
+            self.pump(index);
+        }
+    }
+
+    /// query_timeout holds for the time in the queue too.
+    fn expire_query_timeout(&mut self, index: PoolIndex) {
+        let pool = self.pools.get(index);
+        let Some(timeout) = self.config.query_timeout(&pool.user) else { return };
+        let now = self.now;
+        let late: Vec<usize> =
+            pool.waiters.iter().filter(|w| now - w.since > timeout && self.still_waits(w)).map(|w| w.client).collect();
+        for client in late {
+            self.close_client(client, &Ending::violation("query_timeout"));
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! A server that has nothing to do any more: cleaned up, then given to the longest waiter of the fleet, or kept idle, or closed.
+
+use super::PoolIndex;
+use super::policy::{self, Next};
+use crate::clock::Instant;
+use crate::server::ServerState;
+use crate::worker::{Life, Worker};
+use shared::config::PoolMode;
+use shared::control::StopMode;
+use shared::ids::Slot;
+
+impl Worker {
+    /// A client has let its server go in good order.
+    pub(crate) fn server_released(&mut self, server_index: usize) {
+        let server = &mut self.servers[server_index];
+        if server.cancels > 0 {
+            // Neither the next client's query nor our own is to be hit.
+            server.state = ServerState::BeingCanceled;
+            return;
+        }
+        let mode = self.pools.get(server.pool).mode;
+        let settings = &self.config.settings;
+        if (mode == PoolMode::Session || settings.server_reset_query_always) && !settings.server_reset_query.is_empty() {
+            server.state = ServerState::Resetting;
+            server.since = self.now;
+            if server.send_hidden(&settings.server_reset_query, &mut self.buffers).is_err() {
+                self.close_server(server_index, "reset query failed");
+            }
+            return;
+        }
+        self.server_free(server_index);
+    }
+
+    /// A server has nothing to do: whose turn is it?
+    pub(crate) fn server_free(&mut self, server_index: usize) {
+        let server = &mut self.servers[server_index];
+        server.state = ServerState::Idle;
+        server.since = self.now;
+        let index = server.pool;
+        if let Some(reason) = self.unfit(server_index) {
+            return self.close_server(server_index, reason);
+        }
+        let ours = self.longest_waiter(index);
+        let theirs = if self.has_colleagues() { self.waiting_elsewhere(index) } else { None };
+        match policy::next(self.now, ours, theirs) {
+            Next::Ours => self.serve_next(index, server_index),
+            Next::Lend(slot) => self.lend(server_index, slot),
+            Next::Park => self.park(index, server_index),
+        }
+    }
+
+    /// Why a free server is not to be used again.
+    pub(super) fn unfit(&self, server_index: usize) -> Option<&'static str> {
+        let server = &self.servers[server_index];
+        if server.close_reason.is_some() {
+            server.close_reason
+        } else if self.pools.get(server.pool).epoch != server.epoch {
+            Some("database configuration changed")
+        } else if self.paused {
+            Some("pause mode")
+        } else if self.life == Life::Stopping(StopMode::WaitForServers) {
+            Some("server shutting down")
+        } else if self.is_past_lifetime(server) {
+            Some("server lifetime over")
+        } else {
+            self.is_surplus(server_index).then_some("too many servers in the pool")
+        }
+    }
+
+    /// Older than server_lifetime; with a lifetime of 0, used once.
+    pub(crate) fn is_past_lifetime(&self, server: &crate::server::Server) -> bool {
+        let lifetime = self.config.server_lifetime(&self.pools.get(server.pool).entry);
+        if lifetime.is_zero() { server.used } else { self.now - server.connected_at > lifetime }
+    }
+
+    pub(super) fn waiting_elsewhere(&self, index: PoolIndex) -> Option<(Slot, Instant)> {
+        let state = self.shm.pool_state(self.pools.get(index).id);
+        let waiting = state.waiting_others(self.me.slot);
+        let others =
+            (0..self.inboxes.len() as u8).map(Slot).filter(|slot| waiting & (1 << slot.0) != 0 && self.is_responsive(*slot));
+        // One that has not said since when counts as the youngest.
+        let since = |slot: Slot| Instant::from_micros(state.oldest(slot).unwrap_or(u64::MAX));
+        others.map(|slot| (slot, since(slot))).min_by_key(|(_, since)| *since)
+    }
+
+    fn serve_next(&mut self, index: PoolIndex, server_index: usize) {
+        let pool = self.pools.get_mut(index);
+        let Some(waiter) = pool.waiters.pop_front() else { return self.park(index, server_index) };
+        pool.waiting -= 1;
+        if pool.waiting == 0 {
+            self.queue_emptied(index);
+        }
+        self.link(waiter.client, server_index);
+        self.announce(index);
+        if self.servers[server_index].takes_queries() {
+            self.forward_kept(waiter.client, server_index);
+        }
+    }
+
+    /// Nobody here wants it: publish it, and look once more whether somebody elsewhere does.
+    fn park(&mut self, index: PoolIndex, server_index: usize) {
+        let server = &mut self.servers[server_index];
+        server.busy = false;
+        self.shm.set_busy(&server.seats, false);
+        self.pools.get_mut(index).idle.push_back(server_index);
+        if !self.has_colleagues() {
+            return;
+        }
+        let pool = self.pools.get(index);
+        self.shm.pool_state(pool.id).set_idle(self.me.slot, pool.idle.len() as u32);
+        if let Some((slot, _)) = self.waiting_elsewhere(index) {
+            self.lend_idle(index, slot);
+        }
+    }
+
+    /// A server that could not be passed on stays; the tick tries again.
+    pub(crate) fn keep_free(&mut self, index: PoolIndex, server_index: usize) {
+        if let Some(reason) = self.unfit(server_index) {
+            return self.close_server(server_index, reason);
+        }
+        if self.longest_waiter(index).is_some() {
+            return self.serve_next(index, server_index);
+        }
+        let pool = self.pools.get_mut(index);
+        pool.idle.push_back(server_index);
+        self.shm.pool_state(pool.id).set_idle(self.me.slot, pool.idle.len() as u32);
+    }
+
+    /// Lends an idle server, if there is one and nobody here wants it.
+    pub(crate) fn lend_idle(&mut self, index: PoolIndex, slot: Slot) -> bool {
+        if self.pools.get(index).waiting > 0 {
+            return false;
+        }
+        let Some(server) = self.take_idle(index) else { return false };
+        self.lend(server, slot);
+        true
+    }
+}
