@@ -194,7 +194,7 @@ fn hup_reopens_the_log_file() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
     let log = folder.path().join("own.log");
-    let fleet = Fleet::builder(&server).workers(2).setting("logfile", log.display()).start();
+    let mut fleet = Fleet::builder(&server).workers(2).setting("logfile", log.display()).start();
     let text = || std::fs::read_to_string(&log).unwrap_or_default();
     wait_until("the log file", SOON, || text().contains("process up"));
     std::fs::rename(&log, folder.path().join("rotated.log")).unwrap();
@@ -212,6 +212,14 @@ fn hup_reopens_the_log_file() {
         });
     }
     assert!(std::fs::read_to_string(folder.path().join("rotated.log")).unwrap().contains("got SIGHUP, re-reading config"));
+    // A file that cannot be used is refused; the log is opened anew all the same.
+    std::fs::rename(&log, folder.path().join("rotated again.log")).unwrap();
+    fleet.change("query_wait_timeout", "nonsense");
+    fleet.signal(Signal::SIGHUP);
+    wait_until("a line in the newest file", SOON, || {
+        drop(fleet.client());
+        text().contains("login attempt")
+    });
 }
 
 #[test]

@@ -35,6 +35,21 @@ fn a_bad_file_changes_nothing() {
     assert!(w.did(&Action::Notify(Notice::Ready)));
 }
 
+/// Whatever rotated the log has moved the file away: it is opened anew although the configuration stays.
+#[test]
+fn a_bad_file_still_reopens_the_log() {
+    let mut w = World::up(1);
+    w.event(Event::Signal(Signal::Hup));
+    w.event(Event::Loaded(Err("a.ini:3: unknown setting".into())));
+    assert!(w.did(&Action::LoadReopen));
+    let g = w.load();
+    w.say(0, Said::Prepared(g));
+    assert!(w.did(&Action::Adopt));
+    w.say(0, Said::Committed(g));
+    w.event(Event::Signal(Signal::Hup));
+    assert!(w.did(&Action::Load), "and then the next reload is as any other");
+}
+
 #[test]
 fn one_refusal_abandons_everywhere() {
     let mut w = World::up(3);
