@@ -214,7 +214,7 @@ fn query_wait_timeout() {
 }
 
 /// The client that waited longest is served first, wherever it is. A worker may prefer its own clients to others that have waited up to
-/// 5 ms longer; so these come 20 ms apart.
+/// 15 ms longer; so these come 20 ms apart.
 #[test]
 fn the_longest_waiter_is_served_first() {
     const APART_US: u64 = 20_000;

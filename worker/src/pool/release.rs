@@ -42,7 +42,7 @@ impl Worker {
         }
         let ours = self.longest_waiter(index);
         let theirs = if self.has_colleagues() { self.waiting_elsewhere(index) } else { None };
-        match policy::next(self.now, ours, theirs) {
+        match policy::next(ours, theirs) {
             Next::Ours => self.serve_next(index, server_index),
             Next::Lend(slot) => self.lend(server_index, slot),
             Next::Park => self.park(index, server_index),
