@@ -124,9 +124,7 @@ impl Worker {
                 }
                 return;
             }
-            let mut key = [0; 8];
-            key[..4].copy_from_slice(&canceller.key.0.to_be_bytes());
-            key[4..].copy_from_slice(&canceller.key.1.to_be_bytes());
+            let key = encode::cancel_key(canceller.key.0, canceller.key.1);
             if canceller.conn.send(&encode::cancel_request(key), &mut self.buffers).is_err() {
                 return self.end_canceller(index);
             }

@@ -85,6 +85,11 @@ pub fn startup<'a>(out: &mut Vec<u8>, parameters: impl Iterator<Item = (&'a str,
     });
 }
 
+/// The cancel key of a backend: its process id and secret, as BackendKeyData gave them.
+pub fn cancel_key(pid: u32, secret: u32) -> [u8; 8] {
+    (u64::from(pid) << 32 | u64::from(secret)).to_be_bytes()
+}
+
 /// CancelRequest with an 8-byte key.
 pub fn cancel_request(key: [u8; 8]) -> [u8; 16] {
     let mut packet = [0; 16];
@@ -102,3 +107,14 @@ pub const CLOSE_COMPLETE: &[u8] = b"3\0\0\0\x04";
 pub const FLUSH: &[u8] = b"H\0\0\0\x04";
 /// Terminate, whole.
 pub const TERMINATE: &[u8] = b"X\0\0\0\x04";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cancel_request_carries_process_and_secret() {
+        let packet = cancel_request(cancel_key(258, 0xffff_fffe));
+        assert_eq!(packet, *b"\0\0\0\x10\x04\xd2\x16\x2e\0\0\x01\x02\xff\xff\xff\xfe");
+    }
+}

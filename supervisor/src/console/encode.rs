@@ -2,6 +2,8 @@
 //!
 //! Errors and notices carry severity, code, message and perhaps a detail: PgBouncer's fields, in its order.
 
+use shared::wire::encode::message;
+pub(crate) use shared::wire::encode::{authentication_ok, backend_key_data, parameter_status};
 use std::borrow::Cow;
 
 /// A column's type: its oid and length as RowDescription gives them.
@@ -64,43 +66,15 @@ pub(crate) fn cell(value: impl ToString) -> Option<String> {
     Some(value.to_string())
 }
 
-/// Appends one message of type `tag`; `body` writes what stands behind the length.
-fn message(out: &mut Vec<u8>, tag: u8, body: impl FnOnce(&mut Vec<u8>)) {
-    out.push(tag);
-    let at = out.len();
-    out.extend([0; 4]);
-    body(out);
-    let length = (out.len() - at) as u32;
-    out[at..at + 4].copy_from_slice(&length.to_be_bytes());
-}
-
 /// A string with its terminator. A zero byte inside would end it early, so it is left out.
 fn string(out: &mut Vec<u8>, text: &str) {
     out.extend(text.bytes().filter(|&byte| byte != 0));
     out.push(0);
 }
 
-/// AuthenticationOk.
-pub(crate) fn authentication_ok(out: &mut Vec<u8>) {
-    message(out, b'R', |out| out.extend([0; 4]));
-}
-
-/// ParameterStatus.
-pub(crate) fn parameter_status(out: &mut Vec<u8>, name: &str, value: &str) {
-    message(out, b'S', |out| {
-        string(out, name);
-        string(out, value);
-    });
-}
-
-/// BackendKeyData.
-pub(crate) fn backend_key_data(out: &mut Vec<u8>, key: [u8; 8]) {
-    message(out, b'K', |out| out.extend(key));
-}
-
 /// ReadyForQuery, idle: the console knows no transactions.
 pub(crate) fn ready_for_query(out: &mut Vec<u8>) {
-    message(out, b'Z', |out| out.push(b'I'));
+    shared::wire::encode::ready_for_query(out, b'I');
 }
 
 /// CommandComplete.

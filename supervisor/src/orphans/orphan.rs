@@ -4,6 +4,7 @@ use crate::fleet::Moment;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use shared::control::ServerSeats;
+use shared::wire::encode;
 use socket2::{SockAddr, Socket, Type};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
@@ -14,8 +15,6 @@ use std::time::Duration;
 const GRACE: Duration = Duration::from_secs(30);
 /// The same for a connection whose socket the worker had not handed over: it was just being opened.
 const GRACE_BLIND: Duration = Duration::from_secs(1);
-/// The code that stands in a CancelRequest in place of a protocol version.
-const CANCEL_CODE: u32 = 80_877_102;
 /// How many reads one turn gives to one backend's remaining output.
 const READS: usize = 16;
 
@@ -49,7 +48,7 @@ impl Orphan {
     /// One whose socket has not been seen yet.
     pub(super) fn new(orphan: &shared::shm::Orphan, now: Moment) -> Self {
         let cancel = match orphan.backend {
-            Some((pid, secret)) if orphan.busy => Cancel::Wanted(cancel_request(pid, secret)),
+            Some((pid, secret)) if orphan.busy => Cancel::Wanted(encode::cancel_request(encode::cancel_key(pid, secret))),
             _ => Cancel::Unneeded,
         };
         Self { seats: orphan.seats, deadline: now + GRACE_BLIND, socket: None, cancel, unread: false }
@@ -150,29 +149,10 @@ fn close(registry: &Registry, socket: &Socket) {
     let _ = registry.deregister(&mut SourceFd(&socket.as_raw_fd()));
 }
 
-/// PostgreSQL's CancelRequest.
-fn cancel_request(pid: u32, secret: u32) -> [u8; 16] {
-    let mut request = [0; 16];
-    for (place, number) in request.chunks_exact_mut(4).zip([16, CANCEL_CODE, pid, secret]) {
-        place.copy_from_slice(&number.to_be_bytes());
-    }
-    request
-}
-
 fn connect(address: &SockAddr) -> io::Result<Socket> {
     let socket = Socket::new(address.domain(), Type::STREAM.nonblocking(), None)?;
     match socket.connect(address) {
         Err(error) if error.raw_os_error() != Some(nix::libc::EINPROGRESS) => Err(error),
         _ => Ok(socket),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cancel_request() {
-        assert_eq!(cancel_request(258, 0xffff_fffe), *b"\0\0\0\x10\x04\xd2\x16\x2e\0\0\x01\x02\xff\xff\xff\xfe");
     }
 }
