@@ -5,8 +5,8 @@ use shared::ids::Slot;
 use std::time::Duration;
 
 /// How much longer another worker's client must have waited to be served before one of ours. Passing a connection on costs both workers
-/// some 10 µs, and chance makes waits differ by about as much as they are long. With 64 clients and 20 servers on 2 workers, lending took 0.7 to 1
-/// system calls per query with a slack of 5 ms, and 0.13 with 15 ms (`scripts/bench --scenario syscalls`).
+/// four to five system calls, and chance makes waits differ by about as much as they are long. With 64 clients and 20 servers on 2 workers all of
+/// lending comes to 0.15 system calls per query or less, with 5 ms as with 15 ms (`scripts/bench --scenario syscalls`); the larger value is for longer queues.
 pub(crate) const SLACK: Duration = Duration::from_millis(15);
 
 /// What happens to a free server.
