@@ -10,6 +10,8 @@ mod cancel;
 mod client;
 mod clock;
 mod fleet;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod params;
 mod pool;
 mod protocol;

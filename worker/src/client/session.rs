@@ -252,6 +252,12 @@ impl Worker {
                     conn.keep(&data[consumed..], &mut self.buffers);
                 }
             }
+            Stop::Enough => {
+                conn.keep(&data[consumed..], &mut self.buffers);
+                // What is kept is looked at again when the server's socket has taken what was sent.
+                conn.readable = true;
+                self.again.push(Source::Client(index));
+            }
             Stop::Terminate => return self.close_client(index, &Ending::Silent("client close request")),
             Stop::Violation(text) => return self.close_client(index, &Ending::violation(text)),
             Stop::BadHeader => return self.bad_header(index, &data[consumed..]),

@@ -8,6 +8,9 @@ use shared::wire::frontend::{self as messages, Target};
 use shared::wire::header::{self, HEADER_BYTES, Header, Peek};
 use std::rc::Rc;
 
+/// So much more than its input, and [`forward`] stops: each short Bind may bring a long Parse along.
+const MOST_ADDED: usize = 256 * 1024;
+
 /// A client's place in its own stream.
 #[derive(Default)]
 pub(crate) struct Frontend {
@@ -68,6 +71,8 @@ pub(crate) struct Rules {
 pub(crate) enum Stop {
     /// It does not; what is not consumed is the beginning of a message.
     No,
+    /// Enough has been written for one turn: the rest is to be shown again when that has gone out.
+    Enough,
     /// Terminate.
     Terminate,
     /// The client gets this text and is closed.
@@ -152,6 +157,10 @@ pub(crate) fn forward<'a>(
     let mut pass = Pass { front, server, registry, rules, counts: Counts::default() };
     let mut stop = Stop::No;
     while at < data.len() {
+        if out.copied() > data.len() + MOST_ADDED {
+            stop = Stop::Enough;
+            break;
+        }
         let rest = &data[at..];
         let header = match header::peek(rest, rules.max_packet) {
             Peek::Header(header) => header,

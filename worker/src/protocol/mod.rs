@@ -10,5 +10,7 @@ pub(crate) mod outstanding;
 pub(crate) mod splice;
 pub(crate) mod statements;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod rig;
 #[cfg(test)]
 mod tests;

@@ -33,6 +33,12 @@ impl<'a> Splice<'a> {
         self.scratch
     }
 
+    /// Bytes in the copy so far.
+    #[inline]
+    pub(crate) fn copied(&self) -> usize {
+        self.scratch.len()
+    }
+
     /// All of it, in order.
     pub(crate) fn finish(mut self) -> &'a [u8] {
         if self.scratch.is_empty() {
