@@ -54,7 +54,7 @@ entry! {
             "As the setting, for this database.";
         load_balance_hosts: LoadBalanceHosts = "round-robin", choice(LoadBalanceHosts::WORDS), NotYet,
             "The order in which the hosts of a list are used.";
-        connect_query: Option<String> = NULL, Text, NotYet,
+        connect_query: Option<String> = NULL, Text, Works,
             "Run on every new server connection before its first use.";
         client_encoding: Option<String> = NULL, Text, Works,
             "Asked for when a server connection starts.";

@@ -8,7 +8,7 @@ use super::build::Built;
 use super::document::Document;
 use super::problem::{At, Problems};
 use super::resolve::CONSOLE_DATABASES;
-use super::{AuthType, PoolMode, Settings, SslMode};
+use super::{AuthType, Settings, SslMode};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -27,9 +27,6 @@ pub fn refused(settings: &Settings) -> Vec<(&'static str, String)> {
     let mut refuse = |name: &'static str, message: String| refused.push((name, message));
     if !matches!(settings.auth_type, AuthType::Trust | AuthType::Plain | AuthType::Md5 | AuthType::ScramSha256) {
         refuse("auth_type", not_supported(settings.auth_type.word()));
-    }
-    if settings.pool_mode == PoolMode::Statement {
-        refuse("pool_mode", not_supported("statement"));
     }
     for (name, mode) in [("client_tls_sslmode", settings.client_tls_sslmode), ("server_tls_sslmode", settings.server_tls_sslmode)] {
         if matches!(mode, SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull) {
@@ -51,17 +48,12 @@ fn not_supported(value: &str) -> String {
 
 /// The same for the values of entries.
 fn entries(built: &Built, document: &Document, problems: &mut Problems) {
-    let statement = Some(PoolMode::Statement);
     for (table, entries) in [("databases", &document.databases), ("users", &document.users)] {
         for entry in entries {
             let item = |key: &str| entry.items.iter().find(|i| i.key == key).map_or(&entry.at, |i| &i.at);
             let place = |key: &str| format!("{table}.{}.{key}", entry.name);
             let database = if entry.name == "*" { built.config.fallback.as_ref() } else { built.config.databases.get(&entry.name) };
             let database = database.filter(|_| table == "databases");
-            let user = built.config.users.get(&entry.name).filter(|_| table == "users");
-            if database.is_some_and(|d| d.pool_mode == statement) || user.is_some_and(|u| u.pool_mode == statement) {
-                problems.error(item("pool_mode"), place("pool_mode"), not_supported("statement"));
-            }
             if database.and_then(|d| d.auth_dbname.as_deref()).is_some_and(|name| CONSOLE_DATABASES.contains(&name)) {
                 let message = "cannot use the reserved \"pgbouncer\" database as an auth_dbname";
                 problems.error(item("auth_dbname"), place("auth_dbname"), message);

@@ -152,7 +152,7 @@ settings! {
         "A pool that nobody has used for this long is removed; 0: never.";
     query_timeout: Duration = "0", Seconds, Timeouts, Reload, Works,
         "A client whose query runs longer than this is disconnected, and so is its server; 0: never.";
-    query_wait_notify: Duration = "5", Seconds, Timeouts, Reload, NotYet,
+    query_wait_notify: Duration = "5", Seconds, Timeouts, Reload, Works,
         "A client that has waited longer than this for a server connection is sent a notice; 0: never.";
     query_wait_timeout: Duration = "120", Seconds, Timeouts, Reload, Works,
         "A client that has waited this long for a server connection is disconnected; 0: never.";

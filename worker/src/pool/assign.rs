@@ -9,6 +9,7 @@ use super::PoolIndex;
 use crate::client::{Ending, Link};
 use crate::server::ServerState;
 use crate::worker::{Life, Worker};
+use shared::config::PoolMode;
 use shared::control::StopMode;
 use shared::wire::report::sqlstate;
 
@@ -75,6 +76,7 @@ impl Worker {
         server.used = true;
         server.state = ServerState::Linked(client);
         server.said_last_words = false;
+        server.back.single_statements = pool.mode == PoolMode::Statement;
         if !server.busy {
             server.busy = true;
             self.shm.set_busy(&server.seats, true);

@@ -78,6 +78,8 @@ pub(crate) struct Waiter {
     pub(crate) since: Instant,
     /// When query_wait_timeout ends the wait.
     pub(crate) deadline: Option<Instant>,
+    /// query_wait_notify has told it.
+    pub(crate) notified: bool,
 }
 
 /// The parameters of a pool's first server.

@@ -7,6 +7,7 @@ use super::{PoolIndex, Waiter};
 use crate::client::{Ending, Link};
 use crate::clock::Instant;
 use crate::worker::Worker;
+use shared::wire::report;
 use std::time::Duration;
 
 /// An answer to Borrow that has not come by then never will.
@@ -20,7 +21,7 @@ impl Worker {
         session.link = Link::Waiting(now);
         let timeout = self.config.query_wait_timeout(&self.pools.get(index).entry, &session.who.user);
         let pool = self.pools.get_mut(index);
-        pool.waiters.push_back(Waiter { client, id, since: now, deadline: timeout.map(|t| now + t) });
+        pool.waiters.push_back(Waiter { client, id, since: now, deadline: timeout.map(|t| now + t), notified: false });
         pool.waiting += 1;
         if pool.waiting == 1 {
             self.pools.with_waiters.push(index);
@@ -36,7 +37,7 @@ impl Worker {
         let (id, now) = (self.clients[client].id, self.now);
         let pool = self.pools.get_mut(index);
         let timeout = self.config.query_wait_timeout(&pool.entry, login_user);
-        pool.to_greet.push(Waiter { client, id, since: now, deadline: timeout.map(|t| now + t) });
+        pool.to_greet.push(Waiter { client, id, since: now, deadline: timeout.map(|t| now + t), notified: false });
         self.announce(index);
         self.pump(index);
     }
@@ -139,8 +140,28 @@ impl Worker {
                 self.close_client(client, &Ending::violation("query_wait_timeout"));
             }
             self.expire_query_timeout(index);
+            self.notify_waiters(index);
             self.announce(index);
             self.pump(index);
+        }
+    }
+
+    /// query_wait_notify: a client that has waited for longer is told why it gets no answer.
+    fn notify_waiters(&mut self, index: PoolIndex) {
+        let (patience, now) = (self.config.settings.query_wait_notify, self.now);
+        if patience.is_zero() {
+            return;
+        }
+        let Self { pools, clients, buffers, .. } = self;
+        let waiters = pools.get_mut(index).waiters.iter_mut();
+        for waiter in waiters.take_while(|w| now - w.since > patience).filter(|w| !w.notified) {
+            waiter.notified = true;
+            if let Some(client) = clients.get_mut(waiter.client).filter(|c| c.id == waiter.id && c.is_waiting()) {
+                let mut notice = Vec::new();
+                report::notice(&mut notice, "No server connection available in postgres backend, client being queued");
+                // A socket that is broken is found out when it is read.
+                let _ = client.conn.send(&notice, buffers);
+            }
         }
     }
 

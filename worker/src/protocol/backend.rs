@@ -21,6 +21,8 @@ pub(crate) struct Backend {
     pub(crate) status: u8,
     /// PostgreSQL takes COPY data.
     pub(crate) copy_in: bool,
+    /// Statement pooling: no transaction may outlast the statement that opened it.
+    pub(crate) single_statements: bool,
     /// Bytes still to come of the message begun last.
     skip: usize,
     /// Those bytes are swallowed.
@@ -34,6 +36,7 @@ impl Default for Backend {
             statements: ServerStatements::default(),
             status: b'I',
             copy_in: false,
+            single_statements: false,
             skip: 0,
             swallow: false,
         }
@@ -161,7 +164,12 @@ fn answer(back: &mut Backend, client: &mut Option<&mut Frontend>, header: Header
     let requests = &mut back.requests;
     match header.tag {
         b'Z' => match rest.get(HEADER_BYTES..header.total) {
-            Some(&[status]) => ready(back, client, status, seen),
+            Some(&[status]) => {
+                let refused = back.single_statements && status != b'I' && client.is_some();
+                let fate = ready(back, client, status, seen);
+                // In place of the ReadyForQuery: the client must not take its transaction for open.
+                if refused { Fate::Violation("transaction blocks not allowed in statement pooling mode") } else { fate }
+            }
             Some(_) => Fate::Violation("unknown pkt from server"),
             None => Fate::NeedWhole,
         },

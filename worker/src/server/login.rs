@@ -21,6 +21,8 @@ const LONGEST_MESSAGE: u32 = 1024 * 1024;
 pub(crate) struct Login {
     scram: Option<ClientExchange>,
     authenticated: bool,
+    /// connect_query runs, or what clears up after it.
+    preparing: bool,
     parameters: Vec<(String, String)>,
 }
 
@@ -90,8 +92,13 @@ impl Worker {
     }
 
     fn server_login_message(&mut self, index: usize, tag: u8, body: &[u8]) -> Result<(), Failure> {
-        let authenticated = matches!(&self.servers[index].state, ServerState::Login(login) if login.authenticated);
+        let ServerState::Login(login) = &self.servers[index].state else { return Ok(()) };
+        let (authenticated, preparing) = (login.authenticated, login.preparing);
         match tag {
+            b'E' if preparing => self.connect_query_failed(index, body),
+            b'Z' if preparing => return self.connect_query_ended(index, body),
+            // Whatever connect_query returns is nobody's.
+            b'T' | b'D' | b'C' | b'I' | b'H' | b'd' | b'c' | b'A' if preparing => {}
             b'S' | b'K' | b'Z' if !authenticated => return Err(Failure::Ours("unknown pkt from server".to_owned())),
             b'R' => return self.answer_server(index, body),
             b'E' => {
@@ -105,7 +112,11 @@ impl Worker {
                     backend::parameter_status(body).map_err(|_| Failure::Ours("broken ParameterStatus packet".to_owned()))?;
                 if let ServerState::Login(login) = &mut self.servers[index].state {
                     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-                    login.parameters.push((text(name), text(value)));
+                    let (name, value) = (text(name), text(value));
+                    match login.parameters.iter_mut().find(|(known, _)| *known == name) {
+                        Some((_, known)) => *known = value,
+                        None => login.parameters.push((name, value)),
+                    }
                 }
             }
             b'K' => {
@@ -114,7 +125,7 @@ impl Worker {
                 server.backend_key = key;
                 self.shm.set_backend(&server.seats, key.0, key.1);
             }
-            b'Z' => self.server_ready(index),
+            b'Z' => return self.server_logged_in(index),
             _ => return Err(Failure::Ours("unknown pkt from server".to_owned())),
         }
         Ok(())
@@ -203,6 +214,43 @@ impl Worker {
         }
         let server = &mut self.servers[index];
         server.conn.send(&out, &mut self.buffers).map_err(|_| ours("failed to answer authreq"))
+    }
+
+    /// The first ReadyForQuery: before the connection serves anybody, connect_query is run on it.
+    fn server_logged_in(&mut self, index: usize) -> Result<(), Failure> {
+        let query = self.pools.get(self.servers[index].pool).entry.connect_query.clone();
+        if let Some(query) = query.filter(|query| !query.is_empty()) {
+            return self.prepare_server(index, &query);
+        }
+        self.server_ready(index);
+        Ok(())
+    }
+
+    fn prepare_server(&mut self, index: usize, sql: &str) -> Result<(), Failure> {
+        let server = &mut self.servers[index];
+        if let ServerState::Login(login) = &mut server.state {
+            login.preparing = true;
+        }
+        let mut message = Vec::new();
+        encode::query(&mut message, sql);
+        server.conn.send(&message, &mut self.buffers).map_err(|_| Failure::Ours("exec_on_connect query failed".to_owned()))
+    }
+
+    fn connect_query_failed(&self, index: usize, body: &[u8]) {
+        let Fields { severity, message, .. } = backend::fields(body).unwrap_or_default();
+        let (severity, message) = (String::from_utf8_lossy(severity), String::from_utf8_lossy(message));
+        log::error!("{} S: error while executing exec_on_query: {severity}: {message}", self.server_prefix(index));
+    }
+
+    /// Whether connect_query has failed or not, the connection serves from now on. A transaction that it has left open is nobody's: whoever
+    /// came first would find himself in it.
+    fn connect_query_ended(&mut self, index: usize, body: &[u8]) -> Result<(), Failure> {
+        if body == b"I" {
+            self.server_ready(index);
+            return Ok(());
+        }
+        log::warn!("{} connect_query has left a transaction open: it is rolled back", self.server_prefix(index));
+        self.prepare_server(index, "ROLLBACK")
     }
 
     /// ReadyForQuery: the connection belongs to its pool from now on.
