@@ -5,8 +5,9 @@
 //! subject a file. Every server that a test starts belongs to a value that stops it when dropped, also when the test panics.
 //!
 //! Environment: `PGFLEET_BINARY` (the program under test), `PGFLEET_PG_BIN` (PostgreSQL's programs), `PGFLEET_TEST_USER` (who runs the
-//! servers when the tests are run by root), `PGFLEET_PYTHON` (an interpreter that has psycopg and asyncpg), `PGFLEET_TEST_SECONDS`
-//! (how long a load runs), `PGFLEET_TEST_BIG=1` (1 GB transfers instead of 256 MB).
+//! servers when the tests are run by root), `PGFLEET_PYTHON` (an interpreter that has psycopg and asyncpg), `PGFLEET_NODE_PATH` (a
+//! folder of node modules that has pg, pg-cursor and pg-copy-streams), `PGFLEET_JDBC_JAR` (the JDBC driver), `PGFLEET_TEST_SECONDS` (how long a
+//! load runs), `PGFLEET_TEST_BIG=1` (1 GB transfers instead of 256 MB).
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a harness that cannot go on has nothing better to do than to panic")]
 
@@ -18,10 +19,10 @@ mod postgres_server;
 mod sampler;
 mod wait;
 
+pub mod driver;
 pub mod frontend;
 pub mod process;
 pub mod program;
-pub mod python;
 pub mod wire;
 
 pub use fleet::{Builder, Fleet, PoolMode, each_fleet, each_worker_count};

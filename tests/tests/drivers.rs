@@ -1,9 +1,9 @@
-//! What people really use: psql, pgbench, the Rust driver, psycopg and asyncpg, all in transaction mode on few servers.
+//! What people really use: psql, pgbench and the Rust driver on few servers. The drivers of other languages are in `mixed`.
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use end_to_end::program::{postgres_program, psql, stderr, stdout};
-use end_to_end::{Fleet, PoolMode, Postgres, Sampler, each_fleet, each_worker_count, python};
+use end_to_end::{Fleet, PoolMode, Postgres, each_fleet};
 use std::io::Write;
 use std::process::Stdio;
 
@@ -62,32 +62,6 @@ fn the_rust_driver_works() {
                     });
                 }
             });
-        },
-    );
-}
-
-#[test]
-fn psycopg_works() {
-    let server = Postgres::start();
-    each_worker_count(
-        &server,
-        |builder| builder.pool_size(3),
-        |fleet| {
-            let sampler = Sampler::start(&server);
-            assert_eq!(python::run("mixed_psycopg.py", fleet, &[]), "done");
-            assert!(sampler.finish().most <= 3 + 3, "this fleet's servers, and those of the one before");
-        },
-    );
-}
-
-#[test]
-fn asyncpg_works() {
-    let server = Postgres::start();
-    each_worker_count(
-        &server,
-        |builder| builder.pool_size(3),
-        |fleet| {
-            assert_eq!(python::run("mixed_asyncpg.py", fleet, &[]), "done");
         },
     );
 }
