@@ -266,8 +266,10 @@ impl Pass<'_, '_> {
     }
 
     fn parse(&mut self, header: Header, rest: &[u8], out: &mut Splice<'_>) -> Step {
+        if header.total == HEADER_BYTES {
+            return Step::Stop(Stop::Violation("broken Parse packet"));
+        }
         match rest.get(HEADER_BYTES) {
-            None if header.total == HEADER_BYTES => return Step::Stop(Stop::Violation("broken Parse packet")),
             None => return Step::NeedWhole,
             Some(0) => return self.request(Request::Parse(None)),
             Some(_) => {}

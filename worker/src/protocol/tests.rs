@@ -238,6 +238,8 @@ fn violations_name_the_message() {
     assert_eq!(violation(&message(b'?', b"")), Stop::Violation("unknown pkt"));
     assert_eq!(violation(&message(b'P', b"a\0select")), Stop::Violation("broken Parse packet"));
     assert_eq!(violation(&message(b'P', b"")), Stop::Violation("broken Parse packet"));
+    // Followed by a byte that would have made it one of the unnamed statement.
+    assert_eq!(violation(&[message(b'P', b""), vec![0]].concat()), Stop::Violation("broken Parse packet"));
     assert_eq!(violation(&message(b'B', b"no end")), Stop::Violation("broken Bind packet"));
     assert_eq!(violation(&message(b'D', b"Xa\0")), Stop::Violation("broken Describe packet"));
     assert_eq!(violation(&message(b'C', b"")), Stop::Violation("broken Close packet"));
