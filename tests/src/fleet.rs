@@ -403,6 +403,12 @@ impl Fleet {
         self.files.write_files();
     }
 
+    /// Takes an entry of `[databases]` out of the file; a reload puts that in force.
+    pub fn remove_database(&mut self, name: &str) {
+        self.files.builder.databases.retain(|(existing, _)| existing != name);
+        self.files.write_files();
+    }
+
     /// How the supervisor ended, if it has.
     pub fn has_ended(&mut self) -> Option<ExitStatus> {
         if self.exit.is_none() {

@@ -21,6 +21,7 @@ mod wait;
 
 pub mod driver;
 pub mod frontend;
+pub mod impostor;
 pub mod process;
 pub mod program;
 pub mod wire;

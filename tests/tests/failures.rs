@@ -2,11 +2,9 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use end_to_end::frontend::{self, GSSENC_REQUEST, SSL_REQUEST, message, query, strings};
+use end_to_end::frontend::{self, message, query, strings};
+use end_to_end::impostor::{Impostor, authentication};
 use end_to_end::{Client, Fleet, Port, Postgres, SOON, each_fleet, each_worker_count, wait_until};
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 #[test]
@@ -137,36 +135,12 @@ fn nothing_listens_where_the_database_should_be() {
     assert_eq!(fleet.client().value("select 1"), "1");
 }
 
-/// A server for one connection at a time that answers a startup packet with `greeting` and then only listens.
-fn impostor(greeting: Vec<u8>) -> (Port, JoinHandle<()>) {
-    let port = Port::take();
-    let listener = TcpListener::bind(("127.0.0.1", port.number())).unwrap();
-    let thread = std::thread::spawn(move || {
-        // Until the test ends; the fleet comes back after server_login_retry.
-        for stream in listener.incoming() {
-            let Ok(mut stream) = stream else { return };
-            let greeting = greeting.clone();
-            std::thread::spawn(move || {
-                // Whatever comes before the startup packet is an encryption request: no.
-                while let Some(SSL_REQUEST | GSSENC_REQUEST) = read_packet(&mut stream) {
-                    let _ = stream.write_all(b"N");
-                }
-                let _ = stream.write_all(&greeting);
-                while stream.read(&mut [0; 4096]).is_ok_and(|length| length > 0) {}
-            });
-        }
-    });
-    (port, thread)
-}
-
-/// Reads a packet without a type byte; returns its code.
-fn read_packet(stream: &mut TcpStream) -> Option<u32> {
-    let mut header = [0; 8];
-    stream.read_exact(&mut header).ok()?;
-    let (length, code) = header.split_at(4);
-    let mut body = vec![0; u32::from_be_bytes(length.try_into().unwrap()) as usize - 8];
-    stream.read_exact(&mut body).ok()?;
-    Some(u32::from_be_bytes(code.try_into().unwrap()))
+/// A server that answers a startup packet with `greeting` and then only listens.
+fn impostor(greeting: Vec<u8>) -> Impostor {
+    Impostor::start(move |peer| {
+        peer.send(&greeting);
+        peer.listen();
+    })
 }
 
 fn fields(severity: &str, code: Option<&str>, text: &str) -> Vec<u8> {
@@ -177,10 +151,6 @@ fn fields(severity: &str, code: Option<&str>, text: &str) -> Vec<u8> {
     body.extend(strings(&[&format!("M{text}")]));
     body.push(0);
     message(b'E', &body)
-}
-
-fn authentication(kind: u32, data: &[u8]) -> Vec<u8> {
-    message(b'R', &[&kind.to_be_bytes(), data].concat())
 }
 
 /// What a server may say instead of a welcome, and what its clients are told.
@@ -220,9 +190,9 @@ fn servers_that_misbehave_in_the_login() {
         .secret("app", "app-password");
     let mut impostors = Vec::new();
     for (name, greeting, _) in &cases {
-        let (port, thread) = impostor(greeting.clone());
-        builder = builder.database(name, format!("host=127.0.0.1 port={} user=app password=secret", port.number()));
-        impostors.push((port, thread));
+        let impostor = impostor(greeting.clone());
+        builder = builder.database(name, format!("host=127.0.0.1 port={} user=app password=secret", impostor.port()));
+        impostors.push(impostor);
     }
     let fleet = builder.start();
     let mut waiting: Vec<Client> = cases
@@ -259,12 +229,12 @@ fn servers_that_misbehave_in_the_login() {
 #[test]
 fn a_server_that_accepts_and_says_nothing() {
     let server = Postgres::start();
-    let (port, _thread) = impostor(Vec::new());
+    let silent = impostor(Vec::new());
     let fleet = Fleet::builder(&server)
         .setting("server_connect_timeout", 1)
         .setting("server_login_retry", 1)
         .setting("query_wait_timeout", 3)
-        .database("silent", format!("host=127.0.0.1 port={}", port.number()))
+        .database("silent", format!("host=127.0.0.1 port={}", silent.port()))
         .start();
     let mut client = Client::tcp(fleet.port());
     client.send(&frontend::startup(&[("user", "app"), ("database", "silent")]));
@@ -276,11 +246,11 @@ fn a_server_that_accepts_and_says_nothing() {
 #[test]
 fn a_login_that_finds_no_server_in_time() {
     let server = Postgres::start();
-    let (port, _thread) = impostor(Vec::new());
+    let silent = impostor(Vec::new());
     let fleet = Fleet::builder(&server)
         .setting("client_login_timeout", 1)
         .setting("query_wait_timeout", 30)
-        .database("silent", format!("host=127.0.0.1 port={}", port.number()))
+        .database("silent", format!("host=127.0.0.1 port={}", silent.port()))
         .start();
     let mut client = Client::tcp(fleet.port());
     client.send(&frontend::startup(&[("user", "app"), ("database", "silent")]));

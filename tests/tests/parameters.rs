@@ -134,7 +134,7 @@ fn a_value_that_postgresql_refuses_is_fatal_for_its_client_only() {
                 bad.send(&end_to_end::frontend::query("select 1"));
                 bad.refusal()
             });
-            assert_eq!((fields.severity(), fields.text()), ("FATAL", "invalid server parameter"));
+            assert_eq!((fields.severity(), fields.code(), fields.text()), ("FATAL", "08P01", "invalid server parameter"));
             assert_eq!(good.value("select 1"), "1");
         },
     );

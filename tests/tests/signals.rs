@@ -67,7 +67,8 @@ fn int_waits_for_transactions() {
             fleet.wait_for_log("got SIGINT, shutting down, waiting for all servers connections to be released");
             wait_until("the listeners to close", SOON, || Client::try_tcp(fleet.port()).is_err());
             idle.send(&query("select 1"));
-            assert_eq!(idle.refusal().text(), "server shutting down");
+            let fields = idle.refusal();
+            assert_eq!((fields.severity(), fields.code(), fields.text()), ("FATAL", "57P01", "server shutting down"));
             assert_eq!(inside.value("select 1"), "1");
             assert_eq!(inside.query("commit").tags, ["COMMIT"]);
             assert_eq!(fleet.wait_for_exit().code(), Some(0));

@@ -170,7 +170,7 @@ fn answer(back: &mut Backend, client: &mut Option<&mut Frontend>, header: Header
                 // In place of the ReadyForQuery: the client must not take its transaction for open.
                 if refused { Fate::Violation("transaction blocks not allowed in statement pooling mode") } else { fate }
             }
-            Some(_) => Fate::Violation("unknown pkt from server"),
+            Some(_) => Fate::Violation("unknown pkt"),
             None => Fate::NeedWhole,
         },
         b'S' => {
@@ -200,7 +200,7 @@ fn answer(back: &mut Backend, client: &mut Option<&mut Frontend>, header: Header
             }
             if hidden { Fate::Swallow } else { Fate::Pass }
         }
-        b'G' | b'W' if hidden => Fate::Violation("unknown pkt from server"),
+        b'G' | b'W' if hidden => Fate::Violation("unknown pkt"),
         _ if hidden => Fate::Swallow,
         b'1' => match requests.answered(|r| matches!(r, Request::Parse(_) | Request::HiddenParse(_))) {
             Some(Request::HiddenParse(_)) => Fate::Swallow,
@@ -228,7 +228,7 @@ fn answer(back: &mut Backend, client: &mut Option<&mut Frontend>, header: Header
             Fate::Pass
         }
         b'H' | b'W' | b'c' | b't' | b'V' | b'N' | b'A' => Fate::Pass,
-        _ => Fate::Violation("unknown pkt from server"),
+        _ => Fate::Violation("unknown pkt"),
     }
 }
 
