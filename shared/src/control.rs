@@ -5,10 +5,12 @@
 //! it; each message says which it carries. What could outgrow a datagram (the configuration, the rows of a report) travels as a
 //! sealed memfd instead.
 
+use crate::address::Address;
 use crate::ids::{ConnectionId, Incarnation, LimitId, PoolId, SeatIndex, Slot};
 use crate::shm::Ticket;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// Version of every message here; a receiver refuses any other.
 pub const VERSION: u8 = 1;
@@ -118,15 +120,21 @@ pub enum ToWorker {
     },
     /// Shut down; the worker exits with status 0 when done.
     Stop(StopMode),
-    /// The answer to `Resolve`.
-    Resolved {
-        /// The name that was asked for.
-        host: String,
-        /// Its addresses, or the resolver's error.
-        addresses: Result<Vec<IpAddr>, String>,
-    },
+    /// What a host name means; told to every worker when it has been looked up, and to one that asks with `Resolve` meanwhile.
+    Resolved(Resolved),
     /// Another worker has learned what PostgreSQL says at the start of a connection of this pool.
     Welcome(Welcome),
+}
+
+/// The addresses of a host name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resolved {
+    /// The name.
+    pub host: String,
+    /// Its addresses, or why there are none.
+    pub addresses: Result<Vec<IpAddr>, String>,
+    /// For how long this holds.
+    pub lifetime: Duration,
 }
 
 /// How a worker is to shut down (PgBouncer's SHUTDOWN forms).
@@ -187,7 +195,7 @@ pub enum ToSupervisor {
     Drained,
     /// A client that has passed authentication for the console. Descriptor: its socket.
     Console(ConsoleSession),
-    /// Look up a host name; answered by `Resolved`.
+    /// Look up a host name; answered by `Resolved` when it is known.
     Resolve {
         /// The name.
         host: String,
@@ -320,8 +328,8 @@ pub struct Lent {
     pub connected_at: u64,
     /// CLOCK_MONOTONIC microseconds since which it has been idle.
     pub idle_since: u64,
-    /// The server's address: `None` for a Unix socket in the pool's directory.
-    pub address: Option<(IpAddr, u16)>,
+    /// Where it leads.
+    pub address: Address,
 }
 
 /// A worker's answer to a report request.

@@ -122,7 +122,7 @@ impl Listener {
                 None => return,
             },
             ToSupervisor::Console(session) => return console::admit(&self.office, session, descriptor),
-            ToSupervisor::Resolve { host } => return dns::resolve(&self.office, host, self.control.clone()),
+            ToSupervisor::Resolve { host } => return dns::resolve(&self.office, &host, &self.control),
             ToSupervisor::ServerOpened(seats) => return self.office.orphans.opened(seats, descriptor),
             ToSupervisor::ServerClosed(seats) => return self.office.orphans.closed(seats),
         };

@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use tempfile::TempDir;
 
 /// The database of nearly every case, and the role that it belongs to.
@@ -45,7 +46,7 @@ listen_addresses = '127.0.0.1'
 /// A running server.
 #[derive(Debug)]
 pub struct Postgres {
-    port: Port,
+    port: Arc<Port>,
     process: Child,
     home: TempDir,
 }
@@ -58,10 +59,20 @@ impl Postgres {
 
     /// Starts one with further lines of `postgresql.conf`.
     pub fn start_with(settings: &str) -> Postgres {
+        Self::start_on(Arc::new(Port::take()), settings)
+    }
+
+    /// Starts another one with the same port number, for cases in which an entry lists several hosts. `settings` must tell them apart: another
+    /// listen_addresses.
+    #[must_use]
+    pub fn start_beside(&self, settings: &str) -> Postgres {
+        Self::start_on(Arc::clone(&self.port), settings)
+    }
+
+    fn start_on(port: Arc<Port>, settings: &str) -> Postgres {
         let home = account::folder();
         let data = home.path().join("data");
         copy_folder(&template(), &data);
-        let port = Port::take();
         let sockets = home.path().display();
         let own = format!("port = {}\nunix_socket_directories = '{sockets}'\n{settings}\n", port.number());
         std::fs::write(data.join("postgresql.auto.conf"), own).unwrap();

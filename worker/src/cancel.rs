@@ -5,9 +5,10 @@
 
 use crate::client::Link;
 use crate::clock::Instant;
-use crate::server::{Address, ServerState};
+use crate::server::ServerState;
 use crate::socket::{Conn, Read};
 use crate::worker::{Source, Worker};
+use shared::address::Address;
 use shared::control::ToInbox;
 use shared::ids::{ConnectionId, Owner, SeatIndex};
 use shared::wire::encode;

@@ -2,7 +2,7 @@
 
 use crate::client::{Client, ClientState, Link, Session};
 use crate::pool::PoolIndex;
-use crate::server::{Address, Server, ServerState};
+use crate::server::{Server, ServerState};
 use crate::worker::Worker;
 use shared::control::{ConnectionRow, PoolRow, Replication, ReportKind, ReportRows, ToSupervisor};
 use std::os::fd::{AsFd, AsRawFd};
@@ -117,10 +117,7 @@ impl Worker {
             ServerState::Dead => return None,
         };
         let pool = self.pools.get(server.pool);
-        let (addr, port) = match &server.address {
-            Address::Tcp(address) => (address.ip().to_string(), address.port()),
-            Address::Unix(_, port) => ("unix".to_owned(), *port),
-        };
+        let (addr, port) = server.address.columns();
         let local = local_address(server.conn.as_fd(), port);
         Some(ConnectionRow {
             id: server.id,

@@ -52,7 +52,7 @@ entry! {
             "As the setting, for this database; 0 lets this database's clients wait for ever.";
         pool_mode: Option<PoolMode> = NULL, choice(PoolMode::WORDS), Works,
             "As the setting, for this database.";
-        load_balance_hosts: LoadBalanceHosts = "round-robin", choice(LoadBalanceHosts::WORDS), NotYet,
+        load_balance_hosts: LoadBalanceHosts = "round-robin", choice(LoadBalanceHosts::WORDS), Works,
             "The order in which the hosts of a list are used.";
         connect_query: Option<String> = NULL, Text, Works,
             "Run on every new server connection before its first use.";

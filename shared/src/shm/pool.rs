@@ -31,6 +31,8 @@ shared_struct! {
         /// Slots that have ever had an idle server here: only their cells need to be looked at.
         lenders: AtomicU64,
         login_failed_at: AtomicU64,
+        /// Whose turn it is among the entry's hosts: a hint, which two workers may read before either writes it.
+        host_turn: AtomicU64,
         cells: [Cell; SLOTS],
     }
 }
@@ -152,6 +154,16 @@ impl PoolState {
     /// Sets when a login failed (monotonic µs), 0 when one has succeeded since.
     pub fn set_login_failed_at(&self, at_us: u64) {
         self.login_failed_at.store(at_us, Ordering::Release);
+    }
+
+    /// The place in the list of hosts where the fleet's next connection is to go, if it can.
+    pub fn host_turn(&self) -> usize {
+        self.host_turn.load(Ordering::Relaxed) as usize
+    }
+
+    /// Sets it.
+    pub fn set_host_turn(&self, place: usize) {
+        self.host_turn.store(place as u64, Ordering::Relaxed);
     }
 
     /// Takes back all that a dead worker of `slot` said.

@@ -204,7 +204,7 @@ impl Engine {
             self.parts.office.shm.workers().set_state(slot, WorkerState::Draining);
         }
         // What can be done without, or asked for again, is no reason to end a worker that is busy for a moment.
-        let vital = !matches!(message, ToWorker::Welcome(_) | ToWorker::Report { .. } | ToWorker::Resolved { .. });
+        let vital = !matches!(message, ToWorker::Welcome(_) | ToWorker::Report { .. } | ToWorker::Resolved(_));
         match worker.control.send(&message, &descriptors) {
             Ok(()) => None,
             Err(error) if error.kind() == ErrorKind::WouldBlock && !vital => {

@@ -3,7 +3,7 @@
 //! Nothing here touches a process or a socket: [`crate::engine`] turns signals, datagrams and exits into events and carries out
 //! the actions, in order.
 
-use shared::control::{ReportKind, ReportRows, StopMode, ToWorker, Welcome};
+use shared::control::{ReportKind, ReportRows, Resolved, StopMode, ToWorker, Welcome};
 use shared::ids::{Incarnation, Slot};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -62,6 +62,8 @@ pub(crate) enum Event {
     },
     /// One backend that had outlived its worker is gone, its seats are free.
     OrphanFreed,
+    /// A host name was looked up.
+    Resolved(Resolved),
     /// A signal to the supervisor.
     Signal(Signal),
     /// A console session asks.

@@ -102,6 +102,7 @@ impl Fleet {
                 self.check_paused();
                 self.check_finished();
             }
+            Event::Resolved(resolved) => self.broadcast(&ToWorker::Resolved(resolved)),
             Event::Signal(signal) => self.signal(signal),
             Event::Asked { ask, request } => self.asked(ask, request),
             Event::ConsoleOpened => self.consoles += 1,

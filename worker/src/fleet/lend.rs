@@ -6,7 +6,7 @@
 use crate::clock::Instant;
 use crate::protocol::backend::Backend;
 use crate::protocol::statements::StatementId;
-use crate::server::{Address, Server, ServerState};
+use crate::server::{Server, ServerState};
 use crate::socket::Conn;
 use crate::worker::Worker;
 use shared::control::{Lent, ServerSeats, ToInbox};
@@ -49,10 +49,7 @@ impl Worker {
             statements: server.back.statements.in_order(),
             connected_at: server.connected_at.as_micros(),
             idle_since: self.now.as_micros(),
-            address: match &server.address {
-                Address::Tcp(address) => Some((address.ip(), address.port())),
-                Address::Unix(..) => None,
-            },
+            address: server.address.clone(),
         };
         let _ = server.conn.deregister(self.poll.registry());
         let state = std::mem::replace(&mut self.servers[index].state, ServerState::Dead);
@@ -131,10 +128,7 @@ impl Worker {
             id: lent.id,
             pool: pool_index,
             seats: lent.seats,
-            address: match lent.address {
-                Some((ip, port)) => Address::Tcp((ip, port).into()),
-                None => pool.hosts.unix(&self.config.settings.unix_socket_dir, pool.entry.port),
-            },
+            address: lent.address.clone(),
             state: ServerState::Idle,
             back,
             params: Some(params),
@@ -142,7 +136,12 @@ impl Worker {
             connected_at: Instant::from_micros(lent.connected_at),
             since: self.now,
             last_activity: Instant::from_micros(lent.idle_since),
-            close_reason: (lent.epoch < pool.reconnect_generation).then_some("database configuration changed"),
+            close_reason: if lent.epoch < pool.reconnect_generation {
+                Some("database configuration changed")
+            } else {
+                // The lender may not have heard yet what the name means now.
+                pool.hosts.is_obsolete(&lent.address).then_some("obsolete connection")
+            },
             said_last_words: false,
             used: true,
             busy: false,

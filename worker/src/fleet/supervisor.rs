@@ -126,7 +126,7 @@ impl Worker {
             ToWorker::Report { id, what } => self.report(id, what),
             ToWorker::Pause { paused, round } => self.set_paused(paused, round),
             ToWorker::Stop(mode) => self.stop(mode),
-            ToWorker::Resolved { host, addresses } => self.resolved(&host, addresses),
+            ToWorker::Resolved(resolved) => self.resolved(&resolved),
             ToWorker::Welcome(welcome) => match self.pools.find(&welcome.database, &welcome.user) {
                 Some(pool) if self.pools.get(pool).welcome.is_none() => self.learn_welcome(pool, &welcome.parameters),
                 Some(_) => {}

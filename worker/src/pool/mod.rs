@@ -5,6 +5,7 @@
 
 mod assign;
 mod evict;
+pub(crate) mod hosts;
 pub(crate) mod policy;
 mod queue;
 mod release;
@@ -14,12 +15,12 @@ mod supply;
 use crate::client::Identity;
 use crate::clock::Instant;
 use crate::params::Params;
+use hosts::Hosts;
 use rustc_hash::{FxHashMap, FxHashSet};
 use shared::config::{Database, PoolMode};
 use shared::ids::{ConnectionId, LimitId, PoolId, Slot};
 use shared::shm::ServerLimits;
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -87,37 +88,6 @@ pub(crate) struct Greeting {
     /// Those that no client can change.
     pub(crate) fixed: Vec<(String, String)>,
     pub(crate) tracked: Params,
-}
-
-/// Where a pool's servers are.
-pub(crate) struct Hosts {
-    /// In the entry's order.
-    pub(crate) list: Vec<Host>,
-    /// Which is next.
-    pub(crate) next: usize,
-}
-
-impl Hosts {
-    /// Where a connection by Unix socket goes: the first host that is one, else the directory given.
-    pub(crate) fn unix(&self, directory: &str, port: u16) -> crate::server::Address {
-        let unix = self.list.iter().find_map(|host| match host {
-            Host::Known(address @ crate::server::Address::Unix(..)) => Some(address.clone()),
-            _ => None,
-        });
-        unix.unwrap_or_else(|| crate::server::Address::Unix(directory.into(), port))
-    }
-}
-
-pub(crate) enum Host {
-    Known(crate::server::Address),
-    /// A name, its port and the addresses it was found to have.
-    Named {
-        name: String,
-        port: u16,
-        addresses: Vec<SocketAddr>,
-        asked: Option<Instant>,
-        resolved: Option<Instant>,
-    },
 }
 
 /// SHOW STATS' counters.

@@ -1,16 +1,13 @@
 //! Pools come into being when a client needs one, and follow the configuration.
 
-use super::{Host, Hosts, Pool, PoolIndex, Stats};
-use crate::server::Address;
+use super::hosts::Hosts;
+use super::{Pool, PoolIndex, Stats};
 use crate::worker::Worker;
 use shared::config::Database;
 use shared::ids::{LimitId, SeatIndex};
 use shared::shm::{Limit, ServerLimits};
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 impl Worker {
     /// The pool that serves `login_user` in `entry`, made if there is none. `None`: shared memory has no room for another.
@@ -29,7 +26,7 @@ impl Worker {
             epoch: 0,
             reconnect_generation: 0,
             gone: false,
-            hosts: hosts(entry, &self.config.settings.unix_socket_dir),
+            hosts: Hosts::new(entry, &self.config.settings.unix_socket_dir),
             idle: VecDeque::new(),
             waiters: VecDeque::new(),
             waiting: 0,
@@ -84,7 +81,7 @@ impl Worker {
             pool.limits = limits;
             pool.exhausted = false;
             if reconnect {
-                pool.hosts = hosts(&entry, &self.config.settings.unix_socket_dir);
+                pool.hosts = Hosts::new(&entry, &self.config.settings.unix_socket_dir);
                 pool.epoch += 1;
                 pool.reconnect_generation = self.config.generation;
                 pool.welcome = None;
@@ -136,76 +133,9 @@ impl Worker {
             || is_beyond(seats.user, limits.user)
             || is_beyond(seats.host, limits.host)
     }
-
-    /// The address of this pool's next connection. `None`: its name is being looked up.
-    pub(super) fn next_address(&mut self, index: PoolIndex) -> Option<Address> {
-        let (ttl, now) = (self.config.settings.dns_max_ttl.max(Duration::from_secs(1)), self.now);
-        let hosts = &mut self.pools.get_mut(index).hosts;
-        let at = hosts.next % hosts.list.len().max(1);
-        hosts.next = hosts.next.wrapping_add(1);
-        match hosts.list.get_mut(at)? {
-            Host::Known(address) => Some(address.clone()),
-            Host::Named { name, addresses, asked, resolved, .. } => {
-                let fresh = resolved.is_some_and(|at| now - at < ttl);
-                if !fresh && asked.is_none_or(|at| now - at > Duration::from_secs(5)) {
-                    *asked = Some(now);
-                    let message = shared::control::ToSupervisor::Resolve { host: name.clone() };
-                    self.control.send(&message, &[]);
-                }
-                // An old answer is better than none while the new one is on its way.
-                if addresses.is_empty() {
-                    return None;
-                }
-                addresses.rotate_left(1);
-                addresses.last().copied().map(Address::Tcp)
-            }
-        }
-    }
-
-    /// The supervisor has looked up a name.
-    pub(crate) fn resolved(&mut self, host: &str, answer: Result<Vec<IpAddr>, String>) {
-        for index in self.pools.indices() {
-            let now = self.now;
-            let mut failed = false;
-            for named in &mut self.pools.get_mut(index).hosts.list {
-                if let Host::Named { name, port, addresses, asked, resolved } = named
-                    && name == host
-                {
-                    *asked = None;
-                    match &answer {
-                        Ok(ips) => {
-                            *addresses = ips.iter().map(|ip| SocketAddr::new(*ip, *port)).collect();
-                            *resolved = Some(now);
-                        }
-                        Err(_) => failed = addresses.is_empty(),
-                    }
-                }
-            }
-            if failed {
-                self.connect_failed(index, "server DNS lookup failed");
-            }
-            self.pump(index);
-        }
-        if let Err(error) = answer {
-            log::warn!(target: "process", "DNS lookup failed: {host}: {error}");
-        }
-    }
 }
 
 /// Whether a seat is one that the limit, as it is now, has no longer.
 fn is_beyond(seat: Option<(LimitId, SeatIndex)>, limit: Option<(LimitId, usize)>) -> bool {
     matches!((seat, limit), (Some((_, seat)), Some((_, most))) if seat.0 as usize >= most)
-}
-
-fn hosts(entry: &Database, unix_socket_dir: &str) -> Hosts {
-    let list: Vec<Host> = entry
-        .hosts()
-        .map(|host| match host.parse::<IpAddr>() {
-            Ok(ip) => Host::Known(Address::Tcp(SocketAddr::new(ip, entry.port))),
-            Err(_) if host.starts_with(['/', '@']) => Host::Known(Address::Unix(PathBuf::from(host), entry.port)),
-            Err(_) => Host::Named { name: host.to_owned(), port: entry.port, addresses: Vec::new(), asked: None, resolved: None },
-        })
-        .collect();
-    let default = || vec![Host::Known(Address::Unix(PathBuf::from(unix_socket_dir), entry.port))];
-    Hosts { list: if list.is_empty() { default() } else { list }, next: 0 }
 }

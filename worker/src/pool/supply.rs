@@ -1,15 +1,24 @@
 //! Where servers for waiting clients come from: idle ones of other workers first, then new connections, as far as there are seats.
 
-use super::PoolIndex;
+use super::{Pool, PoolIndex};
 use crate::clock::Instant;
+use crate::server::ServerState;
 use crate::worker::Worker;
-use shared::control::ToInbox;
+use shared::address::Address;
+use shared::control::{Resolved, ToInbox, ToSupervisor};
 use shared::ids::Slot;
 use shared::shm::Full;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 /// A worker whose heart has not beaten for this long hangs; it beats at least ten times a second.
 const HEARTBEAT_AGE: Duration = Duration::from_secs(1);
+
+/// The reason when a name has no address.
+const LOOKUP_FAILED: &str = "server DNS lookup failed";
+
+/// The reason when a server is at an address that its name has no longer.
+const OBSOLETE: &str = "obsolete connection";
 
 impl Worker {
     /// Looks for servers for the clients that wait: other workers' idle ones first, then seats.
@@ -65,12 +74,12 @@ impl Worker {
         let limits = pool.limits;
         match self.shm.take_server(self.me, pool.id, &limits) {
             Ok(seats) => {
-                let Some(address) = self.next_address(index) else {
+                let Some((address, socket)) = self.connect_somewhere(index) else {
                     self.shm.leave_server(self.me, &seats);
                     return false;
                 };
                 self.unblock(index);
-                self.open_server(index, seats, address)
+                self.open_server(index, seats, address, socket)
             }
             Err(full) => {
                 let limit = match full {
@@ -90,6 +99,71 @@ impl Worker {
                 // Said that it waits: look once more.
                 self.open_another(index)
             }
+        }
+    }
+
+    /// Begins a connection to the next address, or where that fails at once, to the one after it.
+    fn connect_somewhere(&mut self, index: PoolIndex) -> Option<(Address, OwnedFd)> {
+        loop {
+            let address = self.next_address(index)?;
+            if let Some(socket) = self.begin_connect(index, &address) {
+                return Some((address, socket));
+            }
+            if self.retry_not_before(index).is_some() {
+                return None;
+            }
+        }
+    }
+
+    /// The address of this pool's next connection. `None`: a name is being looked up, or leads nowhere.
+    fn next_address(&mut self, index: PoolIndex) -> Option<Address> {
+        let (now, retry) = (self.now, self.login_retry());
+        let Pool { id, hosts, .. } = self.pools.get_mut(index);
+        for host in hosts.questions(now) {
+            self.control.send(&ToSupervisor::Resolve { host }, &[]);
+        }
+        // The order is the fleet's: two workers that each went by their own would meet at the same host.
+        let state = self.shm.pool_state(*id);
+        let mut turn = state.host_turn();
+        let address = hosts.pick(&mut turn, now, retry);
+        state.set_host_turn(turn);
+        if address.is_none() && hosts.is_down(now, retry) {
+            self.pool_down(index, LOOKUP_FAILED);
+        }
+        address
+    }
+
+    /// The supervisor says what a host name means.
+    pub(crate) fn resolved(&mut self, resolved: &Resolved) {
+        let Resolved { host, addresses, lifetime } = resolved;
+        let (now, retry) = (self.now, self.login_retry());
+        for index in self.pools.indices() {
+            let pool = self.pools.get_mut(index);
+            if !pool.hosts.resolved(host, addresses, now + *lifetime) {
+                continue;
+            }
+            if addresses.is_err() && pool.hosts.is_down(now, retry) {
+                log::warn!(target: "process", "{}/{} {LOOKUP_FAILED}: {host}", pool.entry.name, pool.user);
+                self.pool_down(index, LOOKUP_FAILED);
+            }
+            self.close_obsolete(index);
+            self.pools.get_mut(index).exhausted = false;
+            self.pump(index);
+        }
+    }
+
+    /// Closes servers at addresses that the pool's name has no longer: idle ones now, the others when they are free.
+    fn close_obsolete(&mut self, index: PoolIndex) {
+        let hosts = &self.pools.get(index).hosts;
+        let mut idle = Vec::new();
+        for (at, server) in self.servers.iter_mut().filter(|(_, s)| s.pool == index && hosts.is_obsolete(&s.address)) {
+            server.close_reason = Some(OBSOLETE);
+            if matches!(server.state, ServerState::Idle) {
+                idle.push(at);
+            }
+        }
+        for server in idle {
+            self.close_server(server, OBSOLETE);
         }
     }
 

@@ -80,10 +80,15 @@ impl Worker {
         }
     }
 
-    /// A connection that never came to serve: nobody tries again at once.
+    /// A connection that never came to serve: another address is tried at once, if there is one.
     pub(super) fn server_failed(&mut self, index: usize, reason: &'static str) {
-        self.connect_failed(self.servers[index].pool, reason);
+        let (pool, address) = (self.servers[index].pool, self.servers[index].address.clone());
+        let down = self.connect_failed(pool, &address, reason);
         self.server_gone(index, reason);
+        if !down {
+            self.pools.get_mut(pool).exhausted = false;
+            self.pump(pool);
+        }
     }
 
     /// As `server_failed`, without saying that the server is down.

@@ -1,11 +1,12 @@
 //! Opening a connection to PostgreSQL.
 
-use super::{Address, Server, ServerState};
+use super::{Server, ServerState};
 use crate::clock::Instant;
 use crate::pool::PoolIndex;
 use crate::protocol::backend::Backend;
 use crate::socket::Conn;
 use crate::worker::{Source, Worker};
+use shared::address::Address;
 use shared::control::{ServerSeats, ToSupervisor};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io;
@@ -16,17 +17,20 @@ use std::time::Duration;
 const LEAST_RETRY: Duration = Duration::from_millis(100);
 
 impl Worker {
-    /// Opens a connection for which `seats` were taken. False: it could not even be begun, and the seats are free again.
-    pub(crate) fn open_server(&mut self, pool: PoolIndex, seats: ServerSeats, address: Address) -> bool {
-        let socket = match open(&address) {
-            Ok(socket) => socket,
+    /// Begins to connect to `address`. `None`: that failed at once.
+    pub(crate) fn begin_connect(&mut self, pool: PoolIndex, address: &Address) -> Option<OwnedFd> {
+        match open(address) {
+            Ok(socket) => Some(socket),
             Err(error) => {
                 log::warn!(target: "process", "sbuf_connect failed to connect to {address}: {error}");
-                self.connect_failed(pool, "connect failed");
-                self.shm.leave_server(self.me, &seats);
-                return false;
+                self.connect_failed(pool, address, "connect failed");
+                None
             }
-        };
+        }
+    }
+
+    /// Takes in a connection that was begun and for which `seats` were taken. False: it cannot be watched, and the seats are free again.
+    pub(crate) fn open_server(&mut self, pool: PoolIndex, seats: ServerSeats, address: Address, socket: OwnedFd) -> bool {
         if matches!(address, Address::Tcp(_)) {
             self.set_tcp_options(&socket);
         }
@@ -119,10 +123,27 @@ impl Worker {
         self.begin_server_login(index);
     }
 
-    /// No connection could be made: nobody tries again before server_login_retry is over, in any worker.
-    pub(crate) fn connect_failed(&mut self, pool: PoolIndex, text: &'static str) {
+    /// A connection could not be made, or its server said before it served that it cannot: the next attempt goes to another address.
+    /// True: there is none that has not failed of late, and nobody tries again before server_login_retry is over, in any worker.
+    pub(crate) fn connect_failed(&mut self, pool: PoolIndex, address: &Address, text: &str) -> bool {
+        let (now, retry) = (self.now, self.login_retry());
+        let hosts = &mut self.pools.get_mut(pool).hosts;
+        hosts.failed(address, now);
+        let down = hosts.is_down(now, retry);
+        if down {
+            self.pool_down(pool, text);
+        }
+        down
+    }
+
+    /// No server of this pool can be reached.
+    pub(crate) fn pool_down(&mut self, pool: PoolIndex, text: &str) {
         self.pools.get_mut(pool).failed(self.now, text.to_owned());
         self.shm.pool_state(self.pools.get(pool).id).set_login_failed_at(self.now.as_micros());
+    }
+
+    pub(crate) fn login_retry(&self) -> Duration {
+        self.config.settings.server_login_retry.max(LEAST_RETRY)
     }
 
     /// The beginning of a server connection's log lines.
@@ -135,7 +156,7 @@ impl Worker {
     /// Since when the pool's servers cannot be reached, in whichever worker that was seen, if it is too early to try again.
     pub(crate) fn retry_not_before(&self, pool: PoolIndex) -> Option<Instant> {
         let failed_at = self.shm.pool_state(self.pools.get(pool).id).login_failed_at()?;
-        let again = Instant::from_micros(failed_at) + self.config.settings.server_login_retry.max(LEAST_RETRY);
+        let again = Instant::from_micros(failed_at) + self.login_retry();
         (again > self.now).then_some(again)
     }
 }

@@ -264,6 +264,7 @@ impl Worker {
         let pool = self.pools.get_mut(pool_index);
         pool.opening = pool.opening.saturating_sub(1);
         pool.failure = None;
+        pool.hosts.succeeded(&server.address);
         self.shm.pool_state(pool.id).set_login_failed_at(0);
         if pool.welcome.is_none() {
             let welcome =
@@ -292,7 +293,6 @@ impl Worker {
     fn server_login_failed(&mut self, index: usize, failure: Failure) {
         let server = &self.servers[index];
         let pool_index = server.pool;
-        let pool = self.pools.get(pool_index);
         match failure {
             Failure::Ours(text) => {
                 log::warn!("{} {text}", self.server_prefix(index));
@@ -309,18 +309,27 @@ impl Worker {
                 log::warn!("{} server login failed: {severity} {message}", self.server_prefix(index));
                 let request = code.starts_with("28") || code == "3D000";
                 let text = format!("{severity} {message}");
-                let id = pool.id;
                 let has_servers = self.fleet_has_servers(pool_index);
-                // A wrong database or password may be mended at any moment; a server that is down or starting is not asked again at once.
-                if !request || has_servers {
-                    self.shm.pool_state(id).set_login_failed_at(self.now.as_micros());
-                    self.pools.get_mut(pool_index).failed(self.now, text);
-                }
+                // A wrong database or password may be mended at any moment, and is wrong on every host; a server that is down or
+                // starting is not asked again at once.
+                let elsewhere = if request {
+                    if has_servers {
+                        self.pool_down(pool_index, &text);
+                    }
+                    false
+                } else {
+                    let address = server.address.clone();
+                    !self.connect_failed(pool_index, &address, &text)
+                };
                 // Nobody is left for whom another connection would be opened.
-                if code != "57P03" && !has_servers {
+                if code != "57P03" && !has_servers && !elsewhere {
                     self.fail_waiters(pool_index, &code, &message);
                 }
                 self.server_gone(index, "login failed");
+                if elsewhere {
+                    self.pools.get_mut(pool_index).exhausted = false;
+                    self.pump(pool_index);
+                }
             }
         }
     }

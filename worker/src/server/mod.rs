@@ -14,11 +14,9 @@ use crate::params::Params;
 use crate::pool::PoolIndex;
 use crate::protocol::backend::Backend;
 use crate::socket::Conn;
+use shared::address::Address;
 use shared::control::ServerSeats;
 use shared::ids::ConnectionId;
-use std::fmt;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 
 pub(crate) use connect::open;
 pub(crate) use login::Login;
@@ -72,24 +70,6 @@ pub(crate) enum ServerState {
     Closing,
     /// On its way to another worker, or gone.
     Dead,
-}
-
-/// Where a server listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Address {
-    Tcp(SocketAddr),
-    /// A Unix socket's directory and the port in its name.
-    Unix(PathBuf, u16),
-}
-
-/// As log lines have it: `127.0.0.1:5432`, `unix:5432`.
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Address::Tcp(address) => address.fmt(f),
-            Address::Unix(_, port) => write!(f, "unix:{port}"),
-        }
-    }
 }
 
 impl Server {

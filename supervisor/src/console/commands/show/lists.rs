@@ -11,7 +11,7 @@ pub(super) fn table(office: &Office, rows: &Rows) -> Table {
     let pools = rows.pools();
     let used: Vec<String> = pools.keys().map(|(database, _)| database.clone()).collect();
     let consoles = office.consoles().len() as u64;
-    let names = office.names.len() as u64;
+    let (names, queries) = office.names.counts();
     let mut table = Table::new(&[("list", Kind::Text), ("items", Kind::Int4)]);
     for (list, items) in [
         // The console's database, user and pool count too.
@@ -25,9 +25,9 @@ pub(super) fn table(office: &Office, rows: &Rows) -> Table {
         ("login_clients", rows.sum(|rows| rows.login_clients)),
         ("free_servers", 0),
         ("used_servers", rows.sum(|rows| rows.used_servers)),
-        ("dns_names", names),
+        ("dns_names", names as u64),
         ("dns_zones", 0),
-        ("dns_queries", 0),
+        ("dns_queries", queries as u64),
         ("dns_pending", 0),
     ] {
         table.row(vec![cell(list), cell(items)]);
