@@ -131,3 +131,32 @@ fn a_storm_of_cancels_hits_nobody_else() {
         });
     }
 }
+
+/// A client that waits behind a full pool leaves its place, gets PostgreSQL's own error and goes on.
+#[test]
+fn a_query_that_waits_for_a_server() {
+    let server = Postgres::start();
+    each_fleet(
+        &server,
+        |builder| builder.pool_size(1),
+        |fleet, _| {
+            let lost = [frontend::query("select 'lost'"), frontend::extended("select 'lost'", &[])];
+            for round in 0..6 {
+                let mut holder = fleet.client();
+                holder.query("begin");
+                let mut waiting = fleet.client();
+                waiting.send(&[&lost[round % 2][..], &frontend::query("select 'kept'")].concat());
+                let waits = || fleet.console().query("show pools").lookup("database", "app", "cl_waiting") == "1";
+                wait_until("the client to wait", SOON, waits);
+                waiting.cancel(fleet.port());
+                let answer = waiting.answer();
+                assert_eq!((answer.error().code(), answer.error().severity()), ("57014", "ERROR"));
+                assert_eq!(answer.error().text(), "canceling statement due to user request");
+                assert!(answer.rows.is_empty());
+                // What it sent behind the cancelled request still waits, and is served when its turn comes.
+                drop(holder);
+                assert_eq!(waiting.answer().value(), "kept");
+            }
+        },
+    );
+}

@@ -3,8 +3,9 @@
 //! The key names a seat in the client table, and the seat its worker. A request for another worker's client goes there together with the
 //! requester's socket, which is closed when PostgreSQL has taken the request: clients wait for that.
 
-use crate::client::Link;
+use crate::client::{Ending, Link};
 use crate::clock::Instant;
+use crate::protocol::frontend;
 use crate::server::ServerState;
 use crate::socket::{Conn, Read};
 use crate::worker::{Source, Worker};
@@ -69,8 +70,13 @@ impl Worker {
 
     /// Cancels what the client of `seat` runs. Gives the reason for the log.
     fn cancel_query(&mut self, seat: SeatIndex, requester: Option<OwnedFd>) -> &'static str {
-        let session = self.by_seat.get(&seat).and_then(|&client| self.clients.get(client)).and_then(|c| c.session());
-        let Some(Link::Linked(index)) = session.map(|s| s.link) else { return "cancel request for idle client" };
+        let client = self.by_seat.get(&seat).copied();
+        let session = client.and_then(|client| self.clients.get(client)).and_then(|c| c.session());
+        let index = match (client, session.map(|s| s.link)) {
+            (_, Some(Link::Linked(index))) => index,
+            (Some(client), Some(Link::Waiting(_))) => return self.cancel_waiting(client),
+            _ => return "cancel request for idle client",
+        };
         let server = &mut self.servers[index];
         if !matches!(server.state, ServerState::Linked(_)) {
             return "ignoring cancel request for server that is setting vars";
@@ -79,6 +85,29 @@ impl Worker {
         server.cancels += 1;
         self.start_canceller(key, &address, requester, Some(target));
         "cancel request sent to the server"
+    }
+
+    /// A client in its pool's queue leaves it, with PostgreSQL's error for the request it waited with. What it sent behind that goes on.
+    fn cancel_waiting(&mut self, index: usize) -> &'static str {
+        let client = &mut self.clients[index];
+        let data = std::mem::take(&mut client.conn.input);
+        let Some(session) = client.session_mut() else { return "cancel request for idle client" };
+        session.link = Link::None;
+        session.query_start = None;
+        session.transaction_start = None;
+        let pool = session.pool;
+        let mut replies = Vec::new();
+        let taken = frontend::cancel_first(&mut session.front, &data, &mut replies);
+        self.pools.get_mut(pool).waiters.retain(|waiter| waiter.client != index);
+        self.waiter_left(pool);
+        if self.clients[index].conn.send(&replies, &mut self.buffers).is_err() {
+            self.close_client(index, &Ending::Silent("client unexpected eof"));
+        } else {
+            self.session_input(index, &data[taken..]);
+            self.again.push(Source::Client(index));
+        }
+        self.buffers.give(data);
+        "canceled a query that waited for a server"
     }
 
     /// Cancels a backend whose client has gone.

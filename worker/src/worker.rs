@@ -175,7 +175,6 @@ impl Worker {
         let now = now();
         Self {
             me: start.me,
-            shm: start.shm,
             config: Rc::new(start.config),
             prepared: None,
             mock_secret: start.mock_secret,
@@ -197,7 +196,8 @@ impl Worker {
             pools: Pools::default(),
             lends: Lends::default(),
             interner: Interner::default(),
-            statements: Statements::default(),
+            statements: Statements::new(start.shm.clone()),
+            shm: start.shm,
             verifiers: FxHashMap::default(),
             scram_keys: FxHashMap::default(),
             server_keys: FxHashMap::default(),

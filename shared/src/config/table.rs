@@ -164,6 +164,8 @@ settings! {
         "How long a client must have waited before the reserve is used; 0: it is not used.";
     resolv_conf: String = "", Text, Network, Restart, NotYet,
         "A resolv.conf to use in place of the system's.";
+    reuse_unnamed_statements: bool = "0", Switch, Pools, Reload, Works,
+        "Whether unnamed prepared statements are kept on server connections like named ones, so that a text that is sent again and again is parsed once; not in session mode.";
     sbuf_loopcnt: u32 = "5", int(0, MAX, ""), Network, Reload, Never("a worker bounds each connection's turn by itself"),
         "How often a connection may read and send before others have their turn.";
     scram_iterations: u32 = "4096", int(1, 1_000_000, "iterations"), Auth, Reload, Works,

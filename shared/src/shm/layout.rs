@@ -35,6 +35,8 @@ pub(super) mod capacity {
     pub(in super::super) const POOL_RUNS: usize = 7;
     /// Runs of units any table can have: 262,144 seats.
     pub(in super::super) const RUNS: usize = 11;
+    /// Words that the texts of prepared statements share.
+    pub(in super::super) const EPOCHS: usize = 4096;
 }
 
 #[cfg(loom)]
@@ -49,9 +51,10 @@ pub(super) mod capacity {
     pub(in super::super) const LIMIT_UNITS: usize = 1;
     pub(in super::super) const POOL_RUNS: usize = 1;
     pub(in super::super) const RUNS: usize = 1;
+    pub(in super::super) const EPOCHS: usize = 1;
 }
 
-use capacity::{CLIENTS, LIMIT_UNITS, LIMITS, NAMES, POOLS, RUNS, SERVER_UNITS, SLOTS, UNIT};
+use capacity::{CLIENTS, EPOCHS, LIMIT_UNITS, LIMITS, NAMES, POOLS, RUNS, SERVER_UNITS, SLOTS, UNIT};
 
 /// Marks the region as ours: "pgfleet" and a zero byte.
 pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"pgfleet\0");
@@ -126,5 +129,6 @@ shared_struct! {
         pub(super) server_words: [SeatWord; SERVER_UNITS * UNIT],
         pub(super) server_cells: [ServerCell; SERVER_UNITS * UNIT],
         pub(super) limit_words: [SeatWord; LIMIT_UNITS * UNIT],
+        pub(super) statement_epochs: [AtomicU32; EPOCHS],
     }
 }

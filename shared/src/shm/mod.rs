@@ -4,7 +4,8 @@
 //! - a limit is a fleet total, exact at all times, also after `kill -9`: `seat`, `table`;
 //! - a server connection's seats are taken, lent and given back so that a death at any step leaks none: `server`, `bury`;
 //! - a client that waits and a server that falls idle never miss each other: `pool`;
-//! - a cancel key finds its client's worker: `client`. A name is the same pool everywhere: `directory`.
+//! - a cancel key finds its client's worker: `client`. A name is the same pool everywhere: `directory`;
+//! - a prepared statement that a table's change has made useless is prepared anew by every worker: `statement`.
 //!
 //! There is no lock, hence none to be left locked. A region laid out by another build is refused by its hash.
 
@@ -18,6 +19,7 @@ mod layout;
 mod pool;
 mod seat;
 mod server;
+mod statement;
 mod table;
 mod worker;
 
@@ -27,6 +29,7 @@ pub use directory::Limit;
 pub use pool::{LimitState, PoolState};
 pub use seat::{SeatState, Ticket};
 pub use server::{Full, ServerInfo, ServerLimits};
+pub use statement::StatementEpochs;
 pub use table::SeatTable;
 pub use worker::{WorkerRow, WorkerState, WorkerTable};
 
@@ -176,6 +179,11 @@ impl Shm {
     /// The clients' seats.
     pub fn clients(&self) -> ClientTable<'_> {
         ClientTable(self.region())
+    }
+
+    /// How often the prepared statements of a text have been retired.
+    pub fn statement_epochs(&self) -> StatementEpochs<'_> {
+        StatementEpochs(&self.region().statement_epochs)
     }
 
     /// The workers.

@@ -66,6 +66,8 @@ pub struct Fields<'a> {
     pub code: &'a [u8],
     /// Primary message.
     pub message: &'a [u8],
+    /// The source-code routine that reported it: what an error is, whatever language its message is in.
+    pub routine: &'a [u8],
 }
 
 impl Fields<'_> {
@@ -90,6 +92,7 @@ pub fn fields(body: &[u8]) -> Result<Fields<'_>, Malformed> {
                     b'V' => fields.severity = value,
                     b'C' => fields.code = value,
                     b'M' => fields.message = value,
+                    b'R' => fields.routine = value,
                     _ => {}
                 }
             }

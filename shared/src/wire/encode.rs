@@ -52,6 +52,11 @@ pub fn ready_for_query(out: &mut Vec<u8>, status: u8) {
     message(out, b'Z', |b| b.push(status));
 }
 
+/// CommandComplete.
+pub fn command_complete(out: &mut Vec<u8>, tag: &str) {
+    message(out, b'C', |b| cstr(b, tag.as_bytes()));
+}
+
 /// Query.
 pub fn query(out: &mut Vec<u8>, sql: &str) {
     message(out, b'Q', |b| cstr(b, sql.as_bytes()));

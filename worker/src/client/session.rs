@@ -1,7 +1,7 @@
 //! A logged-in client's bytes on their way to a server.
 
 use super::{Client, ClientState, Ending, Link, Session};
-use crate::protocol::frontend::{self, Forwarded, Need, Rules, Server as ServerSide, Stop};
+use crate::protocol::frontend::{self, Forwarded, Need, Rules, Stop};
 use crate::socket::Read;
 use crate::worker::{READS_PER_TURN, Source, Worker};
 use shared::config::PoolMode;
@@ -225,15 +225,15 @@ impl Worker {
             session.transaction_start.get_or_insert(self.now);
         }
         self.replies.clear();
-        let mid_message = server.back.is_mid_message();
-        let side = ServerSide {
-            requests: &mut server.back.requests,
-            statements: &mut server.back.statements,
-            copy_in: &mut server.back.copy_in,
-            mid_message,
-        };
-        let Forwarded { to_server, consumed, stop, counts } =
-            frontend::forward(&mut session.front, side, &mut self.statements, rules, data, &mut self.scratch, &mut self.replies);
+        let Forwarded { to_server, consumed, stop, counts } = frontend::forward(
+            &mut session.front,
+            server.back.side(),
+            &mut self.statements,
+            rules,
+            data,
+            &mut self.scratch,
+            &mut self.replies,
+        );
         // A client that is not read any more cannot say Flush or Sync: what it asked for would never be answered.
         let flush = !server.back.requests.has_room();
         pool.stats.bytes_received += to_server.len() as u64;
@@ -295,7 +295,12 @@ impl Worker {
 fn rules(config: &shared::config::Config, mode: PoolMode) -> Rules {
     let settings = &config.settings;
     let max_statements = if mode == PoolMode::Session { 0 } else { settings.max_prepared_statements as usize };
-    Rules { max_packet: settings.max_packet_size, max_statements, refuse_simple: settings.disable_pqexec }
+    Rules {
+        max_packet: settings.max_packet_size,
+        max_statements,
+        reuse_unnamed: settings.reuse_unnamed_statements && max_statements > 0,
+        refuse_simple: settings.disable_pqexec,
+    }
 }
 
 impl Session {

@@ -81,7 +81,7 @@ pub fn server_stream(data: &[u8]) {
         }
         let mut broken = None;
         for piece in pieces {
-            (_, broken) = server.answer(linked.then_some(&mut client), piece);
+            (_, broken) = server.answer(linked.then_some(&mut client), &mut registry, piece);
             if broken.is_some() {
                 break;
             }
@@ -122,7 +122,7 @@ pub fn exchange(data: &[u8]) {
                 assert_waits(&client.held, rules.max_packet);
             }
             2 => {
-                let (_, broken) = server.answer(linked.then_some(&mut client), bytes);
+                let (_, broken) = server.answer(linked.then_some(&mut client), &mut registry, bytes);
                 if broken.is_some() {
                     return;
                 }
@@ -142,7 +142,7 @@ const PIPELINE: &[u8] = b"P\0\0\0\x11a\0select 1\0\0\0B\0\0\0\x0d\0a\0\0\0\0\0\0
 
 fn rules(how: u8) -> Rules {
     let max_statements = [0, 1, 2, 200][usize::from(how & 3)];
-    Rules { max_packet: MAX_PACKET, max_statements, refuse_simple: how & 0x3c == 0x3c }
+    Rules { max_packet: MAX_PACKET, max_statements, reuse_unnamed: how & 0x04 != 0, refuse_simple: how & 0x3c == 0x3c }
 }
 
 /// Pieces of 1 to 16 bytes, as many as each begins with.

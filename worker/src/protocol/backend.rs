@@ -1,10 +1,11 @@
 //! From a server to its client: which answers end a request, which are ours to swallow, when the server is ready again.
 
-use super::frontend::{Frontend, answer_local};
+use super::frontend::{self, Frontend, answer_local};
 use super::outstanding::{Ended, Outstanding, Request};
+use super::retry::Retry;
 use super::splice::Splice;
-use super::statements::ServerStatements;
-use shared::wire::backend as messages;
+use super::statements::{ServerStatements, StatementId};
+use shared::wire::backend::{self as messages, Fields};
 use shared::wire::header::{self, HEADER_BYTES, Header, Peek};
 
 /// An ErrorResponse longer than this is passed on without having been looked into.
@@ -23,6 +24,10 @@ pub(crate) struct Backend {
     pub(crate) copy_in: bool,
     /// Statement pooling: no transaction may outlast the statement that opened it.
     pub(crate) single_statements: bool,
+    /// The batch in flight, if it can be sent once more.
+    pub(crate) retry: Retry,
+    /// The statement of the last Bind that was answered.
+    bound: Option<StatementId>,
     /// Bytes still to come of the message begun last.
     skip: usize,
     /// Those bytes are swallowed.
@@ -37,6 +42,8 @@ impl Default for Backend {
             status: b'I',
             copy_in: false,
             single_statements: false,
+            retry: Retry::default(),
+            bound: None,
             skip: 0,
             swallow: false,
         }
@@ -47,6 +54,14 @@ impl Backend {
     /// The client has only a part of the last message.
     pub(crate) fn is_mid_message(&self) -> bool {
         self.skip > 0
+    }
+
+    /// As the client's direction sees it.
+    #[inline]
+    pub(crate) fn side(&mut self) -> frontend::Server<'_> {
+        let mid_message = self.is_mid_message();
+        let Self { requests, statements, copy_in, retry, status, .. } = self;
+        frontend::Server { requests, statements, copy_in, retry, status: *status, mid_message }
     }
 
     /// The server owes nothing and is in no transaction.
@@ -68,8 +83,33 @@ pub(crate) struct Relayed<'a> {
     pub(crate) violation: Option<&'static str>,
 }
 
+/// An error in the answer to a query of the pooler's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HiddenError {
+    pub(crate) severity: String,
+    pub(crate) code: String,
+    pub(crate) message: String,
+}
+
+impl From<Fields<'_>> for HiddenError {
+    fn from(fields: Fields<'_>) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Self { severity: text(fields.severity), code: text(fields.code), message: text(fields.message) }
+    }
+}
+
+/// What the client has set back to the server's defaults.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Reset {
+    /// RESET ALL, DISCARD ALL, or something that is not known.
+    All,
+    /// RESET of this parameter, in lower case.
+    One(String),
+}
+
 /// What the caller has to act on.
 #[derive(Default, Debug)]
+#[allow(clippy::struct_excessive_bools)] // independent facts, not one state
 pub(crate) struct Seen {
     /// How many batches or queries of the client's ended.
     pub(crate) queries_ended: u32,
@@ -77,8 +117,14 @@ pub(crate) struct Seen {
     pub(crate) transactions_ended: u32,
     /// The pooler's own query ended.
     pub(crate) hidden_ended: bool,
-    /// The pooler's own query failed: `SEVERITY: message`.
-    pub(crate) hidden_error: Option<String>,
+    /// The pooler's own query failed.
+    pub(crate) hidden_error: Option<HiddenError>,
+    /// The server has refused this statement because a table or type has changed: it is to be retired.
+    pub(crate) stale: Option<StatementId>,
+    /// And the batch that failed for it is to be sent again: [`super::retry::again`].
+    pub(crate) retry: bool,
+    /// RESET or DISCARD ALL was answered.
+    pub(crate) reset: Option<Reset>,
     /// An error has come that nobody had asked for.
     pub(crate) stray_error: bool,
     /// An error after which the server ends the connection has been passed on.
@@ -192,11 +238,8 @@ fn answer(back: &mut Backend, client: &mut Option<&mut Frontend>, header: Header
         b'C' => {
             let Some(body) = rest.get(HEADER_BYTES..header.total) else { return Fate::NeedWhole };
             requests.answered(|r| r == Request::Execute);
-            if matches!(body, b"DISCARD ALL\0" | b"DEALLOCATE ALL\0") {
-                back.statements.clear();
-                if let (Some(front), false) = (client.as_deref_mut(), hidden) {
-                    front.statements.clear();
-                }
+            if let b"DISCARD ALL\0" | b"DEALLOCATE ALL\0" | b"RESET\0" = body {
+                cleared(back, client.as_deref_mut().filter(|_| !hidden), body, seen);
             }
             if hidden { Fate::Swallow } else { Fate::Pass }
         }
@@ -207,7 +250,9 @@ fn answer(back: &mut Backend, client: &mut Option<&mut Frontend>, header: Header
             _ => Fate::Pass,
         },
         b'2' => {
-            requests.answered(|r| r == Request::Bind);
+            if let Some(Request::Bind(statement)) = requests.answered(|r| matches!(r, Request::Bind(_))) {
+                back.bound = statement;
+            }
             Fate::Pass
         }
         b'3' => match requests.answered(|r| matches!(r, Request::Close | Request::HiddenClose(_))) {
@@ -215,7 +260,7 @@ fn answer(back: &mut Backend, client: &mut Option<&mut Frontend>, header: Header
             _ => Fate::Pass,
         },
         b'T' | b'n' => {
-            requests.answered(|r| r == Request::Describe);
+            requests.answered(|r| matches!(r, Request::Describe(_)));
             Fate::Pass
         }
         b'I' | b's' => {
@@ -241,6 +286,7 @@ fn ready(back: &mut Backend, client: &mut Option<&mut Frontend>, status: u8, see
             seen.hidden_ended = true;
             Fate::Swallow
         }
+        Ended::HiddenSync => Fate::Swallow,
         Ended::Client => {
             seen.queries_ended += 1;
             seen.transactions_ended += u32::from(status == b'I');
@@ -253,22 +299,68 @@ fn ready(back: &mut Backend, client: &mut Option<&mut Frontend>, status: u8, see
 fn error(back: &mut Backend, client: &mut Option<&mut Frontend>, body: &[u8], hidden: bool, seen: &mut Seen) -> Fate {
     let fields = messages::fields(body).unwrap_or_default();
     back.copy_in = false;
-    let Backend { requests, statements, .. } = back;
-    requests.failed(|request| undo(request, statements, client));
     if hidden && !fields.ends_connection() {
-        let text = format!("{}: {}", String::from_utf8_lossy(fields.severity), String::from_utf8_lossy(fields.message));
-        seen.hidden_error = Some(text);
+        seen.hidden_error = Some(fields.into());
         return Fate::Swallow;
     }
+    let head = back.requests.head();
+    seen.stale = head.and_then(|request| stale_statement(request, back.bound, &fields));
+    if seen.stale.is_some() && result_has_changed(&fields) && client.is_some() && head.is_some_and(|r| back.retry.is_of(r)) {
+        back.retry.requests = back.requests.take_batch();
+        seen.retry = true;
+        return Fate::Swallow;
+    }
+    let Backend { requests, statements, .. } = back;
+    requests.failed(|request| undo(request, statements, client));
     seen.last_words |= fields.ends_connection();
     seen.stray_error |= client.is_none();
     Fate::Pass
 }
 
+/// `cached plan must not change result type`, in whatever language: PostgreSQL's plancache.c.
+fn result_has_changed(fields: &Fields<'_>) -> bool {
+    fields.routine == b"RevalidateCachedQuery"
+}
+
+/// The statement that an error of the server's shows to be out of date. When a prepared statement's tables have changed it is analysed again, at Bind
+/// and Describe, with the parameter types of the first time: whatever the analysis then finds wrong (class 42) may be right for a new one.
+fn stale_statement(request: Request, bound: Option<StatementId>, fields: &Fields<'_>) -> Option<StatementId> {
+    let type_is_gone = fields.code == b"XX000" && fields.message.starts_with(b"cache lookup failed for type");
+    match request {
+        Request::Bind(statement) | Request::Describe(statement)
+            if type_is_gone || result_has_changed(fields) || fields.code.starts_with(b"42") =>
+        {
+            statement
+        }
+        Request::Execute if type_is_gone || result_has_changed(fields) => bound,
+        _ => None,
+    }
+}
+
+/// The tag of a command that forgets prepared statements, or sets parameters back. `front`: unless the command was the pooler's own.
+fn cleared(back: &mut Backend, front: Option<&mut Frontend>, tag: &[u8], seen: &mut Seen) {
+    let is_reset = tag == b"RESET\0";
+    if !is_reset {
+        back.statements.clear();
+    }
+    let mut name = None;
+    if let Some(front) = front {
+        name = front.reset.take().filter(|_| is_reset).map(|name| *name);
+        if !is_reset {
+            front.statements.clear();
+        }
+    }
+    if tag != b"DEALLOCATE ALL\0" {
+        seen.reset = Some(name.map_or(Reset::All, Reset::One));
+    }
+}
+
 /// A request that the server has ignored, or that has failed, leaves nothing behind.
 fn undo(request: Request, server: &mut ServerStatements, client: &mut Option<&mut Frontend>) {
     match request {
-        Request::Parse(Some((id, _))) | Request::HiddenParse(id) => server.remove(id),
+        Request::Parse(Some((id, _))) | Request::HiddenParse(id) => {
+            server.remove(id);
+        }
         Request::HiddenClose(id) => server.insert(id),
         _ => {}
     }

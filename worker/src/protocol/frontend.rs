@@ -1,11 +1,14 @@
 //! From a client to its server: which messages are requests, which name a prepared statement, what goes out.
 
+use super::command::{self, Command};
 use super::outstanding::{Outstanding, Request};
+use super::retry::{Part, Retry, Shape};
 use super::splice::Splice;
 use super::statements::{ClientStatements, Registry, ServerStatements, Statement};
 use shared::wire::encode;
 use shared::wire::frontend::{self as messages, Target};
 use shared::wire::header::{self, HEADER_BYTES, Header, Peek};
+use shared::wire::report::{self, sqlstate};
 use std::rc::Rc;
 
 /// So much more than its input, and [`forward`] stops: each short Bind may bring a long Parse along.
@@ -18,6 +21,11 @@ pub(crate) struct Frontend {
     skip: usize,
     /// Those bytes are not forwarded.
     discard: bool,
+    /// Everything up to the next Sync is ignored, as PostgreSQL does after an error.
+    ignoring: bool,
+    /// What the client has asked to RESET, until the answer comes.
+    #[allow(clippy::box_collection)] // a pointer in every client, a string in next to none
+    pub(super) reset: Option<Box<String>>,
     pub(crate) statements: ClientStatements,
 }
 
@@ -51,6 +59,10 @@ pub(crate) struct Server<'a> {
     pub(crate) statements: &'a mut ServerStatements,
     /// PostgreSQL has answered CopyInResponse and the client has not ended the copy.
     pub(crate) copy_in: &'a mut bool,
+    /// What could be sent once more.
+    pub(crate) retry: &'a mut Retry,
+    /// Transaction status of the last ReadyForQuery.
+    pub(crate) status: u8,
     /// The client has only a part of the server's last message: nothing of ours may come before its end.
     pub(crate) mid_message: bool,
 }
@@ -62,6 +74,8 @@ pub(crate) struct Rules {
     pub(crate) max_packet: u32,
     /// max_prepared_statements; 0 where names are passed on as they are (session mode, or switched off).
     pub(crate) max_statements: usize,
+    /// Unnamed statements are prepared under names of ours too, so that the servers keep their plans.
+    pub(crate) reuse_unnamed: bool,
     /// disable_pqexec.
     pub(crate) refuse_simple: bool,
 }
@@ -120,6 +134,13 @@ pub(crate) fn need(front: &mut Frontend, rules: Rules, data: &[u8], replies: &mu
             Peek::NeedMore => return Need::Nothing(at),
             Peek::Bad => return Need::BadHeader(at),
             Peek::Header(Header { tag: b'X', .. }) => return Need::Terminate,
+            Peek::Header(Header { tag, total }) if front.ignoring => {
+                if tag == b'S' {
+                    front.ignoring = false;
+                    encode::ready_for_query(replies, b'I');
+                }
+                at += front.begin(total, rest.len(), true);
+            }
             Peek::Header(Header { tag: b'd' | b'c' | b'f', total }) => at += front.begin(total, rest.len(), true),
             Peek::Header(Header { tag: b'C', total }) if rules.max_statements > 0 => {
                 match rest.get(HEADER_BYTES..total).map(messages::target) {
@@ -133,9 +154,49 @@ pub(crate) fn need(front: &mut Frontend, rules: Rules, data: &[u8], replies: &mu
                     None => return Need::Nothing(at),
                 }
             }
+            Peek::Header(Header { tag: b'Q', total }) if !front.statements.is_empty() => {
+                let Some(Command::Deallocate(name)) = rest.get(HEADER_BYTES..total).and_then(command_of) else {
+                    return Need::Server(at);
+                };
+                if !deallocate(front, &name, b'I', replies) {
+                    return Need::Server(at);
+                }
+                at += total;
+            }
             Peek::Header(_) => return Need::Server(at),
         }
     }
+}
+
+/// The command that the body of a Query is.
+fn command_of(body: &[u8]) -> Option<Command<'_>> {
+    let may_be = body.len() <= command::LONGEST && body.first().is_some_and(|first| command::may_begin(*first));
+    may_be.then(|| command::parse(body.strip_suffix(b"\0")?)).flatten()
+}
+
+/// Answers `DEALLOCATE name` for a statement that the client has prepared by protocol: only the pooler knows it by that name.
+fn deallocate(front: &mut Frontend, name: &[u8], status: u8, replies: &mut Vec<u8>) -> bool {
+    let known = front.statements.get(name).is_some();
+    if known {
+        let serial = front.statements.close(name);
+        front.statements.confirm_close(serial);
+        encode::command_complete(replies, "DEALLOCATE");
+        encode::ready_for_query(replies, status);
+    }
+    known
+}
+
+/// A client that waits for a server has its first request cancelled: the error and what follows from it go to `replies`. Gives how much of
+/// what it has sent is dealt with.
+pub(crate) fn cancel_first(front: &mut Frontend, data: &[u8], replies: &mut Vec<u8>) -> usize {
+    let Peek::Header(Header { tag, total }) = header::peek(data, u32::MAX) else { return 0 };
+    report::error(replies, sqlstate::QUERY_CANCELED, "canceling statement due to user request");
+    if matches!(tag, b'Q' | b'F') {
+        encode::ready_for_query(replies, b'I');
+        return front.begin(total, data.len(), true);
+    }
+    front.ignoring = true;
+    0
 }
 
 /// Takes what a linked client sent. `scratch` holds the output when it is not a slice of the input; answers of our own that cannot wait for
@@ -154,7 +215,8 @@ pub(crate) fn forward<'a>(
     if at > 0 && pass {
         out.pass(0..at);
     }
-    let mut pass = Pass { front, server, registry, rules, counts: Counts::default() };
+    let fresh = rules.max_statements > 0 && at == 0 && server.status == b'I' && server.requests.is_settled() && !server.mid_message;
+    let mut pass = Pass { front, server, registry, rules, counts: Counts::default(), shape: Shape::new(fresh), replies };
     let mut stop = Stop::No;
     while at < data.len() {
         if out.copied() > data.len() + MOST_ADDED {
@@ -189,10 +251,13 @@ pub(crate) fn forward<'a>(
             }
         }
     }
-    if pass.server.requests.only_local() && !pass.server.mid_message {
-        answer_local(pass.server.requests, pass.front, replies);
+    let Pass { front, server, counts, shape, replies, .. } = pass;
+    if server.requests.only_local() && !server.mid_message {
+        answer_local(server.requests, front, replies);
     }
-    Forwarded { to_server: out.finish(), consumed: at, stop, counts: pass.counts }
+    let to_server = out.finish();
+    shape.finish(to_server, stop == Stop::No && !front.is_mid_message(), server.retry);
+    Forwarded { to_server, consumed: at, stop, counts }
 }
 
 /// Answers the local requests at the head of the queue.
@@ -223,6 +288,8 @@ struct Pass<'a, 'b> {
     registry: &'a mut Registry,
     rules: Rules,
     counts: Counts,
+    shape: Shape,
+    replies: &'b mut Vec<u8>,
 }
 
 impl Pass<'_, '_> {
@@ -235,22 +302,27 @@ impl Pass<'_, '_> {
                 if !*self.server.copy_in {
                     self.server.requests.push(Request::Sync);
                 }
+                self.shape.add(Part::Sync);
                 Step::Pass
             }
             b'X' => Step::Stop(Stop::Terminate),
             b'Q' | b'F' | b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'd' | b'c' | b'f' if ignored => Step::Drop,
             b'Q' if self.rules.refuse_simple => Step::Stop(Stop::Violation("PQexec disallowed")),
-            b'Q' => self.request(Request::Query),
+            b'Q' => self.query(header, rest, out),
             b'F' => self.request(Request::FunctionCall),
-            b'E' => self.request(Request::Execute),
-            b'd' | b'H' => Step::Pass,
-            b'c' | b'f' => {
-                *self.server.copy_in = false;
+            b'E' => {
+                self.shape.add(Part::Execute);
+                self.server.requests.push(Request::Execute);
                 Step::Pass
             }
+            b'd' | b'H' => self.unasked(),
+            b'c' | b'f' => {
+                *self.server.copy_in = false;
+                self.unasked()
+            }
             b'P' if self.rules.max_statements == 0 => self.request(Request::Parse(None)),
-            b'B' if self.rules.max_statements == 0 => self.request(Request::Bind),
-            b'D' if self.rules.max_statements == 0 => self.request(Request::Describe),
+            b'B' if self.rules.max_statements == 0 => self.request(Request::Bind(None)),
+            b'D' if self.rules.max_statements == 0 => self.request(Request::Describe(None)),
             b'C' if self.rules.max_statements == 0 => self.request(Request::Close),
             b'P' => self.parse(header, rest, out),
             b'B' => self.bind(header, rest, out),
@@ -262,7 +334,58 @@ impl Pass<'_, '_> {
     #[inline]
     fn request(&mut self, request: Request) -> Step {
         self.server.requests.push(request);
+        self.unasked()
+    }
+
+    /// Passed on without an answer being waited for.
+    #[inline]
+    fn unasked(&mut self) -> Step {
+        self.shape.add(Part::Other);
         Step::Pass
+    }
+
+    /// A simple query: PostgreSQL's, unless it names one of the client's prepared statements.
+    #[inline]
+    fn query(&mut self, header: Header, rest: &[u8], out: &mut Splice<'_>) -> Step {
+        match rest.get(HEADER_BYTES) {
+            Some(first) if command::may_begin(*first) && header.total <= command::LONGEST => self.command(header, rest, out),
+            None if header.total > HEADER_BYTES => Step::NeedWhole,
+            _ => self.request(Request::Query),
+        }
+    }
+
+    fn command(&mut self, header: Header, rest: &[u8], out: &mut Splice<'_>) -> Step {
+        let Some(body) = rest.get(HEADER_BYTES..header.total) else { return Step::NeedWhole };
+        match command_of(body) {
+            // Behind something unanswered, or in a transaction that has failed, PostgreSQL says what there is to say.
+            Some(Command::Deallocate(name))
+                if self.server.status != b'E'
+                    && self.server.requests.is_settled()
+                    && !self.server.mid_message
+                    && deallocate(self.front, &name, self.server.status, self.replies) =>
+            {
+                Step::Drop
+            }
+            Some(Command::Execute(name, arguments)) if self.front.statements.get(&name).is_some() => {
+                let was_open = self.server.requests.has_open_batch();
+                let Some(statement) = self.held(&name, out) else { return Step::NeedWhole };
+                if !was_open && self.server.requests.has_open_batch() {
+                    encode::message(out.edit(), b'S', |_| ());
+                    self.server.requests.push(Request::HiddenSync);
+                }
+                let text = [b"EXECUTE ", &statement.server_name[..], arguments].concat();
+                encode::message(out.edit(), b'Q', |b| encode::cstr(b, &text));
+                self.server.requests.push(Request::Query);
+                self.shape.add(Part::Other);
+                Step::Drop
+            }
+            command => {
+                if let Some(Command::Reset(name)) = command {
+                    self.front.reset = Some(Box::new(String::from_utf8_lossy(&name).into_owned()));
+                }
+                self.request(Request::Query)
+            }
+        }
     }
 
     fn parse(&mut self, header: Header, rest: &[u8], out: &mut Splice<'_>) -> Step {
@@ -271,17 +394,22 @@ impl Pass<'_, '_> {
         }
         match rest.get(HEADER_BYTES) {
             None => return Step::NeedWhole,
-            Some(0) => return self.request(Request::Parse(None)),
+            Some(0) if !self.rules.reuse_unnamed => return self.request(Request::Parse(None)),
             Some(_) => {}
         }
         let Some(body) = rest.get(HEADER_BYTES..header.total) else { return Step::NeedWhole };
         let Ok(parse) = messages::parse(body) else { return Step::Stop(Stop::Violation("broken Parse packet")) };
-        if self.front.statements.get(parse.name).is_some() {
+        if !parse.name.is_empty() && self.front.statements.get(parse.name).is_some() {
             return Step::Stop(Stop::Violation("prepared statement name is already in use"));
         }
         self.counts.client_parses += 1;
         let statement = self.registry.intern(parse.identity);
-        let serial = self.front.statements.add(parse.name, Rc::clone(&statement));
+        let serial = if parse.name.is_empty() {
+            self.front.statements.replace_unnamed(Rc::clone(&statement))
+        } else {
+            self.front.statements.add(parse.name, Rc::clone(&statement))
+        };
+        self.shape.add(Part::Parse(statement.id));
         if self.server.statements.touch(statement.id) {
             self.server.requests.push(Request::LocalParse(serial));
         } else {
@@ -302,39 +430,52 @@ impl Pass<'_, '_> {
             Err(_) if whole => return Step::Stop(Stop::Violation("broken Bind packet")),
             Err(_) => return Step::NeedWhole,
         };
-        if bind.statement.is_empty() {
-            return self.request(Request::Bind);
-        }
         let Some(statement) = self.held(bind.statement, out) else {
-            return Step::Stop(Stop::Violation("prepared statement did not exist"));
+            return match bind.statement {
+                b"" => self.request(Request::Bind(None)),
+                _ => Step::Stop(Stop::Violation("prepared statement did not exist")),
+            };
         };
         self.counts.binds += 1;
-        messages::write_bind_front(out.edit(), &bind, &statement.server_name, header.total);
-        self.server.requests.push(Request::Bind);
+        let out = out.edit();
+        let at = out.len();
+        messages::write_bind_front(out, &bind, &statement.server_name, header.total);
+        self.server.requests.push(Request::Bind(Some(statement.id)));
+        self.shape.add(Part::Bind(at, statement));
         Step::PassFrom(HEADER_BYTES + body.len() - bind.rest.len())
     }
 
     /// Describe and Close.
     fn target(&mut self, header: Header, rest: &[u8], out: &mut Splice<'_>) -> Step {
-        let (request, broken) = match header.tag {
-            b'D' => (Request::Describe, "broken Describe packet"),
-            _ => (Request::Close, "broken Close packet"),
-        };
+        let is_close = header.tag == b'C';
         let Some(body) = rest.get(HEADER_BYTES..header.total) else { return Step::NeedWhole };
         match messages::target(body) {
-            Err(_) => Step::Stop(Stop::Violation(broken)),
-            Ok(Target::Portal(_) | Target::Statement([])) => self.request(request),
-            Ok(Target::Statement(name)) if request == Request::Close => {
+            Err(_) if is_close => Step::Stop(Stop::Violation("broken Close packet")),
+            Err(_) => Step::Stop(Stop::Violation("broken Describe packet")),
+            Ok(Target::Portal(_)) if is_close => self.request(Request::Close),
+            Ok(Target::Portal(_)) => {
+                self.server.requests.push(Request::Describe(None));
+                self.shape.add(Part::DescribePortal);
+                Step::Pass
+            }
+            Ok(Target::Statement(b"")) if self.front.statements.get(b"").is_none() => {
+                self.request(if is_close { Request::Close } else { Request::Describe(None) })
+            }
+            Ok(Target::Statement(name)) if is_close => {
                 let serial = self.front.statements.close(name);
                 self.server.requests.push(Request::LocalClose(serial));
+                self.shape.add(Part::Other);
                 Step::Drop
             }
             Ok(Target::Statement(name)) => {
                 let Some(statement) = self.held(name, out) else {
                     return Step::Stop(Stop::Violation("prepared statement did not exist"));
                 };
-                messages::write_statement_target(out.edit(), b'D', &statement.server_name);
-                self.server.requests.push(Request::Describe);
+                let out = out.edit();
+                let at = out.len();
+                messages::write_statement_target(out, b'D', &statement.server_name);
+                self.server.requests.push(Request::Describe(Some(statement.id)));
+                self.shape.add(Part::DescribeStatement(at, statement));
                 Step::Drop
             }
         }

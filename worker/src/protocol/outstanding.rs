@@ -18,8 +18,10 @@ pub(crate) enum Request {
     Sync,
     /// A Parse; for a tracked statement, which one and under which of the client's entries.
     Parse(Option<(StatementId, u32)>),
-    Bind,
-    Describe,
+    /// A Bind; of a tracked statement, which one.
+    Bind(Option<StatementId>),
+    /// A Describe; of a tracked statement, which one.
+    Describe(Option<StatementId>),
     Execute,
     Close,
     /// A Parse of a statement that this server did not hold yet.
@@ -28,6 +30,8 @@ pub(crate) enum Request {
     HiddenClose(StatementId),
     /// SET or the reset query.
     HiddenQuery,
+    /// A Sync of our own, or one whose batch is sent again.
+    HiddenSync,
     /// A Parse of what the server holds already.
     LocalParse(u32),
     /// A Close of the client's name.
@@ -41,6 +45,8 @@ pub(crate) enum Ended {
     Client,
     /// The pooler's own query.
     Hidden,
+    /// The pooler's own Sync.
+    HiddenSync,
     /// Nothing that was asked for.
     Unasked,
 }
@@ -62,6 +68,11 @@ impl Outstanding {
     #[inline]
     pub(crate) fn is_settled(&self) -> bool {
         self.queue.is_empty() && !self.open_batch
+    }
+
+    /// Extended-protocol messages were sent that no Sync has closed.
+    pub(super) fn has_open_batch(&self) -> bool {
+        self.open_batch
     }
 
     /// Something was asked that the server has not answered.
@@ -89,7 +100,7 @@ impl Outstanding {
     #[inline]
     pub(crate) fn push(&mut self, request: Request) {
         match request {
-            Request::Sync => {
+            Request::Sync | Request::HiddenSync => {
                 self.open_batch = false;
                 self.ignoring = false;
             }
@@ -137,6 +148,7 @@ impl Outstanding {
             match request {
                 Request::Sync | Request::Query | Request::FunctionCall => return Ended::Client,
                 Request::HiddenQuery => return Ended::Hidden,
+                Request::HiddenSync => return Ended::HiddenSync,
                 other => self.drop_one(other, &mut undone),
             }
         }
@@ -149,7 +161,7 @@ impl Outstanding {
             return;
         }
         while let Some(&request) = self.queue.front() {
-            if request == Request::Sync {
+            if matches!(request, Request::Sync | Request::HiddenSync) {
                 return;
             }
             self.queue.pop_front();
@@ -164,6 +176,14 @@ impl Outstanding {
             self.queue.remove(1);
             self.open_batch = true;
         }
+    }
+
+    /// Takes the batch at the head out: it has failed and is to be sent again. Only the end of its failure is still waited for.
+    pub(super) fn take_batch(&mut self) -> Vec<Request> {
+        let end = self.queue.iter().position(|request| *request == Request::Sync);
+        let batch = self.queue.drain(..end.map_or(0, |end| end + 1)).collect();
+        self.queue.push_front(Request::HiddenSync);
+        batch
     }
 
     fn drop_one(&mut self, request: Request, undone: &mut impl FnMut(Request)) {
@@ -198,10 +218,10 @@ mod tests {
 
     #[test]
     fn an_error_undoes_all_up_to_the_sync() {
-        let mut o = queue(&[Request::Bind, Request::LocalParse(7), Request::Execute, Request::Sync, Request::Query]);
+        let mut o = queue(&[Request::Bind(None), Request::LocalParse(7), Request::Execute, Request::Sync, Request::Query]);
         let mut undone = Vec::new();
         o.failed(|r| undone.push(r));
-        assert_eq!(undone, [Request::Bind, Request::LocalParse(7), Request::Execute]);
+        assert_eq!(undone, [Request::Bind(None), Request::LocalParse(7), Request::Execute]);
         assert!(!o.is_ignoring());
         assert_eq!(o.ready(|_| ()), Ended::Client);
         assert_eq!(o.head(), Some(Request::Query));
@@ -209,7 +229,7 @@ mod tests {
 
     #[test]
     fn without_a_sync_the_server_ignores_what_follows() {
-        let mut o = queue(&[Request::Bind, Request::Query]);
+        let mut o = queue(&[Request::Bind(None), Request::Query]);
         o.failed(|_| ());
         assert!(o.is_ignoring() && !o.is_settled());
         o.push(Request::Sync);

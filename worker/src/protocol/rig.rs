@@ -3,7 +3,8 @@
 //! Each end keeps what was not dealt with and shows it again with more behind it, as the worker does, and collects what it was sent.
 
 use super::backend::{Backend, Seen, relay};
-use super::frontend::{Frontend, Need, Rules, Server, Stop, forward, need};
+use super::frontend::{Frontend, Need, Rules, Stop, forward, need};
+use super::retry;
 use super::statements::Registry;
 
 /// The client's end.
@@ -50,15 +51,8 @@ impl ClientEnd {
 
     /// Deals once with what is held.
     pub(crate) fn turn(&mut self, server: &mut ServerEnd, registry: &mut Registry, rules: Rules) -> Stop {
-        let mid_message = server.back.is_mid_message();
-        let side = Server {
-            requests: &mut server.back.requests,
-            statements: &mut server.back.statements,
-            copy_in: &mut server.back.copy_in,
-            mid_message,
-        };
         let mut scratch = Vec::new();
-        let done = forward(&mut self.front, side, registry, rules, &self.held, &mut scratch, &mut self.received);
+        let done = forward(&mut self.front, server.back.side(), registry, rules, &self.held, &mut scratch, &mut self.received);
         server.received.extend_from_slice(done.to_server);
         let (consumed, stop) = (done.consumed, done.stop);
         self.held.drain(..consumed);
@@ -68,16 +62,27 @@ impl ClientEnd {
 
 impl ServerEnd {
     /// The server sends `bytes`; `None` for the client while nobody is linked to it. Gives what was seen and how it broke the protocol.
-    pub(crate) fn answer(&mut self, client: Option<&mut ClientEnd>, bytes: &[u8]) -> (Seen, Option<&'static str>) {
+    pub(crate) fn answer(
+        &mut self,
+        client: Option<&mut ClientEnd>,
+        registry: &mut Registry,
+        bytes: &[u8],
+    ) -> (Seen, Option<&'static str>) {
         self.held.extend_from_slice(bytes);
         let mut scratch = Vec::new();
-        let (front, received) = client.map(|c| (&mut c.front, &mut c.received)).unzip();
-        let done = relay(&mut self.back, front, u32::MAX, &self.held, &mut scratch);
+        let (mut front, received) = client.map(|c| (&mut c.front, &mut c.received)).unzip();
+        let done = relay(&mut self.back, front.as_deref_mut(), u32::MAX, &self.held, &mut scratch);
         if let Some(received) = received {
             received.extend_from_slice(done.to_client);
         }
         let (consumed, seen, violation) = (done.consumed, done.seen, done.violation);
         self.held.drain(..consumed);
+        if let Some(stale) = seen.stale {
+            registry.retire(stale);
+        }
+        if let (Some(front), true) = (front, seen.retry) {
+            self.received.extend_from_slice(&retry::again(&mut self.back, front, registry));
+        }
         (seen, violation)
     }
 }

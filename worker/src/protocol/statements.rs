@@ -1,14 +1,28 @@
 //! Prepared statements of clients, and which server connection holds which.
 //!
-//! A statement is known by a hash of its text and parameter types, and its name on the server is made of that hash: so a name means
-//! the same on every connection and in every worker, and a connection that is lent can say what it holds. A client's own names map to
-//! statements; the text is kept once per worker as long as a client refers to it.
+//! A statement is known by a hash of its text, its parameter types and the epoch of the text, and its name on the server is made of that
+//! hash: so a name means the same on every connection and in every worker, and a connection that is lent can say what it holds. A
+//! client's own names map to statements; the text is kept once per worker as long as a client refers to it. A statement that a server
+//! refuses because a table has changed is retired: the next epoch of its text begins, in all workers.
 
 use rustc_hash::FxHashMap;
 use sha2::{Digest, Sha256};
+use shared::shm::Shm;
+use std::cell::RefCell;
 use std::rc::Rc;
 
-/// The hash of a statement's text and parameter types: SHA-256, cut to 128 bits, so that no client can make two texts share a name.
+/// SHA-256, cut to 128 bits, so that no client can make two texts share a name.
+fn digest(parts: &[&[u8]]) -> [u8; 16] {
+    let mut hasher = Sha256::new();
+    for part in parts {
+        hasher.update(part);
+    }
+    let mut hash = [0; 16];
+    hash.copy_from_slice(&hasher.finalize()[..16]);
+    hash
+}
+
+/// The hash of a statement's text and parameter types, and of the epoch if it is not the first.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct StatementId(pub(crate) [u8; 16]);
 
@@ -16,10 +30,8 @@ pub(crate) struct StatementId(pub(crate) [u8; 16]);
 pub(crate) const NAME_BYTES: usize = 8 + 32;
 
 impl StatementId {
-    pub(crate) fn of(identity: &[u8]) -> Self {
-        let mut id = [0; 16];
-        id.copy_from_slice(&Sha256::digest(identity)[..16]);
-        Self(id)
+    fn new(text: [u8; 16], epoch: u32) -> Self {
+        if epoch == 0 { Self(text) } else { Self(digest(&[&text, &epoch.to_be_bytes()])) }
     }
 
     /// The statement's name on every server.
@@ -41,19 +53,65 @@ pub(crate) struct Statement {
     pub(crate) server_name: [u8; NAME_BYTES],
     /// Query text with its zero byte, parameter count and types.
     pub(crate) identity: Box<[u8]>,
+    /// The hash of `identity`.
+    text: [u8; 16],
+    epoch: u32,
+}
+
+/// Which epoch a text is in.
+pub(crate) trait Epochs {
+    fn epoch(&self, text: &[u8; 16]) -> u32;
+    /// Begins the next one, if `seen` is still the current one.
+    fn retire(&self, text: &[u8; 16], seen: u32);
+}
+
+impl Epochs for Shm {
+    fn epoch(&self, text: &[u8; 16]) -> u32 {
+        self.statement_epochs().get(text)
+    }
+
+    fn retire(&self, text: &[u8; 16], seen: u32) {
+        self.statement_epochs().retire(text, seen);
+    }
+}
+
+/// Epochs of one process alone.
+impl Epochs for RefCell<FxHashMap<[u8; 16], u32>> {
+    fn epoch(&self, text: &[u8; 16]) -> u32 {
+        self.borrow().get(text).copied().unwrap_or(0)
+    }
+
+    fn retire(&self, text: &[u8; 16], seen: u32) {
+        if self.epoch(text) == seen {
+            self.borrow_mut().insert(*text, seen + 1);
+        }
+    }
 }
 
 /// All statements of this worker's clients.
-#[derive(Default)]
 pub(crate) struct Registry {
     statements: FxHashMap<StatementId, Rc<Statement>>,
+    epochs: Box<dyn Epochs>,
     sweep_at: usize,
 }
 
+/// With epochs of its own.
+impl Default for Registry {
+    fn default() -> Self {
+        Self::new(RefCell::<FxHashMap<[u8; 16], u32>>::default())
+    }
+}
+
 impl Registry {
+    pub(crate) fn new(epochs: impl Epochs + 'static) -> Self {
+        Self { statements: FxHashMap::default(), epochs: Box::new(epochs), sweep_at: 0 }
+    }
+
     /// The statement of this text and these types.
     pub(crate) fn intern(&mut self, identity: &[u8]) -> Rc<Statement> {
-        let id = StatementId::of(identity);
+        let text = digest(&[identity]);
+        let epoch = self.epochs.epoch(&text);
+        let id = StatementId::new(text, epoch);
         if let Some(statement) = self.statements.get(&id) {
             return Rc::clone(statement);
         }
@@ -61,9 +119,22 @@ impl Registry {
             self.statements.retain(|_, statement| Rc::strong_count(statement) > 1);
             self.sweep_at = (self.statements.len() * 2).max(1024);
         }
-        let statement = Rc::new(Statement { id, server_name: id.server_name(), identity: identity.into() });
+        let statement = Rc::new(Statement { id, server_name: id.server_name(), identity: identity.into(), text, epoch });
         self.statements.insert(id, Rc::clone(&statement));
         statement
+    }
+
+    /// A server has refused this statement: its text is another one from now on.
+    pub(crate) fn retire(&mut self, id: StatementId) {
+        if let Some(statement) = self.statements.get(&id) {
+            self.epochs.retire(&statement.text, statement.epoch);
+        }
+    }
+
+    /// Retires a statement; gives the one that takes its place.
+    pub(crate) fn renew(&mut self, statement: &Statement) -> Rc<Statement> {
+        self.epochs.retire(&statement.text, statement.epoch);
+        self.intern(&statement.identity)
     }
 }
 
@@ -89,6 +160,11 @@ impl ClientStatements {
         self.0.as_ref().map_or(0, |names| names.by_name.len())
     }
 
+    /// The client has prepared nothing that it has not closed.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     pub(crate) fn get(&self, name: &[u8]) -> Option<&Rc<Statement>> {
         self.0.as_ref()?.by_name.get(name).map(|entry| &entry.statement)
     }
@@ -99,6 +175,22 @@ impl ClientStatements {
         names.serial = names.serial.wrapping_add(1);
         names.by_name.insert(name.into(), Entry { serial: names.serial, statement });
         names.serial
+    }
+
+    /// As `add`, for the unnamed statement: it takes the place of the one before.
+    pub(crate) fn replace_unnamed(&mut self, statement: Rc<Statement>) -> u32 {
+        if let Some(names) = &mut self.0 {
+            names.by_name.remove(&b""[..]);
+        }
+        self.add(b"", statement)
+    }
+
+    /// Every name of `old` means `new` from now on.
+    pub(crate) fn renew(&mut self, old: StatementId, new: &Rc<Statement>) {
+        let Some(names) = &mut self.0 else { return };
+        for entry in names.by_name.values_mut().filter(|entry| entry.statement.id == old) {
+            entry.statement = Rc::clone(new);
+        }
     }
 
     /// The Parse that added `serial` has failed or was ignored: the name is free again.
@@ -162,8 +254,9 @@ impl ServerStatements {
         self.held.insert(id, self.clock);
     }
 
-    pub(crate) fn remove(&mut self, id: StatementId) {
-        self.held.remove(&id);
+    /// Whether it was there.
+    pub(crate) fn remove(&mut self, id: StatementId) -> bool {
+        self.held.remove(&id).is_some()
     }
 
     /// Takes out the one used least recently, if there are more than `limit`.
@@ -193,13 +286,30 @@ impl ServerStatements {
 mod tests {
     use super::*;
 
+    fn id(identity: &[u8]) -> StatementId {
+        StatementId::new(digest(&[identity]), 0)
+    }
+
     #[test]
     fn the_name_is_the_hash() {
-        let id = StatementId::of(b"select 1\0\0\0");
-        let name = id.server_name();
+        let name = id(b"select 1\0\0\0").server_name();
         assert!(name.starts_with(b"pgfleet_") && name.len() < 64);
-        assert_eq!(name, StatementId::of(b"select 1\0\0\0").server_name());
-        assert_ne!(name, StatementId::of(b"select 1\0\0\x01\0\0\0\x17").server_name());
+        assert_eq!(name, id(b"select 1\0\0\0").server_name());
+        assert_ne!(name, id(b"select 1\0\0\x01\0\0\0\x17").server_name());
+    }
+
+    #[test]
+    fn a_retired_text_is_another_statement() {
+        let (mut registry, mut other) = (Registry::default(), Registry::default());
+        let first = registry.intern(b"select 1\0\0\0");
+        registry.retire(first.id);
+        registry.retire(first.id);
+        let second = registry.intern(b"select 1\0\0\0");
+        assert_ne!(first.server_name, second.server_name);
+        // Two workers that have seen as many failures mean the same.
+        let theirs = other.intern(b"select 1\0\0\0");
+        assert_eq!(theirs.id, first.id);
+        assert_eq!(other.renew(&theirs).id, second.id);
     }
 
     #[test]
@@ -223,7 +333,7 @@ mod tests {
     #[test]
     fn the_least_recently_used_is_evicted() {
         let mut server = ServerStatements::default();
-        let ids: Vec<_> = (0_u8..3).map(|n| StatementId::of(&[n])).collect();
+        let ids: Vec<_> = (0_u8..3).map(|n| id(&[n])).collect();
         for &id in &ids {
             server.insert(id);
         }

@@ -1,13 +1,15 @@
 //! Both directions together, without a socket.
 
-use super::frontend::{Rules, Stop};
+#![allow(clippy::unwrap_used)]
+
+use super::frontend::{Frontend, Need, Rules, Stop, cancel_first, need};
 use super::rig::{ClientEnd, ServerEnd};
-use super::statements::{Registry, StatementId};
+use super::statements::Registry;
 use shared::wire::encode;
 use shared::wire::frontend::write_parse;
 
-const TRACKING: Rules = Rules { max_packet: 1 << 20, max_statements: 2, refuse_simple: false };
-const PLAIN: Rules = Rules { max_packet: 1 << 20, max_statements: 0, refuse_simple: false };
+const TRACKING: Rules = Rules { max_packet: 1 << 20, max_statements: 2, reuse_unnamed: false, refuse_simple: false };
+const PLAIN: Rules = Rules { max_packet: 1 << 20, max_statements: 0, reuse_unnamed: false, refuse_simple: false };
 
 /// One client and one server.
 #[derive(Default)]
@@ -23,7 +25,7 @@ impl Exchange {
     }
 
     fn server(&mut self, bytes: &[u8]) {
-        let (_, violation) = self.server.answer(Some(&mut self.client), bytes);
+        let (_, violation) = self.server.answer(Some(&mut self.client), &mut self.registry, bytes);
         assert_eq!(violation, None);
     }
 
@@ -168,7 +170,7 @@ fn discard_all_clears_both_sides() {
     x.client(TRACKING, &message(b'Q', b"discard all\0"));
     x.server(&[message(b'C', b"DISCARD ALL\0"), ready()].concat());
     assert!(x.client.front.statements.get(b"a").is_none());
-    assert!(!x.server.back.statements.touch(StatementId::of(b"select 1\0\0\0")));
+    assert_eq!(x.server.back.statements.len(), 0);
 }
 
 #[test]
@@ -229,6 +231,158 @@ fn short_binds_of_long_statements_go_out_in_portions() {
         turns += 1;
     }
     assert!(turns > 100);
+}
+
+fn describe_portal() -> Vec<u8> {
+    message(b'D', b"P\0")
+}
+
+fn query(sql: &str) -> Vec<u8> {
+    message(b'Q', &[sql.as_bytes(), b"\0"].concat())
+}
+
+fn stale() -> Vec<u8> {
+    message(b'E', b"SERROR\0VERROR\0C0A000\0Mcached plan must not change result type\0RRevalidateCachedQuery\0\0")
+}
+
+/// A client with the statement `a` on the server.
+fn prepared() -> Exchange {
+    let mut x = Exchange::default();
+    x.client(TRACKING, &[parse("a", "select 1"), sync()].concat());
+    x.server(&[message(b'1', b""), ready()].concat());
+    x.tags();
+    x
+}
+
+#[test]
+fn a_batch_whose_columns_have_changed_is_sent_again_unseen() {
+    let mut x = prepared();
+    let old = x.client.front.statements.get(b"a").unwrap().server_name;
+    x.client(TRACKING, &[bind("a"), describe_portal(), execute(), sync()].concat());
+    x.tags();
+    x.server(&[stale(), ready()].concat());
+    // Close of the old statement, Parse of the new one, and the batch again.
+    assert_eq!(tags(&x.server.received), "CPBDES");
+    let new = x.client.front.statements.get(b"a").unwrap().server_name;
+    assert_ne!(old, new);
+    assert_eq!(x.server.received.windows(old.len()).filter(|w| **w == old).count(), 1, "in the Close alone");
+    assert_eq!(x.server.received.windows(new.len()).filter(|w| **w == new).count(), 2, "in the Parse and the Bind");
+    x.server(&[message(b'3', b""), message(b'1', b""), message(b'2', b""), message(b'T', b"\0\0"), complete(), ready()].concat());
+    assert_eq!(x.tags().1, "2TCZ");
+    assert!(x.is_free() && x.server.back.statements.len() == 1);
+}
+
+#[test]
+fn a_client_that_would_misread_the_rows_sees_the_error_and_its_next_parse_helps() {
+    let mut x = prepared();
+    x.client(TRACKING, &[bind("a"), execute(), sync()].concat());
+    x.server(&[stale(), ready()].concat());
+    assert_eq!(x.tags(), ("BES".into(), "EZ".into()));
+    x.client(TRACKING, &[close("a"), parse("a", "select 1"), sync()].concat());
+    x.server(&[message(b'1', b""), ready()].concat());
+    assert_eq!(x.tags(), ("PS".into(), "31Z".into()), "the same text is parsed anew");
+}
+
+#[test]
+fn preparing_what_is_out_of_date_is_not_noticed() {
+    // Parse is answered here; its Describe is what the server refuses.
+    let mut x = prepared();
+    x.client(TRACKING, &[parse("b", "select 1"), message(b'D', b"Sb\0"), bind("b"), execute(), sync()].concat());
+    assert_eq!(tags(&x.server.received), "DBES");
+    x.server.received.clear();
+    x.server(&[stale(), ready()].concat());
+    assert_eq!(tags(&x.server.received), "CPDBES");
+    let rest = [message(b'3', b""), message(b'1', b""), message(b't', b"\0\0"), message(b'n', b""), message(b'2', b"")];
+    x.server(&[rest.concat(), complete(), ready()].concat());
+    assert_eq!(x.tags().1, "1tn2CZ");
+    assert!(x.is_free());
+}
+
+#[test]
+fn a_batch_that_fails_again_is_not_sent_a_third_time() {
+    let mut x = prepared();
+    x.client(TRACKING, &[bind("a"), describe_portal(), execute(), sync()].concat());
+    x.server(&[stale(), ready()].concat());
+    x.tags();
+    x.server(&[message(b'3', b""), message(b'1', b""), stale(), ready()].concat());
+    assert_eq!(x.tags(), (String::new(), "EZ".into()));
+    assert!(x.is_free());
+}
+
+#[test]
+fn nothing_is_sent_again_in_a_transaction() {
+    let mut x = prepared();
+    x.client(TRACKING, &query("begin"));
+    x.server(&[message(b'C', b"BEGIN\0"), message(b'Z', b"T")].concat());
+    x.client(TRACKING, &[bind("a"), describe_portal(), execute(), sync()].concat());
+    x.server(&[stale(), message(b'Z', b"E")].concat());
+    assert_eq!(x.tags(), ("QBDES".into(), "CZEZ".into()));
+}
+
+#[test]
+fn deallocate_of_a_statement_prepared_by_protocol_is_answered_here() {
+    let mut x = prepared();
+    x.client(TRACKING, &query("DEALLOCATE a"));
+    assert_eq!(x.tags(), (String::new(), "CZ".into()));
+    assert!(x.client.front.statements.is_empty() && x.is_free());
+    // What the client has not prepared by protocol is PostgreSQL's to know.
+    x.client(TRACKING, &query("DEALLOCATE a"));
+    assert_eq!(x.tags().0, "Q");
+    let mut replies = Vec::new();
+    let mut x = prepared();
+    let text = query("deallocate prepare \"a\";");
+    assert_eq!(need(&mut x.client.front, TRACKING, &text, &mut replies), Need::Nothing(text.len()), "without a server");
+    assert_eq!(tags(&replies), "CZ");
+}
+
+#[test]
+fn execute_of_a_statement_prepared_by_protocol_is_given_its_server_name() {
+    let mut x = prepared();
+    let name = x.client.front.statements.get(b"a").unwrap().server_name;
+    x.client(TRACKING, &query("execute a (1)"));
+    assert_eq!(x.server.received, query(&format!("EXECUTE {} (1)", std::str::from_utf8(&name).unwrap())));
+    x.server(&[complete(), ready()].concat());
+    assert_eq!(x.tags().1, "CZ");
+    // A server that does not hold it is given it first.
+    x.server.back.statements.clear();
+    x.client(TRACKING, &query("execute a (1)"));
+    assert_eq!(tags(&x.server.received), "PSQ");
+    x.server(&[message(b'1', b""), ready(), complete(), ready()].concat());
+    assert_eq!(x.tags().1, "CZ");
+    assert!(x.is_free());
+}
+
+#[test]
+fn unnamed_statements_can_be_kept_too() {
+    let rules = Rules { reuse_unnamed: true, ..TRACKING };
+    let mut x = Exchange::default();
+    for round in 0..3 {
+        x.client(rules, &[parse("", "select 1"), message(b'D', b"S\0"), bind(""), execute(), sync()].concat());
+        assert_eq!(tags(&x.server.received), if round == 0 { "PDBES" } else { "DBES" });
+        let parsed = if round == 0 { message(b'1', b"") } else { Vec::new() };
+        x.server(&[parsed, message(b't', b"\0\0"), message(b'n', b""), message(b'2', b""), complete(), ready()].concat());
+        assert_eq!(x.tags().1, "1tn2CZ");
+    }
+    x.client(rules, &[parse("", "selec"), bind(""), sync()].concat());
+    x.server(&[error(), ready()].concat());
+    assert!(x.client.front.statements.is_empty(), "a failed Parse leaves no unnamed statement");
+}
+
+#[test]
+fn a_waiting_request_that_is_cancelled_is_answered_as_postgresql_would() {
+    let mut front = Frontend::default();
+    let mut replies = Vec::new();
+    let data = [query("select 1"), query("select 2")].concat();
+    let taken = cancel_first(&mut front, &data, &mut replies);
+    assert_eq!((tags(&replies).as_str(), taken), ("EZ", query("select 1").len()));
+    replies.clear();
+    let batch = [parse("", "select 1"), bind(""), execute()].concat();
+    assert_eq!(cancel_first(&mut front, &batch, &mut replies), 0);
+    assert_eq!(need(&mut front, TRACKING, &batch, &mut replies), Need::Nothing(batch.len()));
+    assert_eq!(tags(&replies), "E");
+    let rest = [sync(), query("select 2")].concat();
+    assert_eq!(need(&mut front, TRACKING, &rest, &mut replies), Need::Server(sync().len()));
+    assert_eq!(tags(&replies), "EZ");
 }
 
 #[test]

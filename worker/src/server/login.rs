@@ -102,7 +102,7 @@ impl Worker {
             b'S' | b'K' | b'Z' if !authenticated => return Err(Failure::Ours("unknown pkt from server".to_owned())),
             b'R' => return self.answer_server(index, body),
             b'E' => {
-                let Fields { severity, code, message } = backend::fields(body).unwrap_or_default();
+                let Fields { severity, code, message, .. } = backend::fields(body).unwrap_or_default();
                 let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
                 return Err(Failure::Server { severity: text(severity), code: text(code), message: text(message) });
             }

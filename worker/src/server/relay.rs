@@ -3,6 +3,7 @@
 use super::{Server, ServerState};
 use crate::client::{Client, ClientState, Ending, Link};
 use crate::protocol::backend::{self, Relayed, Seen};
+use crate::protocol::retry;
 use crate::socket::Read;
 use crate::worker::{READ_BYTES, READS_PER_TURN, Source, Worker};
 use shared::config::PoolMode;
@@ -111,6 +112,16 @@ impl Worker {
             server.conn.keep(&data[consumed..], &mut self.buffers);
         }
         server.said_last_words |= seen.last_words;
+        if let Some(stale) = seen.stale {
+            self.statements.retire(stale);
+        }
+        if seen.retry {
+            let batch = retry::again(&mut server.back, &mut session.front, &mut self.statements);
+            if server.conn.send(&batch, &mut self.buffers).is_err() {
+                server.conn.readable = true;
+                self.again.push(Source::Server(index));
+            }
+        }
         if !seen.parameters.is_empty() {
             self.parameters_changed(index, Some(client_index), &seen);
         }
@@ -202,7 +213,7 @@ impl Worker {
         match server.state {
             ServerState::Setting(client) => {
                 if let Some(error) = &seen.hidden_error {
-                    log::error!("{} varcache_apply failed: {error}", self.server_prefix(index));
+                    log::error!("{} varcache_apply failed: {}: {}", self.server_prefix(index), error.severity, error.message);
                     return self.close_client(client, &Ending::violation("invalid server parameter"));
                 }
                 if server.back.status != b'I' {

@@ -1,0 +1,170 @@
+//! A batch that fails because of what the pooler prepared, not because of what the client asked, is sent once more.
+//!
+//! After ALTER TABLE a prepared `select *` fails with `cached plan must not change result type`. On a connection of its own a client would
+//! close the statement and prepare it anew; here others had prepared it too, and a client that never prepares twice would fail for
+//! ever. So the batch is repeated under the text's next epoch, unseen, if that cannot be noticed: the batch was the first of its transaction, nothing
+//! of its answer has reached the client, and the client learns from it which columns it gets: it prepares the statement in the same batch,
+//! or describes it or its portal. A client that goes by what it was told before must see the error, or it would misread the rows.
+
+use super::backend::Backend;
+use super::frontend::Frontend;
+use super::outstanding::Request;
+use super::statements::{NAME_BYTES, Registry, Statement, StatementId};
+use shared::wire::frontend::{write_parse, write_statement_target};
+use shared::wire::header::{self, HEADER_BYTES, Header, Peek};
+use std::rc::Rc;
+
+/// A longer batch is not kept.
+const LONGEST: usize = 16 * 1024;
+
+/// The batch in flight, from the first message that names its statement to its Sync, while it can be sent again.
+#[derive(Default)]
+pub(crate) struct Retry {
+    bytes: Vec<u8>,
+    statement: Option<Rc<Statement>>,
+    /// What it asks for, once it has failed.
+    pub(super) requests: Vec<Request>,
+}
+
+impl Retry {
+    /// What has just been sent can be sent again.
+    fn arm(&mut self, batch: &[u8], statement: Rc<Statement>) {
+        self.bytes.clear();
+        self.bytes.extend_from_slice(batch);
+        self.statement = Some(statement);
+    }
+
+    #[inline]
+    fn disarm(&mut self) {
+        self.statement = None;
+    }
+
+    /// Whether `request` is the first of that batch.
+    pub(super) fn is_of(&self, request: Request) -> bool {
+        let Some(Statement { id, .. }) = self.statement.as_deref() else { return false };
+        matches!(request, Request::Bind(Some(named)) | Request::Describe(Some(named)) if named == *id)
+    }
+}
+
+/// A part of a batch.
+pub(super) enum Part {
+    Parse(StatementId),
+    /// Names a statement, at this place of the output.
+    Bind(usize, Rc<Statement>),
+    DescribeStatement(usize, Rc<Statement>),
+    DescribePortal,
+    Execute,
+    Sync,
+    Other,
+}
+
+/// A batch about one statement.
+pub(super) struct Batch {
+    /// Where in the output it is named first.
+    at: usize,
+    statement: Rc<Statement>,
+    /// The client learns from the answers which columns it gets.
+    learns: bool,
+}
+
+/// How far what is being sent has the shape of a batch that can be sent again.
+#[derive(Default)]
+pub(super) enum Shape {
+    #[default]
+    Other,
+    /// No statement was named yet; this one was prepared.
+    Fresh(Option<StatementId>),
+    Open(Batch),
+    Synced(Batch),
+}
+
+impl Shape {
+    /// `fresh`: the server has nothing else to do and is in no transaction.
+    pub(super) fn new(fresh: bool) -> Self {
+        if fresh { Self::Fresh(None) } else { Self::Other }
+    }
+
+    #[inline]
+    pub(super) fn add(&mut self, part: Part) {
+        if !matches!(self, Self::Other) {
+            *self = std::mem::take(self).with(part);
+        }
+    }
+
+    fn with(self, part: Part) -> Self {
+        match (self, part) {
+            (Self::Fresh(None), Part::Parse(id)) => Self::Fresh(Some(id)),
+            (Self::Fresh(parsed), Part::Bind(at, statement)) => {
+                let learns = parsed == Some(statement.id);
+                Self::Open(Batch { at, statement, learns })
+            }
+            (Self::Fresh(_), Part::DescribeStatement(at, statement)) => Self::Open(Batch { at, statement, learns: true }),
+            (Self::Open(batch), Part::Bind(_, statement)) if statement.id == batch.statement.id => Self::Open(batch),
+            (Self::Open(batch), Part::DescribeStatement(_, statement)) if statement.id == batch.statement.id => {
+                Self::Open(Batch { learns: true, ..batch })
+            }
+            (Self::Open(batch), Part::DescribePortal) => Self::Open(Batch { learns: true, ..batch }),
+            (Self::Open(batch), Part::Execute) if batch.learns => Self::Open(batch),
+            (Self::Open(batch), Part::Sync) if batch.learns => Self::Synced(batch),
+            _ => Self::Other,
+        }
+    }
+
+    /// `output` goes to the server; `complete`: no message of it is left half sent.
+    #[inline]
+    pub(super) fn finish(self, output: &[u8], complete: bool, retry: &mut Retry) {
+        match self {
+            Self::Synced(Batch { at, statement, .. }) if complete && output.len() - at <= LONGEST => {
+                retry.arm(&output[at..], statement);
+            }
+            _ if output.is_empty() => {}
+            _ => retry.disarm(),
+        }
+    }
+}
+
+/// The failed batch once more, under its statement's next name: what goes to the server. The server's ErrorResponse has been swallowed.
+pub(crate) fn again(back: &mut Backend, front: &mut Frontend, registry: &mut Registry) -> Vec<u8> {
+    let mut out = Vec::new();
+    let Some(old) = back.retry.statement.take() else { return out };
+    let batch = std::mem::take(&mut back.retry.requests);
+    let new = registry.renew(&old);
+    front.statements.renew(old.id, &new);
+    if back.statements.remove(old.id) {
+        write_statement_target(&mut out, b'C', &old.server_name);
+        back.requests.push(Request::HiddenClose(old.id));
+    }
+    if !back.statements.touch(new.id) {
+        write_parse(&mut out, &new.server_name, &new.identity);
+        back.statements.insert(new.id);
+        back.requests.push(Request::HiddenParse(new.id));
+    }
+    rename(&mut back.retry.bytes, &old, &new);
+    out.extend_from_slice(&back.retry.bytes);
+    for request in batch {
+        back.requests.push(match request {
+            Request::Bind(Some(_)) => Request::Bind(Some(new.id)),
+            Request::Describe(Some(_)) => Request::Describe(Some(new.id)),
+            other => other,
+        });
+    }
+    out
+}
+
+/// Puts the new name of a statement, which is as long as the old one, wherever a Bind or Describe has the old one.
+fn rename(batch: &mut [u8], old: &Statement, new: &Statement) {
+    let mut at = 0;
+    while let Peek::Header(Header { tag, total }) = header::peek(&batch[at..], u32::MAX) {
+        let body = &batch[at + HEADER_BYTES..];
+        let name = match tag {
+            b'B' => body.iter().position(|&b| b == 0).map(|portal| portal + 1),
+            b'D' => Some(1),
+            _ => None,
+        };
+        let name = name.and_then(|name| batch.get_mut(at + HEADER_BYTES + name..)?.get_mut(..NAME_BYTES));
+        if let Some(name) = name.filter(|name| **name == old.server_name) {
+            name.copy_from_slice(&new.server_name);
+        }
+        at += total;
+    }
+}
