@@ -75,6 +75,12 @@ impl Message {
         values
     }
 
+    /// A NotificationResponse's channel.
+    pub fn channel(&self) -> String {
+        let end = self.body[4..].iter().position(|&byte| byte == 0).unwrap();
+        String::from_utf8_lossy(&self.body[4..4 + end]).into_owned()
+    }
+
     /// A RowDescription's columns: name and type.
     pub fn columns(&self) -> Vec<(String, u32)> {
         let mut rest = &self.body[2..];
@@ -103,6 +109,8 @@ pub struct Answer {
     pub errors: Vec<Fields>,
     /// Every notice.
     pub notices: Vec<Fields>,
+    /// The channel of every notification.
+    pub notified: Vec<String>,
     /// Bytes of CopyData.
     pub copied: Vec<u8>,
     /// `I`, `T` or `E`.
@@ -396,6 +404,7 @@ impl Client {
             b'C' => answer.tags.extend(message.strings()),
             b'E' => answer.errors.push(message.fields()),
             b'N' => answer.notices.push(message.fields()),
+            b'A' => answer.notified.push(message.channel()),
             b'd' => answer.copied.extend(message.body),
             b'Z' => answer.status = char::from(message.body[0]),
             _ => {}

@@ -135,6 +135,74 @@ fn every_method_that_postgresql_asks_the_pooler_for() {
     );
 }
 
+/// What is in the auth_file decides which methods of the client's and which of PostgreSQL's it is good for.
+#[test]
+fn every_secret_with_every_method_of_both_sides() {
+    let server = Postgres::start();
+    let mut admin = server.admin();
+    // The method that PostgreSQL asks for goes by the user.
+    let users = [("plain_user", "plain-password"), ("md5_user", "md5-password"), ("scram_user", "scram-password")];
+    let secret_of = |admin: &mut postgres::Client, kind: &str, user: &str, password: &str| -> String {
+        match kind {
+            "plain" => password.to_owned(),
+            "md5" => admin.query_one("select 'md5' || md5($1 || $2)", &[&password, &user]).unwrap().get(0),
+            // What PostgreSQL itself has: the same salt.
+            _ if user == "scram_user" => scram_verifier(&server),
+            _ => {
+                let role = format!("set password_encryption = 'scram-sha-256'; create role scratch password '{password}'");
+                admin.batch_execute(&role).unwrap();
+                let verifier = admin.query_one("select rolpassword from pg_authid where rolname = 'scratch'", &[]).unwrap().get(0);
+                admin.batch_execute("drop role scratch").unwrap();
+                verifier
+            }
+        }
+    };
+    for kind in ["plain", "md5", "scram-sha-256"] {
+        let secrets: Vec<String> = users.iter().map(|(user, password)| secret_of(&mut admin, kind, user, password)).collect();
+        for method in ["trust", "plain", "md5", "scram-sha-256"] {
+            let builder = Fleet::builder(&server).setting("auth_type", method);
+            let builder = users.iter().zip(&secrets).fold(builder, |builder, ((user, _), secret)| builder.secret(user, secret));
+            let fleet = builder.start();
+            for (user, password) in users {
+                println!("a {kind} secret, the client by {method}, {user}");
+                let proved_by_scram = kind == "scram-sha-256" && matches!(method, "md5" | "scram-sha-256");
+                let rejected = format!("password authentication failed for user \"{user}\"");
+                let refusal = match (kind, user) {
+                    ("md5", _) if method == "scram-sha-256" => Some(("28P01", "SASL authentication failed")),
+                    ("plain", _) | ("md5", "md5_user") => None,
+                    ("scram-sha-256", "scram_user") if proved_by_scram => None,
+                    // The hash or verifier itself is no password.
+                    (_, "plain_user") => Some(("28P01", rejected.as_str())),
+                    _ => Some(("08P01", "server login failed: wrong password type")),
+                };
+                let result = log_in(&fleet, user, "app", password);
+                match refusal {
+                    None => assert_eq!(result.unwrap().value("select current_user"), user),
+                    Some((code, text)) => assert_refused(result, code, text),
+                }
+            }
+        }
+    }
+}
+
+/// The keys of a client's login open only what has the same salt, and only for the user that logged in.
+#[test]
+fn a_scram_verifier_of_another_salt_or_user_opens_nothing() {
+    let server = Postgres::start();
+    let mut admin = server.admin();
+    admin.batch_execute("set password_encryption = 'scram-sha-256'; create role twin password 'scram-password'").unwrap();
+    let twin: String = admin.query_one("select rolpassword from pg_authid where rolname = 'twin'", &[]).unwrap().get(0);
+    let fleet = Fleet::builder(&server)
+        .setting("auth_type", "scram-sha-256")
+        .secret("scram_user", &twin)
+        .secret("twin", &twin)
+        .database("forced", format!("host=127.0.0.1 port={} dbname=app user=scram_user", server.port()))
+        .start();
+    let text = "password authentication failed for user \"scram_user\"";
+    assert_refused(log_in(&fleet, "scram_user", "app", "scram-password"), "28P01", text);
+    assert_refused(log_in(&fleet, "twin", "forced", "scram-password"), "08P01", "server login failed: wrong password type");
+}
+
 /// A verifier alone cannot log in anywhere; the key that the client proves it with can.
 #[test]
 fn a_scram_verifier_passes_the_clients_proof_on() {
