@@ -1,12 +1,12 @@
 //! What the supervisor's threads share: the configuration in force, the shared memory, and the way to the fleet's thread.
 
-use crate::console::Console;
 use crate::dns::Resolver;
 use crate::fleet::{Answer, Event, Request};
 use crate::orphans::Orphanage;
 use crate::stats::History;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use shared::config::{Changes, Config};
+use shared::control::ConnectionRow;
 use shared::ids::{ConnectionId, Incarnation, Slot};
 use shared::shm::Shm;
 use std::collections::BTreeMap;
@@ -18,10 +18,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 pub(crate) enum Input {
     /// Something for the state machine as it is.
     Event(Event),
-    /// Somebody asks: a console session, or the supervisor itself.
-    Ask(Request, Option<ConnectionId>, Sender<Answer>),
-    /// A cancel request for this console session.
-    Cancel(ConnectionId),
+    /// A console session asks.
+    Ask(Request, Sender<Answer>),
     /// A worker's process has ended and its control socket is drained; it has not been reaped.
     Gone(Slot, Incarnation),
     /// A configuration was read, or why not.
@@ -46,7 +44,7 @@ pub(crate) struct Candidate {
 /// See the module.
 pub(crate) struct Office {
     config: RwLock<Arc<Config>>,
-    consoles: Mutex<BTreeMap<ConnectionId, Console>>,
+    consoles: Mutex<BTreeMap<ConnectionId, ConnectionRow>>,
     input: Sender<Input>,
     /// The fleet's shared memory.
     pub(crate) shm: Shm,
@@ -91,8 +89,8 @@ impl Office {
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
     }
 
-    /// The console's sessions.
-    pub(crate) fn consoles(&self) -> MutexGuard<'_, BTreeMap<ConnectionId, Console>> {
+    /// The console's sessions, as SHOW CLIENTS lists them.
+    pub(crate) fn consoles(&self) -> MutexGuard<'_, BTreeMap<ConnectionId, ConnectionRow>> {
         self.consoles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -101,10 +99,10 @@ impl Office {
         let _ = self.input.send(input);
     }
 
-    /// Asks the fleet, for a console session if one is named; the answer comes in its own time, or never if the supervisor ends first.
-    pub(crate) fn ask(&self, request: Request, session: Option<ConnectionId>) -> Receiver<Answer> {
+    /// Asks the fleet; the answer comes in its own time, or never if the supervisor ends first.
+    pub(crate) fn ask(&self, request: Request) -> Receiver<Answer> {
         let (reply, answer) = bounded(1);
-        self.tell(Input::Ask(request, session, reply));
+        self.tell(Input::Ask(request, reply));
         answer
     }
 }

@@ -7,7 +7,6 @@
 use crate::client::{Client, ClientState};
 use crate::clock::{Instant, now};
 use crate::fleet::lend::Lends;
-use crate::fleet::orders::Owed;
 use crate::fleet::supervisor::Control;
 use crate::params::Interner;
 use crate::pool::Pools;
@@ -20,7 +19,6 @@ use rustc_hash::FxHashMap;
 use shared::config::Config;
 use shared::control::StopMode;
 use shared::ids::{ConnectionId, Owner};
-use shared::orders::Marks;
 use shared::shm::Shm;
 use slab::Slab;
 use std::collections::VecDeque;
@@ -94,6 +92,7 @@ pub(crate) enum Life {
     Stopping(StopMode),
 }
 
+#[allow(clippy::struct_excessive_bools)] // independent facts, not one state
 pub(crate) struct Worker {
     pub(crate) me: Owner,
     pub(crate) shm: Shm,
@@ -104,10 +103,9 @@ pub(crate) struct Worker {
     /// Not with -q or -d.
     pub(crate) log_to_stderr: bool,
     pub(crate) life: Life,
-    /// Which databases are paused or disabled.
-    pub(crate) marks: Marks,
-    /// Orders that wait for servers.
-    pub(crate) owed: Vec<Owed>,
+    pub(crate) paused: bool,
+    /// A PAUSE that waits for the last server in use.
+    pub(crate) pause_owed: Option<u32>,
     /// Has said that no server is left.
     pub(crate) drained: bool,
 
@@ -152,6 +150,7 @@ pub(crate) struct Worker {
     pub(crate) again: Vec<Source>,
     dead_clients: Vec<usize>,
     dead_servers: Vec<usize>,
+    connections: u32,
     /// RLIMIT_NOFILE.
     pub(crate) descriptor_limit: usize,
 }
@@ -163,7 +162,7 @@ pub(crate) struct Start {
     pub(crate) config: Config,
     pub(crate) mock_secret: [u8; 32],
     pub(crate) log_to_stderr: bool,
-    pub(crate) marks: Marks,
+    pub(crate) paused: bool,
     pub(crate) poll: Poll,
     pub(crate) control: Control,
     pub(crate) inbox: OwnedFd,
@@ -181,8 +180,8 @@ impl Worker {
             mock_secret: start.mock_secret,
             log_to_stderr: start.log_to_stderr,
             life: Life::Serving,
-            marks: start.marks,
-            owed: Vec::new(),
+            paused: start.paused,
+            pause_owed: None,
             drained: false,
             poll: start.poll,
             control: start.control,
@@ -215,6 +214,7 @@ impl Worker {
             again: Vec::new(),
             dead_clients: Vec::new(),
             dead_servers: Vec::new(),
+            connections: 0,
             descriptor_limit: shared::sys::process::descriptor_limit().map_or(1024, |limit| limit as usize),
         }
     }
@@ -298,7 +298,12 @@ impl Worker {
             self.drained = true;
             self.control.send(&shared::control::ToSupervisor::Drained, &[]);
         }
-        self.settle_orders();
+        if let Some(round) = self.pause_owed
+            && !self.servers.iter().any(|(_, server)| server.is_in_use())
+        {
+            self.pause_owed = None;
+            self.control.send(&shared::control::ToSupervisor::Paused { round }, &[]);
+        }
     }
 
     /// Whether there is nothing left to do, and the exit status.
@@ -315,7 +320,8 @@ impl Worker {
 
     /// A number for a new connection.
     pub(crate) fn next_connection_id(&mut self) -> ConnectionId {
-        ConnectionId::new(self.me.slot, self.shm.workers().count_connection(self.me.slot))
+        self.connections = self.connections.wrapping_add(1);
+        ConnectionId::new(self.me.slot, self.connections)
     }
 
     /// The client is gone; its place is free after this turn.

@@ -35,6 +35,15 @@ pub struct Bind<'a> {
     pub rest: &'a [u8],
 }
 
+impl Bind<'_> {
+    /// Every parameter is sent as text. False as well when the formats are not all there.
+    pub fn sends_text(&self) -> bool {
+        let mut c = Cursor::new(self.rest);
+        let formats = c.u16("number of parameter formats").and_then(|count| c.bytes(usize::from(count) * 2, "parameter formats"));
+        formats.is_ok_and(|formats| formats.iter().all(|&byte| byte == 0))
+    }
+}
+
 /// Reads the front of a Bind's body, which need not be whole.
 pub fn bind(body: &[u8]) -> Result<Bind<'_>, Malformed> {
     let mut c = Cursor::new(body);

@@ -4,8 +4,7 @@
 //! the actions, in order.
 
 use shared::control::{ReportKind, ReportRows, Resolved, StopMode, ToWorker, Welcome};
-use shared::ids::{ConnectionId, Incarnation, Slot};
-use shared::orders::{Marks, Outcome, Scope};
+use shared::ids::{Incarnation, Slot};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
@@ -58,14 +57,11 @@ pub(crate) enum Event {
         incarnation: Incarnation,
         /// How.
         ended: Ended,
-        /// The database of each of its server connections that still has a backend in PostgreSQL.
-        orphans: Vec<String>,
+        /// How many of its server connections still have a backend in PostgreSQL.
+        orphans: usize,
     },
     /// One backend that had outlived its worker is gone, its seats are free.
-    OrphanFreed {
-        /// Its database.
-        database: String,
-    },
+    OrphanFreed,
     /// A host name was looked up.
     Resolved(Resolved),
     /// A signal to the supervisor.
@@ -76,11 +72,6 @@ pub(crate) enum Event {
         ask: AskId,
         /// What.
         request: Request,
-    },
-    /// A cancel request for the console session that asked this.
-    Cancelled {
-        /// What it waits for.
-        ask: AskId,
     },
     /// A console session begins.
     ConsoleOpened,
@@ -106,8 +97,8 @@ pub(crate) enum Said {
     Refused(u64, String),
     /// Phase two of a reload.
     Committed(u64),
-    /// It has carried out the order with this number.
-    Done(u32, Outcome),
+    /// None of its servers is in use any more.
+    Paused(u32),
     /// No server of its own is left while the fleet shuts down.
     Drained,
     /// What PostgreSQL says at the start of a pool's connection.
@@ -132,8 +123,6 @@ pub(crate) struct Loaded {
     pub(crate) rules: Rules,
     /// Database entries that are not what they were: their welcomes are forgotten.
     pub(crate) changed: Changed,
-    /// Entries that are gone: they are neither paused nor disabled when they come back.
-    pub(crate) dropped: Vec<String>,
 }
 
 /// Which database entries a reload changed.
@@ -197,21 +186,9 @@ pub(crate) enum Request {
     /// SET of a setting: the running configuration with one value changed, already checked.
     Set(String, String),
     /// PAUSE.
-    Pause(Scope),
+    Pause,
     /// RESUME.
-    Resume(Scope),
-    /// DISABLE.
-    Disable(String),
-    /// ENABLE.
-    Enable(String),
-    /// RECONNECT.
-    Reconnect(Scope),
-    /// WAIT_CLOSE.
-    WaitClose(Scope),
-    /// KILL: as it was asked for, and the databases that it concerns.
-    Kill(Scope, Vec<String>),
-    /// KILL_CLIENT.
-    KillClient(ConnectionId),
+    Resume,
     /// SHUTDOWN.
     Shutdown(StopMode),
 }
@@ -232,8 +209,11 @@ pub(crate) enum Answer {
     },
     /// The slots.
     Workers(Vec<WorkerLine>),
-    /// What is paused and disabled.
-    State(Marks),
+    /// Whether the fleet is paused.
+    State {
+        /// PAUSE or SIGUSR1 in force.
+        paused: bool,
+    },
 }
 
 /// Why the fleet did not do what a console session asked.
@@ -245,15 +225,6 @@ pub(crate) enum Failure {
     /// RESUME while not paused.
     #[error("pooler is not paused/suspended")]
     NotPaused,
-    /// RESUME of a database that is not paused.
-    #[error("database {0} is not paused")]
-    DatabaseNotPaused(String),
-    /// KILL_CLIENT of a number that no client has.
-    #[error("client not found")]
-    ClientNotFound,
-    /// A cancel request came while it was waited for.
-    #[error("canceling statement due to user request")]
-    Cancelled,
     /// RESUME while shutting down.
     #[error("pooler is shutting down")]
     ShuttingDown,
@@ -289,8 +260,8 @@ pub(crate) enum Action {
         slot: Slot,
         /// Its life's number.
         incarnation: Incarnation,
-        /// What orders have left behind.
-        marks: Marks,
+        /// Whether it comes up paused.
+        paused: bool,
         /// What other workers learned.
         welcomes: Vec<Welcome>,
     },

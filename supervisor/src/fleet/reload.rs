@@ -208,8 +208,7 @@ impl Fleet {
             Stage::Preparing(job, loaded, waiting) if waiting.slots.is_empty() => {
                 self.out.push(Action::Adopt);
                 self.broadcast(&ToWorker::Commit { generation: loaded.generation });
-                self.rules = loaded.rules.clone();
-                self.marks.forget(loaded.dropped.iter());
+                self.rules = loaded.rules;
                 match &loaded.changed {
                     Changed::All => self.welcomes.clear(),
                     Changed::Entries(names) => self.welcomes.retain(|(database, _), _| !names.contains(database)),

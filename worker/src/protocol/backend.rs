@@ -305,7 +305,8 @@ fn error(back: &mut Backend, client: &mut Option<&mut Frontend>, body: &[u8], hi
     }
     let head = back.requests.head();
     seen.stale = head.and_then(|request| stale_statement(request, back.bound, &fields));
-    if seen.stale.is_some() && result_has_changed(&fields) && client.is_some() && head.is_some_and(|r| back.retry.is_of(r)) {
+    let may_repeat = |retry: &Retry| result_has_changed(&fields) || type_is_gone(&fields) && retry.sends_text();
+    if seen.stale.is_some() && client.is_some() && head.is_some_and(|r| back.retry.is_of(r)) && may_repeat(&back.retry) {
         back.retry.requests = back.requests.take_batch();
         seen.retry = true;
         return Fate::Swallow;
@@ -322,17 +323,18 @@ fn result_has_changed(fields: &Fields<'_>) -> bool {
     fields.routine == b"RevalidateCachedQuery"
 }
 
+/// A type was dropped, and perhaps made anew under its name.
+fn type_is_gone(fields: &Fields<'_>) -> bool {
+    fields.code == b"XX000" && fields.message.starts_with(b"cache lookup failed for type")
+}
+
 /// The statement that an error of the server's shows to be out of date. When a prepared statement's tables have changed it is analysed again, at Bind
 /// and Describe, with the parameter types of the first time: whatever the analysis then finds wrong (class 42) may be right for a new one.
 fn stale_statement(request: Request, bound: Option<StatementId>, fields: &Fields<'_>) -> Option<StatementId> {
-    let type_is_gone = fields.code == b"XX000" && fields.message.starts_with(b"cache lookup failed for type");
+    let changed = type_is_gone(fields) || result_has_changed(fields);
     match request {
-        Request::Bind(statement) | Request::Describe(statement)
-            if type_is_gone || result_has_changed(fields) || fields.code.starts_with(b"42") =>
-        {
-            statement
-        }
-        Request::Execute if type_is_gone || result_has_changed(fields) => bound,
+        Request::Bind(statement) | Request::Describe(statement) if changed || fields.code.starts_with(b"42") => statement,
+        Request::Execute if changed => bound,
         _ => None,
     }
 }

@@ -4,13 +4,14 @@
 //! close the statement and prepare it anew; here others had prepared it too, and a client that never prepares twice would fail for
 //! ever. So the batch is repeated under the text's next epoch, unseen, if that cannot be noticed: the batch was the first of its transaction, nothing
 //! of its answer has reached the client, and the client learns from it which columns it gets: it prepares the statement in the same batch,
-//! or describes it or its portal. A client that goes by what it was told before must see the error, or it would misread the rows.
+//! or describes it or its portal. A client that goes by what it was told before must see the error, or it would misread the rows. So it is with a
+//! type that was dropped and made anew (`cache lookup failed for type`), if the client sends text.
 
 use super::backend::Backend;
 use super::frontend::Frontend;
 use super::outstanding::Request;
 use super::statements::{NAME_BYTES, Registry, Statement, StatementId};
-use shared::wire::frontend::{write_parse, write_statement_target};
+use shared::wire::frontend::{bind, write_parse, write_statement_target};
 use shared::wire::header::{self, HEADER_BYTES, Header, Peek};
 use std::rc::Rc;
 
@@ -43,6 +44,19 @@ impl Retry {
     pub(super) fn is_of(&self, request: Request) -> bool {
         let Some(Statement { id, .. }) = self.statement.as_deref() else { return false };
         matches!(request, Request::Bind(Some(named)) | Request::Describe(Some(named)) if named == *id)
+    }
+
+    /// The parameters are all sent as text, which means the same when a type has been made anew. Binary ones may not.
+    pub(super) fn sends_text(&self) -> bool {
+        let mut rest = &self.bytes[..];
+        while let Peek::Header(Header { tag, total }) = header::peek(rest, u32::MAX) {
+            let Some(body) = rest.get(HEADER_BYTES..total) else { return false };
+            if tag == b'B' && !bind(body).is_ok_and(|bind| bind.sends_text()) {
+                return false;
+            }
+            rest = &rest[total..];
+        }
+        true
     }
 }
 
