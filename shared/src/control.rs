@@ -7,6 +7,7 @@
 
 use crate::address::Address;
 use crate::ids::{ConnectionId, Incarnation, LimitId, PoolId, SeatIndex, Slot};
+use crate::orders::{Marks, Order, Outcome};
 use crate::shm::Ticket;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::net::IpAddr;
@@ -78,8 +79,8 @@ pub enum ToWorker {
         listeners: u8,
         /// How many Unix listeners.
         unix_listeners: u8,
-        /// Whether the fleet is paused (SIGUSR1, PAUSE).
-        paused: bool,
+        /// Which databases are paused or disabled, and what else orders have left behind.
+        marks: Marks,
         /// Whether lines go to standard error too (not with -q or -d).
         stderr: bool,
         /// 32 bytes that every worker shares: the key of the mock SCRAM salts of users that do not exist.
@@ -111,12 +112,12 @@ pub enum ToWorker {
         /// Which rows.
         what: ReportKind,
     },
-    /// Stop queries from starting (PAUSE, SIGUSR1) or let them start again. Answered by `Paused` when no server is in use any more.
-    Pause {
-        /// Stop, or go on.
-        paused: bool,
-        /// Given back in the answer, so that an answer to an earlier PAUSE is not taken for one to this.
-        round: u32,
+    /// Do this; answered by `Done` with the same number.
+    Order {
+        /// Given back in the answer.
+        number: u32,
+        /// What.
+        order: Order,
     },
     /// Shut down; the worker exits with status 0 when done.
     Stop(StopMode),
@@ -186,10 +187,12 @@ pub enum ToSupervisor {
         /// The request's.
         id: u32,
     },
-    /// No server of this worker is in use (after `Pause`).
-    Paused {
-        /// The request's.
-        round: u32,
+    /// An order has been carried out.
+    Done {
+        /// The order's.
+        number: u32,
+        /// How it went.
+        outcome: Outcome,
     },
     /// No server connection of this worker is left (after `Stop(WaitForServers)`); it goes on until the whole fleet has none.
     Drained,
@@ -207,6 +210,11 @@ pub enum ToSupervisor {
     ServerClosed(ServerSeats),
     /// What PostgreSQL said at the start of a connection of this pool, for the other workers.
     Welcome(Welcome),
+    /// A cancel request for a console session, which has this cancel key.
+    CancelConsole {
+        /// The key.
+        key: [u8; 8],
+    },
 }
 
 /// The seats of one server connection.
@@ -316,6 +324,8 @@ pub struct Lent {
     pub ticket: Ticket,
     /// The configuration's generation under which the pool was last marked for reconnection.
     pub epoch: u64,
+    /// The last RECONNECT of its database that the sender knows of.
+    pub reconnected: u32,
     /// Backend pid and cancel secret.
     pub backend_key: (u32, u32),
     /// What the pool's clients are greeted with.

@@ -10,6 +10,7 @@ pub mod config;
 pub mod control;
 pub mod ids;
 pub mod log;
+pub mod orders;
 pub mod shm;
 pub mod sys;
 pub mod wire;

@@ -1,12 +1,12 @@
 //! What the supervisor's threads share: the configuration in force, the shared memory, and the way to the fleet's thread.
 
+use crate::console::Console;
 use crate::dns::Resolver;
 use crate::fleet::{Answer, Event, Request};
 use crate::orphans::Orphanage;
 use crate::stats::History;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use shared::config::{Changes, Config};
-use shared::control::ConnectionRow;
 use shared::ids::{ConnectionId, Incarnation, Slot};
 use shared::shm::Shm;
 use std::collections::BTreeMap;
@@ -18,8 +18,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 pub(crate) enum Input {
     /// Something for the state machine as it is.
     Event(Event),
-    /// A console session asks.
-    Ask(Request, Sender<Answer>),
+    /// Somebody asks: a console session, or the supervisor itself.
+    Ask(Request, Option<ConnectionId>, Sender<Answer>),
+    /// A cancel request for this console session.
+    Cancel(ConnectionId),
     /// A worker's process has ended and its control socket is drained; it has not been reaped.
     Gone(Slot, Incarnation),
     /// A configuration was read, or why not.
@@ -44,7 +46,7 @@ pub(crate) struct Candidate {
 /// See the module.
 pub(crate) struct Office {
     config: RwLock<Arc<Config>>,
-    consoles: Mutex<BTreeMap<ConnectionId, ConnectionRow>>,
+    consoles: Mutex<BTreeMap<ConnectionId, Console>>,
     input: Sender<Input>,
     /// The fleet's shared memory.
     pub(crate) shm: Shm,
@@ -89,8 +91,8 @@ impl Office {
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
     }
 
-    /// The console's sessions, as SHOW CLIENTS lists them.
-    pub(crate) fn consoles(&self) -> MutexGuard<'_, BTreeMap<ConnectionId, ConnectionRow>> {
+    /// The console's sessions.
+    pub(crate) fn consoles(&self) -> MutexGuard<'_, BTreeMap<ConnectionId, Console>> {
         self.consoles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -99,10 +101,10 @@ impl Office {
         let _ = self.input.send(input);
     }
 
-    /// Asks the fleet; the answer comes in its own time, or never if the supervisor ends first.
-    pub(crate) fn ask(&self, request: Request) -> Receiver<Answer> {
+    /// Asks the fleet, for a console session if one is named; the answer comes in its own time, or never if the supervisor ends first.
+    pub(crate) fn ask(&self, request: Request, session: Option<ConnectionId>) -> Receiver<Answer> {
         let (reply, answer) = bounded(1);
-        self.tell(Input::Ask(request, reply));
+        self.tell(Input::Ask(request, session, reply));
         answer
     }
 }

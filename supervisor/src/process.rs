@@ -113,7 +113,7 @@ impl Listener {
             ToSupervisor::Prepared { generation } => Said::Prepared(generation),
             ToSupervisor::Refused { generation, reason } => Said::Refused(generation, reason),
             ToSupervisor::Committed { generation } => Said::Committed(generation),
-            ToSupervisor::Paused { round } => Said::Paused(round),
+            ToSupervisor::Done { number, outcome } => Said::Done(number, outcome),
             ToSupervisor::Drained => Said::Drained,
             ToSupervisor::Welcome(welcome) => Said::Welcome(welcome),
             ToSupervisor::Report { id } => match descriptor.map(|fd| read_report(&fd)) {
@@ -122,6 +122,7 @@ impl Listener {
                 None => return,
             },
             ToSupervisor::Console(session) => return console::admit(&self.office, session, descriptor),
+            ToSupervisor::CancelConsole { key } => return console::cancel(&self.office, key),
             ToSupervisor::Resolve { host } => return dns::resolve(&self.office, &host, &self.control),
             ToSupervisor::ServerOpened(seats) => return self.office.orphans.opened(seats, descriptor),
             ToSupervisor::ServerClosed(seats) => return self.office.orphans.closed(seats),

@@ -98,7 +98,7 @@ fn run(office: &Office) {
             continue;
         }
         last = Instant::now();
-        let Ok(Answer::Rows { live, retired }) = office.ask(Request::Report(ReportKind::Pools)).recv() else { continue };
+        let Ok(Answer::Rows { live, retired }) = office.ask(Request::Report(ReportKind::Pools), None).recv() else { continue };
         let totals = totals(&live, &retired);
         let mut sum = PoolRow::default();
         for row in totals.values() {

@@ -10,7 +10,7 @@ use crate::server::ServerState;
 use crate::socket::{Conn, Read};
 use crate::worker::{Source, Worker};
 use shared::address::Address;
-use shared::control::ToInbox;
+use shared::control::{ToInbox, ToSupervisor};
 use shared::ids::{ConnectionId, Owner, SeatIndex};
 use shared::wire::encode;
 use std::os::fd::{AsFd, OwnedFd};
@@ -36,7 +36,10 @@ impl Worker {
         let found = self.shm.clients().find(key);
         let reason = match found {
             None => Some("failed cancel request"),
-            Some((_, owner)) if owner.slot == Owner::SUPERVISOR.slot => Some("cancel request for console client"),
+            Some((_, owner)) if owner.slot == Owner::SUPERVISOR.slot => {
+                self.control.send(&ToSupervisor::CancelConsole { key }, &[]);
+                Some("cancel request for console client")
+            }
             Some(_) => None,
         };
         let requester = client.conn.as_fd().try_clone_to_owned().ok();

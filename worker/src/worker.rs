@@ -7,6 +7,7 @@
 use crate::client::{Client, ClientState};
 use crate::clock::{Instant, now};
 use crate::fleet::lend::Lends;
+use crate::fleet::orders::Owed;
 use crate::fleet::supervisor::Control;
 use crate::params::Interner;
 use crate::pool::Pools;
@@ -19,6 +20,7 @@ use rustc_hash::FxHashMap;
 use shared::config::Config;
 use shared::control::StopMode;
 use shared::ids::{ConnectionId, Owner};
+use shared::orders::Marks;
 use shared::shm::Shm;
 use slab::Slab;
 use std::collections::VecDeque;
@@ -92,7 +94,6 @@ pub(crate) enum Life {
     Stopping(StopMode),
 }
 
-#[allow(clippy::struct_excessive_bools)] // independent facts, not one state
 pub(crate) struct Worker {
     pub(crate) me: Owner,
     pub(crate) shm: Shm,
@@ -103,9 +104,10 @@ pub(crate) struct Worker {
     /// Not with -q or -d.
     pub(crate) log_to_stderr: bool,
     pub(crate) life: Life,
-    pub(crate) paused: bool,
-    /// A PAUSE that waits for the last server in use.
-    pub(crate) pause_owed: Option<u32>,
+    /// Which databases are paused or disabled.
+    pub(crate) marks: Marks,
+    /// Orders that wait for servers.
+    pub(crate) owed: Vec<Owed>,
     /// Has said that no server is left.
     pub(crate) drained: bool,
 
@@ -150,7 +152,6 @@ pub(crate) struct Worker {
     pub(crate) again: Vec<Source>,
     dead_clients: Vec<usize>,
     dead_servers: Vec<usize>,
-    connections: u32,
     /// RLIMIT_NOFILE.
     pub(crate) descriptor_limit: usize,
 }
@@ -162,7 +163,7 @@ pub(crate) struct Start {
     pub(crate) config: Config,
     pub(crate) mock_secret: [u8; 32],
     pub(crate) log_to_stderr: bool,
-    pub(crate) paused: bool,
+    pub(crate) marks: Marks,
     pub(crate) poll: Poll,
     pub(crate) control: Control,
     pub(crate) inbox: OwnedFd,
@@ -180,8 +181,8 @@ impl Worker {
             mock_secret: start.mock_secret,
             log_to_stderr: start.log_to_stderr,
             life: Life::Serving,
-            paused: start.paused,
-            pause_owed: None,
+            marks: start.marks,
+            owed: Vec::new(),
             drained: false,
             poll: start.poll,
             control: start.control,
@@ -214,7 +215,6 @@ impl Worker {
             again: Vec::new(),
             dead_clients: Vec::new(),
             dead_servers: Vec::new(),
-            connections: 0,
             descriptor_limit: shared::sys::process::descriptor_limit().map_or(1024, |limit| limit as usize),
         }
     }
@@ -298,12 +298,7 @@ impl Worker {
             self.drained = true;
             self.control.send(&shared::control::ToSupervisor::Drained, &[]);
         }
-        if let Some(round) = self.pause_owed
-            && !self.servers.iter().any(|(_, server)| server.is_in_use())
-        {
-            self.pause_owed = None;
-            self.control.send(&shared::control::ToSupervisor::Paused { round }, &[]);
-        }
+        self.settle_orders();
     }
 
     /// Whether there is nothing left to do, and the exit status.
@@ -320,8 +315,7 @@ impl Worker {
 
     /// A number for a new connection.
     pub(crate) fn next_connection_id(&mut self) -> ConnectionId {
-        self.connections = self.connections.wrapping_add(1);
-        ConnectionId::new(self.me.slot, self.connections)
+        ConnectionId::new(self.me.slot, self.shm.workers().count_connection(self.me.slot))
     }
 
     /// The client is gone; its place is free after this turn.

@@ -16,7 +16,7 @@ shared_struct! {
         state: AtomicU32,
         clients: AtomicU32,
         servers: AtomicU32,
-        unused: AtomicU32,
+        connections: AtomicU32,
         heartbeat: AtomicU64,
         started_at: AtomicU64,
     }
@@ -112,6 +112,12 @@ impl WorkerTable<'_> {
         if let Some(cell) = self.cell(slot) {
             cell.heartbeat.store(now_us, Ordering::Release);
         }
+    }
+
+    /// Counts one more connection of the slot's; returns how many there have been, modulo 2^32. Not begun anew with a new worker: connections
+    /// that were passed on outlive the one that gave them their number.
+    pub fn count_connection(&self, slot: Slot) -> u32 {
+        self.cell(slot).map_or(0, |cell| cell.connections.fetch_add(1, Ordering::Relaxed).wrapping_add(1))
     }
 
     /// Sets how many clients and server connections the slot's worker has.

@@ -12,10 +12,38 @@ mod session;
 use crate::fleet::Event;
 use crate::office::{Input, Office};
 use session::Session;
-use shared::control::ConsoleSession;
+use shared::control::{ConnectionRow, ConsoleSession};
 use shared::ids::Owner;
+use socket2::Socket;
+use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A session as the rest of the supervisor sees it.
+pub(crate) struct Console {
+    /// As SHOW CLIENTS lists it.
+    pub(crate) row: ConnectionRow,
+    socket: Arc<Socket>,
+    killed: Arc<AtomicBool>,
+}
+
+impl Console {
+    /// Ends it. Its thread, wherever it waits, finds that nothing more comes from the client.
+    pub(crate) fn kill(&self) {
+        self.killed.store(true, Ordering::Release);
+        let _ = self.socket.shutdown(Shutdown::Read);
+    }
+}
+
+/// A cancel request with a session's key: what it waits for is given up. The lowest two bits are not part of the key.
+pub(crate) fn cancel(office: &Office, key: [u8; 8]) {
+    let key = u64::from_be_bytes(key);
+    let session = office.consoles().iter().find(|(_, console)| (console.row.cancel_key ^ key) >> 2 == 0).map(|(id, _)| *id);
+    if let Some(session) = session {
+        office.tell(Input::Cancel(session));
+    }
+}
 
 /// The most sessions at a time.
 const MOST: usize = 100;

@@ -1,19 +1,20 @@
 //! One console session, from its greeting to its end, in a thread of its own.
 
+use super::Console;
 use super::commands::{self, Context, Reply};
 use super::encode;
 use super::receive::{Broken, Inbound, Incoming};
 use crate::office::Office;
 use shared::control::{ConnectionRow, ConsoleSession, Replication};
 use shared::sys::clock;
+use shared::wire::report::sqlstate;
 use socket2::Socket;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// The SQLSTATE of every console error but a failed reload: PgBouncer's.
-const PROTOCOL_VIOLATION: &str = "08P01";
 /// A client that does not take its answer for this long is left.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -34,7 +35,8 @@ const TOLD_BACK: [&str; 2] = ["application_name", "IntervalStyle"];
 pub(super) struct Session {
     office: Arc<Office>,
     greeting: ConsoleSession,
-    socket: Socket,
+    socket: Arc<Socket>,
+    killed: Arc<AtomicBool>,
     inbound: Inbound,
     since: Instant,
 }
@@ -45,15 +47,20 @@ enum End {
     Request,
     /// The connection ended.
     Eof,
-    /// With a FATAL.
-    Fatal(String),
+    /// With a FATAL: SQLSTATE and text.
+    Fatal(&'static str, String),
+}
+
+fn violation(broken: &Broken) -> End {
+    End::Fatal(sqlstate::PROTOCOL_VIOLATION, broken.to_string())
 }
 
 impl Session {
     pub(super) fn new(office: Arc<Office>, mut greeting: ConsoleSession, socket: OwnedFd) -> Self {
         let mut inbound = Inbound::default();
         inbound.push(&std::mem::take(&mut greeting.unread));
-        Self { office, greeting, socket: socket.into(), inbound, since: Instant::now() }
+        let socket = Arc::new(socket.into());
+        Self { office, greeting, socket, killed: Arc::default(), inbound, since: Instant::now() }
     }
 
     pub(super) fn office(&self) -> &Arc<Office> {
@@ -63,29 +70,33 @@ impl Session {
     /// Turns the client away.
     pub(super) fn refuse(&mut self, text: &str) {
         let mut out = Vec::new();
-        encode::error(&mut out, "FATAL", "53300", text);
+        encode::error(&mut out, "FATAL", sqlstate::TOO_MANY_CONNECTIONS, text);
         let _ = self.socket.set_nonblocking(true);
-        let _ = self.socket.write(&out);
+        let _ = (&*self.socket).write(&out);
         self.log_error(text);
     }
 
     /// Serves the client to its end.
     pub(super) fn run(&mut self) {
-        self.office.consoles().insert(self.greeting.id, self.row());
-        let end = self.serve().unwrap_or(End::Eof);
+        let console = Console { row: self.row(), socket: Arc::clone(&self.socket), killed: Arc::clone(&self.killed) };
+        self.office.consoles().insert(self.greeting.id, console);
+        let mut end = self.serve().unwrap_or(End::Eof);
+        if self.killed.load(Ordering::Acquire) {
+            end = End::Fatal(sqlstate::ADMIN_SHUTDOWN, "admin forced disconnect".to_owned());
+        }
         let reason = match &end {
             End::Request => "client close request",
             End::Eof => "client unexpected eof",
-            End::Fatal(text) => text.as_str(),
+            End::Fatal(_, text) => text.as_str(),
         };
         let settings = &self.office.config().settings;
         if settings.log_disconnections {
             log::info!("{} closing because: {reason} (age={}s)", self.prefix(), self.since.elapsed().as_secs());
         }
-        if let End::Fatal(text) = &end {
+        if let End::Fatal(code, text) = &end {
             let mut out = Vec::new();
-            encode::error(&mut out, "FATAL", PROTOCOL_VIOLATION, text);
-            let _ = self.socket.write_all(&out);
+            encode::error(&mut out, "FATAL", code, text);
+            let _ = (&*self.socket).write_all(&out);
             self.log_error(text);
         }
         self.office.consoles().remove(&self.greeting.id);
@@ -99,8 +110,8 @@ impl Session {
         let mut buffer = [0; 4096];
         loop {
             match self.inbound.next() {
-                Err(broken) => return Ok(End::Fatal(broken.to_string())),
-                Ok(None) => match self.socket.read(&mut buffer) {
+                Err(broken) => return Ok(violation(&broken)),
+                Ok(None) => match (&*self.socket).read(&mut buffer) {
                     Ok(0) => return Ok(End::Eof),
                     Ok(n) => self.inbound.push(&buffer[..n]),
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -109,7 +120,7 @@ impl Session {
                 Ok(Some(Incoming::Terminate)) => return Ok(End::Request),
                 Ok(Some(Incoming::Query(text))) => {
                     let Some(out) = self.answer(&text) else { return Ok(End::Eof) };
-                    self.socket.write_all(&out)?;
+                    (&*self.socket).write_all(&out)?;
                 }
                 Ok(Some(Incoming::Extended)) => {
                     return self.refuse_message("extended query protocol not supported by admin console");
@@ -123,10 +134,10 @@ impl Session {
 
     fn refuse_message(&mut self, text: &str) -> io::Result<End> {
         let mut out = Vec::new();
-        self.error(&mut out, PROTOCOL_VIOLATION, text);
+        self.error(&mut out, sqlstate::PROTOCOL_VIOLATION, text);
         encode::ready_for_query(&mut out);
-        self.socket.write_all(&out)?;
-        Ok(End::Fatal(Broken::Header.to_string()))
+        (&*self.socket).write_all(&out)?;
+        Ok(violation(&Broken::Header))
     }
 
     fn greet(&mut self) -> io::Result<()> {
@@ -142,15 +153,15 @@ impl Session {
         }
         encode::backend_key_data(&mut out, self.greeting.cancel_key);
         encode::ready_for_query(&mut out);
-        self.socket.write_all(&out)
+        (&*self.socket).write_all(&out)
     }
 
     /// Runs one command; `None`: the session ends without a word (SHUTDOWN, or the client has left while it waited).
     fn answer(&mut self, text: &str) -> Option<Vec<u8>> {
-        if let Some(row) = self.office.consoles().get_mut(&self.greeting.id) {
-            row.request_time = clock::wall_us();
+        if let Some(console) = self.office.consoles().get_mut(&self.greeting.id) {
+            console.row.request_time = clock::wall_us();
         }
-        let context = Context { office: &self.office, admin: self.greeting.admin, socket: &self.socket };
+        let context = Context { office: &self.office, admin: self.greeting.admin, socket: &self.socket, session: self.greeting.id };
         let mut out = Vec::new();
         match commands::run(&context, text) {
             Reply::Table(table) => {

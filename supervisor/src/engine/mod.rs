@@ -20,8 +20,8 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use shared::config::Config;
 use shared::control::{StopMode, ToWorker};
-use shared::ids::{Incarnation, Owner, Slot};
-use shared::shm::WorkerState;
+use shared::ids::{ConnectionId, Incarnation, Owner, PoolId, Slot};
+use shared::shm::{Shm, WorkerState};
 use shared::sys::clock;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::io::ErrorKind;
@@ -74,7 +74,8 @@ pub(crate) struct Engine {
     workers: Vec<Option<Worker>>,
     candidate: Option<Box<Candidate>>,
     generation: u64,
-    asks: BTreeMap<AskId, Sender<Answer>>,
+    /// Who waits for an answer, and its console session if it is one.
+    asks: BTreeMap<AskId, (Option<ConnectionId>, Sender<Answer>)>,
     last_ask: u64,
     mock_secret: [u8; 32],
     watchdog: Watchdog,
@@ -122,11 +123,17 @@ impl Engine {
     fn take(&mut self, input: Input) {
         match input {
             Input::Event(event) => self.event(event),
-            Input::Ask(request, reply) => {
+            Input::Ask(request, session, reply) => {
                 self.last_ask += 1;
                 let ask = AskId(self.last_ask);
-                self.asks.insert(ask, reply);
+                self.asks.insert(ask, (session, reply));
                 self.event(Event::Asked { ask, request });
+            }
+            Input::Cancel(session) => {
+                let asked = self.asks.iter().find(|(_, (asker, _))| *asker == Some(session));
+                if let Some(ask) = asked.map(|(ask, _)| *ask) {
+                    self.event(Event::Cancelled { ask });
+                }
             }
             Input::Gone(slot, incarnation) => self.gone(slot, incarnation),
             Input::Loaded(outcome) => self.loaded(outcome),
@@ -161,8 +168,8 @@ impl Engine {
     /// Does one thing. What it leads to at once is returned.
     fn carry_out(&mut self, action: Action) -> Option<Event> {
         match action {
-            Action::Spawn { slot, incarnation, paused, welcomes } => {
-                return Some(match self.spawn(Owner { slot, incarnation }, paused, welcomes) {
+            Action::Spawn { slot, incarnation, marks, welcomes } => {
+                return Some(match self.spawn(Owner { slot, incarnation }, marks, welcomes) {
                     Ok(pid) => Event::Spawned { slot, pid },
                     Err(error) => Event::SpawnFailed { slot, error: listen::reason(&error) },
                 });
@@ -175,7 +182,7 @@ impl Engine {
             Action::Adopt => self.adopt(),
             Action::Discard => self.candidate = None,
             Action::Answer(ask, answer) => {
-                if let Some(reply) = self.asks.remove(&ask) {
+                if let Some((_, reply)) = self.asks.remove(&ask) {
                     // A session that has ended meanwhile wants no answer.
                     let _ = reply.send(answer);
                 }
@@ -237,10 +244,10 @@ impl Engine {
         let office = &self.parts.office;
         let orphans = office.shm.bury(worker.owner);
         office.shm.workers().vacate(slot);
-        let count = orphans.len();
+        let databases = orphans.iter().map(|orphan| database_of(&office.shm, orphan.seats.pool)).collect();
         office.orphans.buried(slot, orphans);
         wake_waiters(&office.shm, &self.parts.inboxes);
-        self.event(Event::Exited { slot, incarnation, ended, orphans: count });
+        self.event(Event::Exited { slot, incarnation, ended, orphans: databases });
     }
 
     fn load(&mut self, source: Source) -> Option<Event> {
@@ -262,8 +269,9 @@ impl Engine {
             let changes = &candidate.changes;
             let names = changes.reconnect_databases.iter().chain(&changes.dropped_databases).chain(&changes.added_databases);
             let names: std::collections::BTreeSet<String> = names.cloned().collect();
+            let dropped = changes.dropped_databases.clone();
             let entries = if names.contains("*") { Changed::All } else { Changed::Entries(names) };
-            let loaded = Loaded { generation: self.generation, rules: rules(&candidate.config), changed: entries };
+            let loaded = Loaded { generation: self.generation, rules: rules(&candidate.config), changed: entries, dropped };
             self.candidate = Some(candidate);
             loaded
         });
@@ -284,6 +292,11 @@ impl Engine {
         self.parts.log_file = log_file;
         self.parts.office.adopt(config);
     }
+}
+
+/// The database of a pool; one that nobody knows has no name.
+pub(crate) fn database_of(shm: &Shm, pool: PoolId) -> String {
+    shm.pool_names(pool).map(|(database, _)| database).unwrap_or_default()
 }
 
 /// What of a configuration the state machine goes by.

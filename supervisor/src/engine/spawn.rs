@@ -7,6 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use shared::control::{ToWorker, Welcome};
 use shared::ids::Owner;
+use shared::orders::Marks;
 use shared::sys::clock;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -17,13 +18,13 @@ const WELCOMES: usize = 128 * 1024;
 
 impl Engine {
     /// Starts a worker; returns its pid.
-    pub(super) fn spawn(&mut self, owner: Owner, paused: bool, welcomes: Vec<Welcome>) -> io::Result<u32> {
+    pub(super) fn spawn(&mut self, owner: Owner, marks: Marks, welcomes: Vec<Welcome>) -> io::Result<u32> {
         let (control, pid) = process::start()?;
         last_breath::remember(owner.slot, pid);
         let table = self.parts.office.shm.workers();
         table.start(owner, pid, clock::wall_us(), clock::monotonic_us());
         let begun = self
-            .greet(&control, owner, paused, fitting(welcomes))
+            .greet(&control, owner, marks, fitting(welcomes))
             .and_then(|()| process::listen(Arc::clone(&self.parts.office), control.clone(), owner, pid));
         if let Err(error) = begun {
             // Nobody listens to it yet, so it is reaped here.
@@ -37,7 +38,7 @@ impl Engine {
         Ok(pid)
     }
 
-    fn greet(&self, control: &Control, owner: Owner, paused: bool, welcomes: Vec<Welcome>) -> io::Result<()> {
+    fn greet(&self, control: &Control, owner: Owner, marks: Marks, welcomes: Vec<Welcome>) -> io::Result<()> {
         let parts = &self.parts;
         let none = Vec::new();
         let tcp = parts.listeners.tcp.get(owner.slot.index()).unwrap_or(&none);
@@ -49,7 +50,7 @@ impl Engine {
             inboxes: parts.inboxes.ends().len() as u8,
             listeners: tcp.len() as u8,
             unix_listeners: u8::from(parts.listeners.unix.is_some()),
-            paused,
+            marks,
             stderr: parts.stderr,
             mock_secret: self.mock_secret,
             welcomes,

@@ -4,7 +4,8 @@
 //! the actions, in order.
 
 use shared::control::{ReportKind, ReportRows, Resolved, StopMode, ToWorker, Welcome};
-use shared::ids::{Incarnation, Slot};
+use shared::ids::{ConnectionId, Incarnation, Slot};
+use shared::orders::{Marks, Outcome, Scope};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
@@ -57,11 +58,14 @@ pub(crate) enum Event {
         incarnation: Incarnation,
         /// How.
         ended: Ended,
-        /// How many of its server connections still have a backend in PostgreSQL.
-        orphans: usize,
+        /// The database of each of its server connections that still has a backend in PostgreSQL.
+        orphans: Vec<String>,
     },
     /// One backend that had outlived its worker is gone, its seats are free.
-    OrphanFreed,
+    OrphanFreed {
+        /// Its database.
+        database: String,
+    },
     /// A host name was looked up.
     Resolved(Resolved),
     /// A signal to the supervisor.
@@ -72,6 +76,11 @@ pub(crate) enum Event {
         ask: AskId,
         /// What.
         request: Request,
+    },
+    /// A cancel request for the console session that asked this.
+    Cancelled {
+        /// What it waits for.
+        ask: AskId,
     },
     /// A console session begins.
     ConsoleOpened,
@@ -97,8 +106,8 @@ pub(crate) enum Said {
     Refused(u64, String),
     /// Phase two of a reload.
     Committed(u64),
-    /// None of its servers is in use any more.
-    Paused(u32),
+    /// It has carried out the order with this number.
+    Done(u32, Outcome),
     /// No server of its own is left while the fleet shuts down.
     Drained,
     /// What PostgreSQL says at the start of a pool's connection.
@@ -123,6 +132,8 @@ pub(crate) struct Loaded {
     pub(crate) rules: Rules,
     /// Database entries that are not what they were: their welcomes are forgotten.
     pub(crate) changed: Changed,
+    /// Entries that are gone: they are neither paused nor disabled when they come back.
+    pub(crate) dropped: Vec<String>,
 }
 
 /// Which database entries a reload changed.
@@ -186,9 +197,21 @@ pub(crate) enum Request {
     /// SET of a setting: the running configuration with one value changed, already checked.
     Set(String, String),
     /// PAUSE.
-    Pause,
+    Pause(Scope),
     /// RESUME.
-    Resume,
+    Resume(Scope),
+    /// DISABLE.
+    Disable(String),
+    /// ENABLE.
+    Enable(String),
+    /// RECONNECT.
+    Reconnect(Scope),
+    /// WAIT_CLOSE.
+    WaitClose(Scope),
+    /// KILL: as it was asked for, and the databases that it concerns.
+    Kill(Scope, Vec<String>),
+    /// KILL_CLIENT.
+    KillClient(ConnectionId),
     /// SHUTDOWN.
     Shutdown(StopMode),
 }
@@ -209,11 +232,8 @@ pub(crate) enum Answer {
     },
     /// The slots.
     Workers(Vec<WorkerLine>),
-    /// Whether the fleet is paused.
-    State {
-        /// PAUSE or SIGUSR1 in force.
-        paused: bool,
-    },
+    /// What is paused and disabled.
+    State(Marks),
 }
 
 /// Why the fleet did not do what a console session asked.
@@ -225,6 +245,15 @@ pub(crate) enum Failure {
     /// RESUME while not paused.
     #[error("pooler is not paused/suspended")]
     NotPaused,
+    /// RESUME of a database that is not paused.
+    #[error("database {0} is not paused")]
+    DatabaseNotPaused(String),
+    /// KILL_CLIENT of a number that no client has.
+    #[error("client not found")]
+    ClientNotFound,
+    /// A cancel request came while it was waited for.
+    #[error("canceling statement due to user request")]
+    Cancelled,
     /// RESUME while shutting down.
     #[error("pooler is shutting down")]
     ShuttingDown,
@@ -260,8 +289,8 @@ pub(crate) enum Action {
         slot: Slot,
         /// Its life's number.
         incarnation: Incarnation,
-        /// Whether it comes up paused.
-        paused: bool,
+        /// What orders have left behind.
+        marks: Marks,
         /// What other workers learned.
         welcomes: Vec<Welcome>,
     },

@@ -83,7 +83,7 @@ impl Fleet {
         state.started += 1;
         state.life = Life::Starting(Process { incarnation, pid: 0, since: self.now, killed: false });
         let welcomes = self.welcomes.values().cloned().collect();
-        self.out.push(Action::Spawn { slot, incarnation, paused: self.paused, welcomes });
+        self.out.push(Action::Spawn { slot, incarnation, marks: self.marks.clone(), welcomes });
         self.join_reload(slot);
     }
 
@@ -151,7 +151,7 @@ impl Fleet {
         }
         self.reports.left(slot);
         self.left_reload(slot);
-        self.left_pause(slot);
+        self.left_orders(slot);
         self.finish_reports();
         self.start_due();
         self.check_up();

@@ -7,6 +7,7 @@
 mod backoff;
 mod event;
 mod lives;
+mod orders;
 mod pause;
 mod reload;
 mod report;
@@ -19,12 +20,13 @@ pub(crate) use event::{
 };
 
 use lives::{Life, SlotState};
-use pause::Pausing;
+use orders::{Orders, Orphans};
 use reload::Reload;
 use report::Reports;
 pub(crate) use report::add_counters;
 use shared::control::{ToWorker, Welcome};
 use shared::ids::{Incarnation, Slot};
+use shared::orders::Marks;
 use shutdown::Phase;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,15 +36,15 @@ pub(crate) struct Fleet {
     slots: Vec<SlotState>,
     phase: Phase,
     reload: Reload,
-    paused: bool,
-    pause_round: u32,
-    pausing: Option<Pausing>,
+    /// What orders have left behind: for workers that are started later.
+    marks: Marks,
+    orders: Orders,
     reports: Reports,
     welcomes: BTreeMap<(String, String), Welcome>,
     rules: Rules,
     last_incarnation: u32,
     /// Backends that outlived their worker.
-    orphans: usize,
+    orphans: Orphans,
     /// Workers without a server while transactions are waited for.
     drained: BTreeSet<Slot>,
     /// Console sessions.
@@ -62,14 +64,13 @@ impl Fleet {
             slots: (0..workers).map(|_| SlotState::default()).collect(),
             phase: Phase::Running,
             reload: Reload::default(),
-            paused: false,
-            pause_round: 0,
-            pausing: None,
+            marks: Marks::default(),
+            orders: Orders::default(),
             reports: Reports::default(),
             welcomes: BTreeMap::new(),
             rules,
             last_incarnation: Incarnation::SUPERVISOR.0,
-            orphans: 0,
+            orphans: Orphans::default(),
             drained: BTreeSet::new(),
             consoles: 0,
             up: false,
@@ -94,17 +95,20 @@ impl Fleet {
             }
             Event::Deaf { slot } => self.kill(slot, "does not read its control socket"),
             Event::Exited { slot, incarnation, ended, orphans } => {
-                self.orphans += orphans;
+                for database in orphans {
+                    self.orphans.add(database);
+                }
                 self.exited(slot, incarnation, ended);
             }
-            Event::OrphanFreed => {
-                self.orphans = self.orphans.saturating_sub(1);
-                self.check_paused();
+            Event::OrphanFreed { database } => {
+                self.orphans.remove(&database);
+                self.check_orders();
                 self.check_finished();
             }
             Event::Resolved(resolved) => self.broadcast(&ToWorker::Resolved(resolved)),
             Event::Signal(signal) => self.signal(signal),
             Event::Asked { ask, request } => self.asked(ask, request),
+            Event::Cancelled { ask } => self.cancelled(ask),
             Event::ConsoleOpened => self.consoles += 1,
             Event::ConsoleClosed => {
                 self.consoles = self.consoles.saturating_sub(1);
@@ -127,7 +131,7 @@ impl Fleet {
             Said::Prepared(generation) => self.prepared(slot, generation),
             Said::Refused(generation, reason) => self.refused(slot, generation, &reason),
             Said::Committed(generation) => self.committed(slot, generation),
-            Said::Paused(round) => self.worker_paused(slot, round),
+            Said::Done(number, outcome) => self.order_done(slot, number, &outcome),
             Said::Drained => self.worker_drained(slot),
             Said::Welcome(welcome) => self.welcome(slot, &welcome),
             Said::Report(id, rows) => self.reported(slot, id, *rows),
@@ -141,18 +145,25 @@ impl Fleet {
                 let lines = self.worker_lines();
                 self.answer(ask, Answer::Workers(lines));
             }
-            Request::State => self.answer(ask, Answer::State { paused: self.paused }),
+            Request::State => self.answer(ask, Answer::State(self.marks.clone())),
             Request::Reload => self.ask_reload(ask),
             Request::Set(key, value) => self.ask_set(ask, key, value),
-            Request::Pause => self.ask_pause(ask),
-            Request::Resume => self.ask_resume(ask),
             Request::Shutdown(mode) => self.ask_shutdown(ask, mode),
+            _ if self.refuses_orders(ask) => {}
+            Request::Pause(scope) => self.ask_pause(ask, scope),
+            Request::Resume(scope) => self.ask_resume(ask, scope),
+            Request::Disable(database) => self.ask_disable(ask, database),
+            Request::Enable(database) => self.ask_enable(ask, database),
+            Request::Reconnect(scope) => self.ask_reconnect(ask, scope),
+            Request::WaitClose(scope) => self.ask_wait_close(ask, scope),
+            Request::Kill(scope, databases) => self.ask_kill(ask, &scope, &databases),
+            Request::KillClient(id) => self.ask_kill_client(ask, id),
         }
     }
 
     /// One worker has learned a pool's welcome: the others and their successors need not connect to learn it.
     fn welcome(&mut self, from: Slot, welcome: &Welcome) {
-        if self.reload.outdated(from) {
+        if self.reload.outdated(from) || self.orders.outdated(from, &welcome.database) {
             return;
         }
         let key = (welcome.database.clone(), welcome.user.clone());

@@ -1,104 +1,78 @@
-//! PAUSE and RESUME of the whole fleet, by console or by signal.
+//! PAUSE and RESUME of the whole fleet or of one database, by console or by signal.
 //!
-//! A PAUSE is answered when no worker has a server in use and no backend of a dead worker is left: what PAUSE promises is that
-//! PostgreSQL is quiet. A worker started meanwhile comes up paused.
+//! A PAUSE is answered when no worker has a server in use and no backend of a dead worker is left there: what PAUSE promises is that
+//! PostgreSQL is quiet. A worker started meanwhile comes up paused. A database that is paused by name is resumed by name; the pause
+//! of the whole fleet comes and goes apart from that.
 
 use super::event::{Answer, AskId, Failure};
+use super::orders::{Until, issued};
 use super::{Fleet, shutdown::Phase};
 use log::Level;
-use shared::control::{StopMode, ToWorker};
-use shared::ids::Slot;
-use std::collections::BTreeSet;
-
-/// A pause that is not complete yet.
-#[derive(Debug)]
-pub(super) struct Pausing {
-    round: u32,
-    waiting: BTreeSet<Slot>,
-    asks: Vec<AskId>,
-}
+use shared::control::StopMode;
+use shared::orders::{Order, Scope};
 
 impl Fleet {
-    pub(super) fn ask_pause(&mut self, ask: AskId) {
-        if self.paused {
+    pub(super) fn ask_pause(&mut self, ask: AskId, scope: Scope) {
+        if scope == Scope::All && self.marks.all_paused {
             self.answer(ask, Answer::Failed(Failure::AlreadyPaused));
-            return;
+        } else if scope == Scope::All && self.cannot_resume() {
+            // What could not be taken back is not begun.
+            self.answer(ask, Answer::Failed(Failure::ShuttingDown));
+        } else {
+            self.log(Level::Info, issued("PAUSE", &scope));
+            self.pause(scope, Some(ask));
         }
-        self.log(Level::Info, "PAUSE command issued");
-        self.pause(Some(ask));
     }
 
     pub(super) fn pause_by_signal(&mut self) {
-        if self.paused {
+        if self.marks.all_paused {
             self.log(Level::Info, "got SIGUSR1, but already paused/suspended");
+        } else if self.cannot_resume() {
+            self.log(Level::Info, "got SIGUSR1 while shutting down, ignoring");
         } else {
             self.log(Level::Info, "got SIGUSR1, pausing all activity");
-            self.pause(None);
+            self.pause(Scope::All, None);
         }
     }
 
-    fn pause(&mut self, ask: Option<AskId>) {
-        self.paused = true;
-        self.pause_round = self.pause_round.wrapping_add(1);
-        let round = self.pause_round;
-        self.broadcast(&ToWorker::Pause { paused: true, round });
-        self.pausing = Some(Pausing { round, waiting: self.live().into_iter().collect(), asks: ask.into_iter().collect() });
-        self.check_paused();
+    fn pause(&mut self, scope: Scope, ask: Option<AskId>) {
+        self.order(Order::Pause(scope.clone()), Until::Quiet(scope), ask);
     }
 
-    pub(super) fn ask_resume(&mut self, ask: AskId) {
-        if matches!(self.phase, Phase::Ending { .. } | Phase::Draining(StopMode::WaitForServers)) {
-            self.answer(ask, Answer::Failed(Failure::ShuttingDown));
-        } else if self.paused {
-            self.log(Level::Info, "RESUME command issued");
-            self.resume();
-            self.answer(ask, Answer::Done);
+    pub(super) fn ask_resume(&mut self, ask: AskId, scope: Scope) {
+        let failure = match &scope {
+            Scope::All if self.cannot_resume() => Some(Failure::ShuttingDown),
+            Scope::All if !self.marks.all_paused => Some(Failure::NotPaused),
+            Scope::Database(name) if !self.marks.paused.contains(name) => Some(Failure::DatabaseNotPaused(name.clone())),
+            _ => None,
+        };
+        if let Some(failure) = failure {
+            self.answer(ask, Answer::Failed(failure));
         } else {
-            self.answer(ask, Answer::Failed(Failure::NotPaused));
+            self.log(Level::Info, issued("RESUME", &scope));
+            self.resume(scope, Some(ask));
         }
     }
 
     pub(super) fn resume_by_signal(&mut self) {
-        if !matches!(self.phase, Phase::Running) {
+        let shutting_down = !matches!(self.phase, Phase::Running);
+        if self.cannot_resume() || (shutting_down && !self.marks.all_paused) {
             self.log(Level::Info, "got SIGUSR2 while shutting down, ignoring");
-        } else if self.paused {
+        } else if self.marks.all_paused {
             self.log(Level::Info, "got SIGUSR2, continuing from PAUSE");
-            self.resume();
+            self.resume(Scope::All, None);
         } else {
             self.log(Level::Info, "got SIGUSR2, but not paused/suspended");
         }
     }
 
-    /// A PAUSE that still waits is over too: it gets its answer, so that no session hangs.
-    fn resume(&mut self) {
-        self.paused = false;
-        self.broadcast(&ToWorker::Pause { paused: false, round: self.pause_round });
-        for ask in self.pausing.take().into_iter().flat_map(|pausing| pausing.asks) {
-            self.answer(ask, Answer::Done);
-        }
+    pub(super) fn resume(&mut self, scope: Scope, ask: Option<AskId>) {
+        self.end_pauses(&scope);
+        self.order(Order::Resume(scope), Until::Done, ask);
     }
 
-    /// An answer to a PAUSE that has been taken back meanwhile says nothing about this one.
-    pub(super) fn worker_paused(&mut self, slot: Slot, round: u32) {
-        if self.pausing.as_ref().is_some_and(|pausing| pausing.round == round) {
-            self.left_pause(slot);
-        }
-    }
-
-    pub(super) fn left_pause(&mut self, slot: Slot) {
-        if let Some(pausing) = &mut self.pausing {
-            pausing.waiting.remove(&slot);
-            self.check_paused();
-        }
-    }
-
-    pub(super) fn check_paused(&mut self) {
-        if self.orphans == 0
-            && let Some(pausing) = self.pausing.take_if(|pausing| pausing.waiting.is_empty())
-        {
-            for ask in pausing.asks {
-                self.answer(ask, Answer::Done);
-            }
-        }
+    /// Transactions are waited for, or nothing any more: no query may begin again. While clients are waited for, they must be able to go on.
+    fn cannot_resume(&self) -> bool {
+        matches!(self.phase, Phase::Ending { .. } | Phase::Draining(StopMode::WaitForServers))
     }
 }

@@ -208,7 +208,8 @@ impl Fleet {
             Stage::Preparing(job, loaded, waiting) if waiting.slots.is_empty() => {
                 self.out.push(Action::Adopt);
                 self.broadcast(&ToWorker::Commit { generation: loaded.generation });
-                self.rules = loaded.rules;
+                self.rules = loaded.rules.clone();
+                self.marks.forget(loaded.dropped.iter());
                 match &loaded.changed {
                     Changed::All => self.welcomes.clear(),
                     Changed::Entries(names) => self.welcomes.retain(|(database, _), _| !names.contains(database)),

@@ -120,7 +120,7 @@ impl Fleet {
     pub(super) fn check_finished(&mut self) {
         let live = self.live();
         if !live.is_empty() {
-            let servers_gone = self.orphans == 0 && live.iter().all(|slot| self.drained.contains(slot));
+            let servers_gone = self.orphans.is_empty() && live.iter().all(|slot| self.drained.contains(slot));
             if matches!(self.phase, Phase::Draining(StopMode::WaitForServers)) && servers_gone {
                 self.log(Level::Info, "server connections dropped, exiting");
                 self.end(0);
@@ -129,7 +129,7 @@ impl Fleet {
         }
         match self.phase {
             Phase::Ending { status, .. } => self.out.push(Action::Exit(status)),
-            Phase::Draining(StopMode::WaitForServers) if self.orphans == 0 => {
+            Phase::Draining(StopMode::WaitForServers) if self.orphans.is_empty() => {
                 self.log(Level::Info, "server connections dropped, exiting");
                 self.out.push(Action::Exit(0));
             }

@@ -44,7 +44,7 @@ impl World {
     }
 
     fn wait_freed(&self) {
-        assert!(matches!(self.inputs.recv_timeout(SOON), Ok(Input::Event(Event::OrphanFreed))));
+        assert!(matches!(self.inputs.recv_timeout(SOON), Ok(Input::Event(Event::OrphanFreed { .. }))));
         assert_eq!((self.taken(), self.orphans.draining(WORKER.slot)), (0, 0));
     }
 }

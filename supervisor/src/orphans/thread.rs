@@ -4,6 +4,7 @@ use super::Message;
 use super::orphan::Orphan;
 use super::registry::{Registry, key};
 use super::wake::{Inboxes, wake_for};
+use crate::engine::database_of;
 use crate::fleet::{Event, Moment};
 use crate::office::Input;
 use crossbeam_channel::{Receiver, Sender};
@@ -152,7 +153,7 @@ impl Thread {
         self.shm.free_orphan(&seats);
         self.draining[slot.index()].fetch_sub(1, Ordering::Relaxed);
         wake_for(&self.shm, &self.inboxes, &seats);
-        let _ = self.input.send(Input::Event(Event::OrphanFreed));
+        let _ = self.input.send(Input::Event(Event::OrphanFreed { database: database_of(&self.shm, seats.pool) }));
     }
 }
 

@@ -280,6 +280,9 @@ impl Worker {
         if self.life != Life::Serving {
             return Err(Ending::Fatal(sqlstate::ADMIN_SHUTDOWN, "pooler is shutting down".to_owned()));
         }
+        if self.marks.disabled.contains(&who.database) {
+            return Err(Ending::violation(format!("database \"{}\" is disabled", who.database)));
+        }
         let Some(pool) = self.find_pool(&entry, &who.user) else {
             return Err(Ending::violation("no memory for pool"));
         };

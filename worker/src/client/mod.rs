@@ -165,6 +165,11 @@ impl Client {
         }
     }
 
+    /// Whether it has not been told its end yet.
+    pub(crate) fn is_alive(&self) -> bool {
+        matches!(self.state, ClientState::Login(_) | ClientState::Session(_))
+    }
+
     /// Whether it stands in its pool's queue.
     pub(crate) fn is_waiting(&self) -> bool {
         match &self.state {

@@ -4,6 +4,7 @@
 //! receiver die with it, the sender takes the connection back; the word decides which of the two has it, never both.
 
 use crate::clock::Instant;
+use crate::pool::PoolIndex;
 use crate::protocol::backend::Backend;
 use crate::protocol::statements::StatementId;
 use crate::server::{Server, ServerState};
@@ -43,6 +44,7 @@ impl Worker {
             seats: server.seats,
             ticket: self.shm.begin_lend(self.me, &server.seats, to),
             epoch: self.config.generation,
+            reconnected: self.marks.reconnected(&pool.entry.name),
             backend_key: server.backend_key,
             greeting: welcome.fixed.iter().cloned().chain(welcome.tracked.iter().map(owned)).collect(),
             parameters: params.iter().map(owned).collect(),
@@ -122,6 +124,7 @@ impl Worker {
         let params = self.interner.set(pairs());
         let mut back = Backend::default();
         lent.statements.iter().for_each(|id| back.statements.insert(StatementId(*id)));
+        let close_reason = self.outdated(pool_index, lent);
         let pool = self.pools.get_mut(pool_index);
         let server = Server {
             conn: Conn::new(socket),
@@ -136,12 +139,7 @@ impl Worker {
             connected_at: Instant::from_micros(lent.connected_at),
             since: self.now,
             last_activity: Instant::from_micros(lent.idle_since),
-            close_reason: if lent.epoch < pool.reconnect_generation {
-                Some("database configuration changed")
-            } else {
-                // The lender may not have heard yet what the name means now.
-                pool.hosts.is_obsolete(&lent.address).then_some("obsolete connection")
-            },
+            close_reason,
             said_last_words: false,
             used: true,
             busy: false,
@@ -149,10 +147,20 @@ impl Worker {
             epoch: pool.epoch,
         };
         let index = self.adopt(server)?;
-        if self.pools.get(pool_index).welcome.is_none() {
+        if self.pools.get(pool_index).welcome.is_none() && close_reason.is_none() {
             self.learn_welcome(pool_index, &lent.greeting);
         }
         Some(index)
+    }
+
+    /// Why a connection is not to be used here, if its lender had not heard yet of a reload, of a RECONNECT or of what a name means now.
+    fn outdated(&self, index: PoolIndex, lent: &Lent) -> Option<&'static str> {
+        let pool = self.pools.get(index);
+        if lent.epoch < pool.reconnect_generation {
+            return Some("database configuration changed");
+        }
+        let obsolete = lent.reconnected < self.marks.reconnected(&pool.entry.name) || pool.hosts.is_obsolete(&lent.address);
+        obsolete.then_some("obsolete connection")
     }
 
     /// Ends a connection that has no place here.

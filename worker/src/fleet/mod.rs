@@ -2,6 +2,7 @@
 
 pub(crate) mod inbox;
 pub(crate) mod lend;
+pub(crate) mod orders;
 mod reload;
 pub(crate) mod start;
 pub(crate) mod supervisor;

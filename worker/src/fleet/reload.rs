@@ -38,7 +38,9 @@ impl Worker {
         let stale = |name: &String| changes.reconnect_databases.contains(name) || changes.dropped_databases.contains(name);
         let any = changes.reconnect_databases.iter().chain(&changes.dropped_databases).any(|name| name == "*");
         self.pools.welcomes.retain(|(database, _), _| !any && !stale(database));
+        self.marks.forget(changes.dropped_databases.iter());
         self.reconfigure_pools(&changes.reconnect_databases, &changes.dropped_databases);
+        self.apply_pauses();
         self.rearm_idle_timers(&old);
         self.control.send(&ToSupervisor::Committed { generation }, &[]);
     }

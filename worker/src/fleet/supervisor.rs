@@ -124,7 +124,7 @@ impl Worker {
                 }
             }
             ToWorker::Report { id, what } => self.report(id, what),
-            ToWorker::Pause { paused, round } => self.set_paused(paused, round),
+            ToWorker::Order { number, order } => self.obey(number, order),
             ToWorker::Stop(mode) => self.stop(mode),
             ToWorker::Resolved(resolved) => self.resolved(&resolved),
             ToWorker::Welcome(welcome) => match self.pools.find(&welcome.database, &welcome.user) {
@@ -134,20 +134,6 @@ impl Worker {
                     self.pools.welcomes.insert((welcome.database, welcome.user), welcome.parameters);
                 }
             },
-        }
-    }
-
-    /// PAUSE: queries wait, servers are closed as they fall free. RESUME: all goes on.
-    fn set_paused(&mut self, paused: bool, round: u32) {
-        self.paused = paused;
-        self.pause_owed = paused.then_some(round);
-        if paused {
-            self.close_idle_servers("pause mode");
-        } else {
-            self.pools.indices().for_each(|pool| {
-                self.pools.get_mut(pool).exhausted = false;
-                self.pump(pool);
-            });
         }
     }
 
@@ -163,23 +149,13 @@ impl Worker {
             }
         }
         if mode == StopMode::WaitForServers {
-            self.close_idle_servers("server shutting down");
+            self.close_unused_servers(|_| true, "server shutting down");
             let waiting: Vec<usize> = self.clients.iter().filter(|(_, c)| c.is_waiting()).map(|(index, _)| index).collect();
             for client in waiting {
                 let text = "server shutting down".to_owned();
                 let ending = crate::client::Ending::Fatal(shared::wire::report::sqlstate::ADMIN_SHUTDOWN, text);
                 self.close_client(client, &ending);
             }
-        }
-    }
-
-    /// Closes every server that nobody uses, and those still logging in.
-    fn close_idle_servers(&mut self, reason: &'static str) {
-        use crate::server::ServerState::{Connecting, Idle, Login};
-        let unused: Vec<usize> =
-            self.servers.iter().filter(|(_, s)| matches!(s.state, Idle | Connecting | Login(_))).map(|(index, _)| index).collect();
-        for server in unused {
-            self.close_server(server, reason);
         }
     }
 }

@@ -22,7 +22,7 @@ impl Worker {
             self.close_client(client, &Ending::Fatal(sqlstate::ADMIN_SHUTDOWN, "server shutting down".to_owned()));
             return None;
         }
-        if !self.paused {
+        if !self.pools.get(index).paused {
             if let Some(server) = self.take_idle(index) {
                 self.link(client, server);
                 return self.clients[client].session()?.server();

@@ -29,6 +29,7 @@ use std::sync::Arc;
 pub(crate) struct PoolIndex(u32);
 
 /// One pool.
+#[allow(clippy::struct_excessive_bools)] // independent facts, not one state
 pub(crate) struct Pool {
     pub(crate) id: PoolId,
     pub(crate) entry: Arc<Database>,
@@ -41,6 +42,8 @@ pub(crate) struct Pool {
     /// The configuration that made it grow last.
     pub(crate) reconnect_generation: u64,
     pub(crate) hosts: Hosts,
+    /// Queries wait: it is paused by name, or the whole fleet is.
+    pub(crate) paused: bool,
     /// Its entry is no longer in the configuration.
     pub(crate) gone: bool,
 

@@ -56,7 +56,7 @@ impl Worker {
             server.close_reason
         } else if self.pools.get(server.pool).epoch != server.epoch {
             Some("database configuration changed")
-        } else if self.paused {
+        } else if self.pools.get(server.pool).paused {
             Some("pause mode")
         } else if self.life == Life::Stopping(StopMode::WaitForServers) {
             Some("server shutting down")

@@ -16,6 +16,9 @@ impl Worker {
         if let Some(index) = self.pools.find(&entry.name, user) {
             return Some(index);
         }
+        if !self.config.databases.contains_key(&entry.name) && !self.is_known(&entry.name) {
+            log::info!("registered new auto-database: {}", entry.name);
+        }
         let id = self.shm.pool(&entry.name, user)?;
         let index = self.pools.add(Pool {
             id,
@@ -25,6 +28,7 @@ impl Worker {
             limits: self.server_limits(entry, user),
             epoch: 0,
             reconnect_generation: 0,
+            paused: self.marks.is_paused(&entry.name),
             gone: false,
             hosts: Hosts::new(entry, &self.config.settings.unix_socket_dir),
             idle: VecDeque::new(),
@@ -47,6 +51,11 @@ impl Worker {
         Some(index)
     }
 
+    /// Whether the fleet has had a pool of this database.
+    fn is_known(&self, database: &str) -> bool {
+        self.shm.pools().filter_map(|pool| self.shm.pool_names(pool)).any(|(known, _)| known == database)
+    }
+
     fn server_limits(&self, entry: &Database, user: &str) -> ServerLimits {
         let limit = |most: u32, what: Limit<'_>| (most > 0).then(|| Some((self.shm.limit(what)?, most as usize))).flatten();
         let host = format!("{}:{}", entry.host.as_deref().unwrap_or(&self.config.settings.unix_socket_dir), entry.port);
@@ -64,7 +73,7 @@ impl Worker {
         for index in self.pools.indices() {
             let (name, user) = (self.pools.get(index).entry.name.clone(), self.pools.get(index).user.clone());
             let Some(entry) = self.config.database(&name).filter(|_| !dropped.contains(&name)) else {
-                self.drop_pool_clients(index);
+                self.drop_pool_clients(index, &crate::client::Ending::violation("database removed"));
                 let pool = self.pools.get_mut(index);
                 pool.welcome = None;
                 pool.reconnect_generation = self.config.generation;
@@ -85,7 +94,7 @@ impl Worker {
                 pool.epoch += 1;
                 pool.reconnect_generation = self.config.generation;
                 pool.welcome = None;
-                self.retire_servers(index, "database configuration changed");
+                self.retire_servers(index, "database configuration changed", "database configuration changed");
             }
             self.pools.get_mut(index).entry = entry;
             self.close_surplus(index);
@@ -93,26 +102,27 @@ impl Worker {
         }
     }
 
-    /// Closes this pool's servers: idle ones now, the others when they are free.
-    fn retire_servers(&mut self, pool: PoolIndex, reason: &'static str) {
+    /// Closes this pool's servers: idle ones now, the others when they are free, each for its reason.
+    pub(crate) fn retire_servers(&mut self, pool: PoolIndex, now: &'static str, later: &'static str) {
         for (_, server) in self.servers.iter_mut().filter(|(_, s)| s.pool == pool) {
-            server.close_reason = Some(reason);
+            server.close_reason = Some(later);
         }
         for server in std::mem::take(&mut self.pools.get_mut(pool).idle) {
-            self.close_server(server, reason);
+            self.close_server(server, now);
         }
         let pool = self.pools.get(pool);
         self.shm.pool_state(pool.id).set_idle(self.me.slot, 0);
     }
 
-    fn drop_pool_clients(&mut self, pool: PoolIndex) {
+    /// Closes this pool's clients, and its servers.
+    pub(crate) fn drop_pool_clients(&mut self, pool: PoolIndex, ending: &crate::client::Ending) {
         let waiting = self.pools.get(pool).to_greet.iter().filter(|w| self.still_waits(w)).map(|w| w.client);
         let sessions = self.clients.iter().filter(|(_, c)| c.session().is_some_and(|s| s.pool == pool)).map(|(index, _)| index);
         let clients: Vec<usize> = waiting.chain(sessions).collect();
         for client in clients {
-            self.close_client(client, &crate::client::Ending::violation("database removed"));
+            self.close_client(client, ending);
         }
-        self.retire_servers(pool, "database removed");
+        self.retire_servers(pool, "database removed", "database removed");
     }
 
     /// Closes idle servers whose seats are beyond a limit that has been lowered.

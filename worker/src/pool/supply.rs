@@ -23,7 +23,7 @@ const OBSOLETE: &str = "obsolete connection";
 impl Worker {
     /// Looks for servers for the clients that wait: other workers' idle ones first, then seats.
     pub(crate) fn pump(&mut self, index: PoolIndex) {
-        if self.paused {
+        if self.pools.get(index).paused {
             return;
         }
         loop {

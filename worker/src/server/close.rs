@@ -12,6 +12,9 @@ use std::time::Duration;
 /// How long a backend that was told to end may take before its seats are given up as lost track of.
 const CLOSING_GRACE: Duration = Duration::from_secs(60);
 
+/// How long after a cancel request a backend that goes on gets another.
+const CANCEL_AGAIN: Duration = Duration::from_secs(1);
+
 impl Worker {
     /// Ends a connection. Its seats stay taken until PostgreSQL has closed its end.
     pub(crate) fn close_server(&mut self, index: usize, reason: &'static str) {
@@ -35,10 +38,17 @@ impl Worker {
         server.conn.shutdown_write();
         server.conn.readable = true;
         self.again.push(Source::Server(index));
-        if running && self.config.settings.cancel_on_disconnect {
-            let (key, address) = (server.backend_key, server.address.clone());
-            self.cancel_backend(key, &address);
+        if running && !runs_on {
+            self.cancel_closing(index);
         }
+    }
+
+    /// Cancels what the backend of a closing connection runs.
+    fn cancel_closing(&mut self, index: usize) {
+        let server = &mut self.servers[index];
+        server.last_activity = self.now;
+        let (key, address) = (server.backend_key, server.address.clone());
+        self.cancel_backend(key, &address);
     }
 
     /// PostgreSQL has closed the socket: the backend is gone.
@@ -216,6 +226,12 @@ impl Worker {
             ServerState::Closing if over(server.since, CLOSING_GRACE) => {
                 log::warn!("{} its backend has not ended in {CLOSING_GRACE:?}; its place is given up", self.server_prefix(index));
                 self.free_server(index);
+            }
+            // A request that comes before PostgreSQL has begun with the query does nothing.
+            ServerState::Closing
+                if server.is_in_use() && settings.cancel_on_disconnect && over(server.last_activity, CANCEL_AGAIN) =>
+            {
+                self.cancel_closing(index);
             }
             _ => {}
         }

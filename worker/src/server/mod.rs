@@ -88,8 +88,12 @@ impl Server {
         }
     }
 
-    /// It does something for a client, or cleans up after one.
+    /// It does something for a client, cleans up after one, or finishes what one that has gone had begun.
     pub(crate) fn is_in_use(&self) -> bool {
-        matches!(self.state, ServerState::Linked(_) | ServerState::Setting(_) | ServerState::Resetting | ServerState::BeingCanceled)
+        match self.state {
+            ServerState::Linked(_) | ServerState::Setting(_) | ServerState::Resetting | ServerState::BeingCanceled => true,
+            ServerState::Closing => self.back.requests.is_waiting(),
+            ServerState::Connecting | ServerState::Login(_) | ServerState::Idle | ServerState::Dead => false,
+        }
     }
 }

@@ -1,16 +1,26 @@
 //! The console's commands: one verb, one file.
 
+mod disable;
+mod enable;
+mod kill;
+mod kill_client;
+mod names;
 mod pause;
+mod reconnect;
 mod reload;
+mod resume;
 mod set;
 mod show;
 mod shutdown;
+mod wait_close;
 
 use super::encode::Table;
 use super::grammar::{self, Bad, Command};
 use crate::fleet::{Answer, Failure, Request};
 use crate::office::Office;
 use crossbeam_channel::RecvTimeoutError;
+use shared::ids::ConnectionId;
+use shared::wire::report::sqlstate;
 use socket2::Socket;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +30,8 @@ pub(super) struct Context<'a> {
     pub(super) office: &'a Arc<Office>,
     pub(super) admin: bool,
     pub(super) socket: &'a Socket,
+    /// The session that runs it.
+    pub(super) session: ConnectionId,
 }
 
 /// What the client is told.
@@ -39,7 +51,7 @@ pub(super) enum Reply {
 
 impl Reply {
     fn error(text: impl Into<String>) -> Self {
-        Self::Error { code: "08P01", text: text.into() }
+        Self::Error { code: sqlstate::PROTOCOL_VIOLATION, text: text.into() }
     }
 
     fn done(tag: &str) -> Self {
@@ -47,13 +59,18 @@ impl Reply {
     }
 
     fn failed(failure: &Failure) -> Self {
-        let code = if *failure == Failure::Reload { "F0000" } else { "08P01" };
+        let code = match failure {
+            Failure::Reload => "F0000",
+            Failure::Cancelled => sqlstate::QUERY_CANCELED,
+            _ => sqlstate::PROTOCOL_VIOLATION,
+        };
         Self::Error { code, text: failure.to_string() }
     }
 }
 
-/// Commands that PgBouncer has and that act on what workers cannot do yet.
-const NOT_YET: [&str; 8] = ["disable", "enable", "kill", "kill_client", "reconnect", "wait_close", "suspend", "drain"];
+/// Commands that only an admin may give.
+const ADMIN: [&str; 10] =
+    ["disable", "enable", "kill", "kill_client", "pause", "reconnect", "reload", "resume", "shutdown", "wait_close"];
 
 /// Runs one command text.
 pub(super) fn run(context: &Context<'_>, text: &str) -> Reply {
@@ -69,25 +86,28 @@ pub(super) fn run(context: &Context<'_>, text: &str) -> Reply {
         return argument.and_then(|item| show::run(context, item)).unwrap_or_else(invalid);
     }
     if !context.admin {
-        let known = matches!(word.as_str(), "reload" | "pause" | "resume" | "shutdown") || NOT_YET.contains(&word.as_str());
-        return if known { Reply::error("admin access needed") } else { invalid() };
+        return if ADMIN.contains(&word.as_str()) { Reply::error("admin access needed") } else { invalid() };
     }
-    match (word.as_str(), argument) {
-        ("reload", None) => reload::run(context),
-        ("pause", None) => pause::pause(context),
-        ("resume", None) => pause::resume(context),
-        ("pause", Some(_)) => Reply::error("PAUSE of one database is not supported yet"),
-        ("resume", Some(_)) => Reply::error("RESUME of one database is not supported yet"),
-        ("shutdown", mode) => shutdown::run(context, mode).unwrap_or_else(invalid),
-        (word, _) if NOT_YET.contains(&word) => Reply::error(format!("{} is not supported yet", word.to_ascii_uppercase())),
-        _ => invalid(),
-    }
+    let reply = match (word.as_str(), argument) {
+        ("reload", None) => Ok(reload::run(context)),
+        ("shutdown", mode) => shutdown::run(context, mode).ok_or_else(invalid),
+        ("pause", database) => pause::run(context, database),
+        ("resume", database) => resume::run(context, database),
+        ("disable", database) => disable::run(context, database),
+        ("enable", database) => enable::run(context, database),
+        ("reconnect", database) => reconnect::run(context, database),
+        ("wait_close", database) => wait_close::run(context, database),
+        ("kill", database) => kill::run(context, database),
+        ("kill_client", id) => Ok(kill_client::run(context, id)),
+        _ => Err(invalid()),
+    };
+    reply.unwrap_or_else(|error| error)
 }
 
 impl Context<'_> {
     /// Asks the fleet and waits for its answer; `None` when the client has left meanwhile or the supervisor is ending.
     fn ask(&self, request: Request) -> Option<Answer> {
-        let answer = self.office.ask(request);
+        let answer = self.office.ask(request, Some(self.session));
         loop {
             match answer.recv_timeout(Duration::from_millis(500)) {
                 Ok(answer) => return Some(answer),

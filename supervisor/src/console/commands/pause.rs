@@ -1,13 +1,10 @@
-//! PAUSE and RESUME of the whole fleet.
+//! PAUSE, of the whole fleet or of one database.
 
-use super::{Context, Reply};
+use super::{Context, Reply, names};
 use crate::fleet::Request;
 
-/// Answered when PostgreSQL is quiet: no worker has a server in use, no dead worker's backend is left.
-pub(super) fn pause(context: &Context<'_>) -> Reply {
-    context.order(Request::Pause, "PAUSE")
-}
-
-pub(super) fn resume(context: &Context<'_>) -> Reply {
-    context.order(Request::Resume, "RESUME")
+/// Answered when PostgreSQL is quiet: no worker has a server in use there, no dead worker's backend is left.
+pub(super) fn run(context: &Context<'_>, database: Option<&str>) -> Result<Reply, Reply> {
+    let scope = names::scope(context, database, "pause")?;
+    Ok(context.order(Request::Pause(scope), "PAUSE"))
 }

@@ -2,12 +2,14 @@
 #![allow(clippy::unwrap_used)]
 
 mod crashes;
+mod orders;
 mod pauses;
 mod reloads;
 mod reports;
 mod shutdowns;
 
 use super::*;
+use shared::orders::{Order, Outcome, Scope};
 use std::time::Duration;
 
 /// A fleet and what it asked for.
@@ -88,12 +90,31 @@ impl World {
     }
 
     fn die(&mut self, slot: usize, ended: Ended) {
-        self.die_with(slot, ended, 0);
+        self.die_with(slot, ended, &[]);
     }
 
-    fn die_with(&mut self, slot: usize, ended: Ended, orphans: usize) {
+    fn die_with(&mut self, slot: usize, ended: Ended, orphans: &[&str]) {
         let (incarnation, _) = self.workers[slot].take().unwrap();
+        let orphans = orphans.iter().map(|database| (*database).to_owned()).collect();
         self.event(Event::Exited { slot: Slot(slot as u8), incarnation, ended, orphans });
+    }
+
+    /// A worker has carried out an order.
+    fn done(&mut self, slot: usize, number: u32) {
+        self.say(slot, Said::Done(number, Outcome::Done));
+    }
+
+    fn orphan_freed(&mut self, database: &str) {
+        self.event(Event::OrphanFreed { database: database.into() });
+    }
+
+    /// The orders sent by the last event: to whom, number, what.
+    fn orders(&self) -> Vec<(u8, u32, Order)> {
+        let order = |(slot, message)| match message {
+            ToWorker::Order { number, order } => Some((slot, number, order)),
+            _ => None,
+        };
+        self.sent().into_iter().filter_map(order).collect()
     }
 
     fn tick(&mut self, later: Duration) {
@@ -114,6 +135,7 @@ impl World {
             generation,
             rules: Rules::default(),
             changed: Changed::Entries(["app".into()].into()),
+            dropped: vec!["gone".into()],
         })));
         generation
     }

@@ -25,11 +25,11 @@ fn int_waits_for_servers_and_for_orphans() {
     w.event(Event::Signal(Signal::Int));
     assert!(w.logged("got SIGINT, shutting down, waiting for all servers connections to be released"));
     assert_eq!(w.sent(), [(0, ToWorker::Stop(WaitForServers)), (1, ToWorker::Stop(WaitForServers))]);
-    w.die_with(0, KILLED, 1);
+    w.die_with(0, KILLED, &["app"]);
     assert!(w.logged("worker 0 (pid 101) ended: signal 9 (SIGKILL)") && w.spawned().is_empty());
     w.die(1, OK);
     assert_eq!(w.exit, None);
-    w.event(Event::OrphanFreed);
+    w.orphan_freed("app");
     assert!(w.logged("server connections dropped, exiting"));
     assert_eq!(w.exit, Some(0));
 }

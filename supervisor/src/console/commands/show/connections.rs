@@ -8,7 +8,7 @@ use shared::control::{ConnectionRow, Replication};
 
 pub(super) fn clients(office: &Office, rows: &Rows) -> Table {
     let mut all: Vec<ConnectionRow> = rows.connections().cloned().collect();
-    all.extend(office.consoles().values().cloned());
+    all.extend(office.consoles().values().map(|console| console.row.clone()));
     let order = ["active", "idle", "waiting", "active_cancel_req", "waiting_cancel_req"];
     table("C", all, &order)
 }

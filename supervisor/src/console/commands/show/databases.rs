@@ -4,10 +4,11 @@ use super::merge::{self, Rows};
 use crate::console::encode::{Kind, Table, cell};
 use crate::office::Office;
 use shared::config::{Config, Database};
+use shared::orders::Marks;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub(super) fn table(office: &Office, rows: &Rows) -> Table {
+pub(super) fn table(office: &Office, rows: &Rows, marks: &Marks) -> Table {
     use Kind::{Int4, Text};
     let mut table = Table::new(&[
         ("name", Text),
@@ -35,13 +36,18 @@ pub(super) fn table(office: &Office, rows: &Rows) -> Table {
         *servers += merge::servers(pool);
         *clients += merge::clients(pool);
     }
-    let mut named = entries(&config, counts.keys());
+    let mut named = entries(&config, counts.keys().chain(&marks.paused).chain(&marks.disabled));
+    // What `*` stands for is not shown while nobody uses it.
+    named.retain(|name, _| {
+        let used = counts.get(name).is_some_and(|(servers, clients)| servers + clients > 0);
+        config.databases.contains_key(name) || used || marks.paused.contains(name) || marks.disabled.contains(name)
+    });
     named.insert("pgbouncer".to_owned(), None);
     counts.insert("pgbouncer".to_owned(), (0, office.consoles().len() as u32));
     for (name, entry) in named {
         let (servers, clients) = counts.get(&name).copied().unwrap_or_default();
         table.row(match entry {
-            Some(entry) => row(&config, &entry, servers, clients),
+            Some(entry) => row(&config, &entry, servers, clients, marks),
             None => console(&config, clients),
         });
     }
@@ -55,7 +61,7 @@ pub(super) fn entries<'a>(config: &Config, used: impl Iterator<Item = &'a String
     configured.chain(automatic).map(|(name, entry)| (name, Some(entry))).collect()
 }
 
-fn row(config: &Config, entry: &Database, servers: u32, clients: u32) -> Vec<Option<String>> {
+fn row(config: &Config, entry: &Database, servers: u32, clients: u32, marks: &Marks) -> Vec<Option<String>> {
     let user = entry.user.as_deref().unwrap_or_default();
     vec![
         cell(&entry.name),
@@ -73,8 +79,8 @@ fn row(config: &Config, entry: &Database, servers: u32, clients: u32) -> Vec<Opt
         cell(servers),
         cell(config.max_db_client_connections(entry)),
         cell(clients),
-        cell(0),
-        cell(0),
+        cell(u8::from(marks.paused.contains(&entry.name))),
+        cell(u8::from(marks.disabled.contains(&entry.name))),
     ]
 }
 

@@ -30,7 +30,7 @@ pub(super) fn table(context: &Context<'_>) -> Option<Table> {
     }
     let clients = context.rows(ReportKind::Clients)?;
     let servers = context.rows(ReportKind::Servers)?;
-    let consoles: Vec<ConnectionRow> = context.office.consoles().values().cloned().collect();
+    let consoles: Vec<ConnectionRow> = context.office.consoles().values().map(|console| console.row.clone()).collect();
     let all: Vec<(&str, &ConnectionRow)> = clients
         .connections()
         .chain(&consoles)

@@ -2,7 +2,7 @@
 
 use super::super::Reply;
 
-const LINES: [&str; 19] = [
+const LINES: [&str; 17] = [
     "SHOW HELP|CONFIG|DATABASES|POOLS|CLIENTS|SERVERS|USERS|VERSION",
     "SHOW PEERS|PEER_POOLS",
     "SHOW FDS|LISTS|STATE|WORKERS",
@@ -10,19 +10,16 @@ const LINES: [&str; 19] = [
     "SHOW STATS|STATS_TOTALS|STATS_AVERAGES|TOTALS",
     "SET key = arg",
     "RELOAD",
-    "PAUSE",
-    "RESUME",
+    "PAUSE [<db>]",
+    "RESUME [<db>]",
+    "DISABLE <db>",
+    "ENABLE <db>",
+    "RECONNECT [<db>]",
+    "KILL [<db>]",
+    "KILL_CLIENT <client_id>",
     "SHUTDOWN",
     "SHUTDOWN WAIT_FOR_SERVERS|WAIT_FOR_CLIENTS",
-    // Not yet: kept in the order in which PgBouncer lists them.
-    "PAUSE [<db>] (not yet)",
-    "RESUME [<db>] (not yet)",
-    "DISABLE <db> (not yet)",
-    "ENABLE <db> (not yet)",
-    "RECONNECT [<db>] (not yet)",
-    "KILL [<db>] (not yet)",
-    "KILL_CLIENT <client_id> (not yet)",
-    "WAIT_CLOSE [<db>] (not yet)",
+    "WAIT_CLOSE [<db>]",
 ];
 
 pub(super) fn run() -> Reply {

@@ -20,6 +20,7 @@ use crate::console::encode::{Kind, Table, cell};
 use crate::fleet::{Answer, Request};
 use merge::Rows;
 use shared::control::ReportKind;
+use shared::orders::Marks;
 
 /// Parameters that drivers ask for at connect, and PgBouncer's answers.
 const FAKES: [(&str, &str); 5] = [
@@ -53,7 +54,9 @@ pub(super) fn run(context: &Context<'_>, item: &str) -> Option<Reply> {
         "version" => Some(small::version()),
         "state" => small::state(context),
         "config" => Some(config::table(&office.config())),
-        "databases" => context.rows(ReportKind::Pools).map(|rows| databases::table(office, &rows)),
+        "databases" => {
+            context.marks().zip(context.rows(ReportKind::Pools)).map(|(marks, rows)| databases::table(office, &rows, &marks))
+        }
         "pools" => context.rows(ReportKind::Pools).map(|rows| pools::table(office, &rows)),
         "clients" => context.rows(ReportKind::Clients).map(|rows| connections::clients(office, &rows)),
         "servers" => context.rows(ReportKind::Servers).map(|rows| connections::servers(&rows)),
@@ -75,6 +78,14 @@ pub(super) fn run(context: &Context<'_>, item: &str) -> Option<Reply> {
 }
 
 impl Context<'_> {
+    /// What is paused and disabled; `None`: nobody is there to take it.
+    pub(super) fn marks(&self) -> Option<Marks> {
+        match self.ask(Request::State)? {
+            Answer::State(marks) => Some(marks),
+            _ => None,
+        }
+    }
+
     /// The rows of all workers; `None`: nobody is there to take them.
     fn rows(&self, what: ReportKind) -> Option<Rows> {
         match self.ask(Request::Report(what))? {

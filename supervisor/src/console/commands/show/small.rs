@@ -2,7 +2,6 @@
 
 use super::super::Context;
 use crate::console::encode::{Kind, Table, cell};
-use crate::fleet::{Answer, Request};
 
 /// Begins as PgBouncer's does, since tools compare it.
 pub(super) fn version() -> Table {
@@ -12,7 +11,7 @@ pub(super) fn version() -> Table {
 }
 
 pub(super) fn state(context: &Context<'_>) -> Option<Table> {
-    let Some(Answer::State { paused }) = context.ask(Request::State) else { return None };
+    let paused = context.marks()?.all_paused;
     let mut table = Table::new(&[("key", Kind::Text), ("value", Kind::Text)]);
     for (key, value) in [("active", !paused), ("paused", paused), ("suspended", false)] {
         table.row(vec![cell(key), cell(if value { "yes" } else { "no" })]);

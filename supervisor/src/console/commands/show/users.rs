@@ -24,7 +24,7 @@ pub(super) fn table(office: &Office, rows: &Rows) -> Table {
         *servers.entry(pool.user.clone()).or_default() += merge::servers(pool);
     }
     let mut clients: BTreeMap<String, u32> = BTreeMap::new();
-    let consoles: Vec<String> = office.consoles().values().map(|row| row.user.clone()).collect();
+    let consoles: Vec<String> = office.consoles().values().map(|console| console.row.user.clone()).collect();
     for user in rows.connections().map(|row| row.user.clone()).chain(consoles) {
         *clients.entry(user).or_default() += 1;
     }

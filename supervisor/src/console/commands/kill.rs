@@ -1,0 +1,20 @@
+//! KILL: a database, or every database that has pools, is paused, and its clients and servers are closed.
+
+use super::{Context, Reply, names};
+use crate::fleet::Request;
+use shared::orders::Scope;
+use std::collections::BTreeSet;
+
+pub(super) fn run(context: &Context<'_>, database: Option<&str>) -> Result<Reply, Reply> {
+    let scope = names::scope(context, database, "kill")?;
+    let databases = match &scope {
+        Scope::Database(name) => vec![name.clone()],
+        Scope::All => {
+            let shm = &context.office.shm;
+            let names: BTreeSet<String> =
+                shm.pools().filter_map(|pool| shm.pool_names(pool)).map(|(database, _)| database).collect();
+            names.into_iter().collect()
+        }
+    };
+    Ok(context.order(Request::Kill(scope, databases), "KILL"))
+}

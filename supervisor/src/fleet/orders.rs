@@ -1,0 +1,217 @@
+//! Orders of the console on their way through the workers, and when each is answered.
+//!
+//! An order goes to every worker that has a process and is waited for until each has done it or died. A worker started meanwhile begins with what
+//! the orders so far have left behind ([`Marks`](shared::orders::Marks)), and has no client or server yet that an order could be about: it is not
+//! waited for. So a death never leaves a session waiting, and no order is lost on a successor.
+
+use super::Fleet;
+use super::event::{Answer, AskId, Failure};
+use super::shutdown::Phase;
+use shared::control::ToWorker;
+use shared::ids::{ConnectionId, Slot};
+use shared::orders::{Order, Outcome, Scope};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How many databases one message names: it has to fit into a datagram.
+const NAMES: usize = 1000;
+
+/// Orders under way.
+#[derive(Debug, Default)]
+pub(super) struct Orders {
+    last: u32,
+    open: Vec<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    number: u32,
+    until: Until,
+    waiting: BTreeSet<Slot>,
+    ask: Option<AskId>,
+}
+
+/// What an order waits for, besides every worker's word.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Until {
+    /// Nothing.
+    Done,
+    /// As `Done`; until then a worker may still tell of connections from before.
+    Reconnected(Scope),
+    /// PAUSE: the end of dead workers' backends there. It is over, too, when it is taken back.
+    Quiet(Scope),
+    /// WAIT_CLOSE: the same.
+    Closed(Scope),
+    /// KILL_CLIENT: whether a worker had the client.
+    Found(bool),
+}
+
+/// Backends that outlived their worker, by database.
+#[derive(Debug, Default)]
+pub(super) struct Orphans(BTreeMap<String, usize>);
+
+impl Orphans {
+    pub(super) fn add(&mut self, database: String) {
+        *self.0.entry(database).or_default() += 1;
+    }
+
+    pub(super) fn remove(&mut self, database: &str) {
+        if let Some(count) = self.0.get_mut(database) {
+            *count -= 1;
+            if *count == 0 {
+                self.0.remove(database);
+            }
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn any(&self, scope: &Scope) -> bool {
+        self.0.keys().any(|database| scope.holds(database))
+    }
+}
+
+impl Orders {
+    /// Whether what this worker says of `database` may be from before a RECONNECT.
+    pub(super) fn outdated(&self, slot: Slot, database: &str) -> bool {
+        self.open.iter().any(|order| match &order.until {
+            Until::Reconnected(scope) => scope.holds(database) && order.waiting.contains(&slot),
+            _ => false,
+        })
+    }
+}
+
+/// `PAUSE command issued`, `PAUSE 'app' command issued`.
+pub(super) fn issued(verb: &str, scope: &Scope) -> String {
+    match scope {
+        Scope::All => format!("{verb} command issued"),
+        Scope::Database(name) => format!("{verb} '{name}' command issued"),
+    }
+}
+
+impl Fleet {
+    /// Sends an order to all workers; `ask` is answered when it is done.
+    pub(super) fn order(&mut self, order: Order, until: Until, ask: Option<AskId>) {
+        self.orders.last += 1;
+        let number = self.orders.last;
+        self.marks.obey(number, &order);
+        self.broadcast(&ToWorker::Order { number, order });
+        let waiting = self.live().into_iter().collect();
+        self.orders.open.push(Open { number, until, waiting, ask });
+        self.check_orders();
+    }
+
+    /// DISABLE.
+    pub(super) fn ask_disable(&mut self, ask: AskId, database: String) {
+        self.log(log::Level::Info, format!("DISABLE '{database}' command issued"));
+        self.order(Order::Disable(database), Until::Done, Some(ask));
+    }
+
+    /// ENABLE.
+    pub(super) fn ask_enable(&mut self, ask: AskId, database: String) {
+        self.log(log::Level::Info, format!("ENABLE '{database}' command issued"));
+        self.order(Order::Enable(database), Until::Done, Some(ask));
+    }
+
+    /// RECONNECT: what servers say at their start is to be learned anew.
+    pub(super) fn ask_reconnect(&mut self, ask: AskId, scope: Scope) {
+        self.log(log::Level::Info, issued("RECONNECT", &scope));
+        self.welcomes.retain(|(database, _), _| !scope.holds(database));
+        self.order(Order::Reconnect(scope.clone()), Until::Reconnected(scope), Some(ask));
+    }
+
+    /// WAIT_CLOSE.
+    pub(super) fn ask_wait_close(&mut self, ask: AskId, scope: Scope) {
+        self.log(log::Level::Info, issued("WAIT_CLOSE", &scope));
+        self.order(Order::WaitClose(scope.clone()), Until::Closed(scope), Some(ask));
+    }
+
+    /// KILL, of one database or of all that have pools: `databases`.
+    pub(super) fn ask_kill(&mut self, ask: AskId, scope: &Scope, databases: &[String]) {
+        if self.marks.all_paused {
+            self.answer(ask, Answer::Failed(Failure::AlreadyPaused));
+            return;
+        }
+        self.log(log::Level::Info, issued("KILL", scope));
+        // Workers do what they are told in order: with the last part all is done.
+        let mut parts = databases.chunks(NAMES).peekable();
+        if parts.peek().is_none() {
+            self.answer(ask, Answer::Done);
+        }
+        while let Some(part) = parts.next() {
+            let last = parts.peek().is_none();
+            self.order(Order::Kill(part.to_vec()), Until::Done, last.then_some(ask));
+        }
+    }
+
+    /// KILL_CLIENT. Only the worker that has the client knows it.
+    pub(super) fn ask_kill_client(&mut self, ask: AskId, id: ConnectionId) {
+        self.order(Order::KillClient(id), Until::Found(false), Some(ask));
+    }
+
+    /// Nobody can be paused, killed or connected anew in a fleet that is ending.
+    pub(super) fn refuses_orders(&mut self, ask: AskId) -> bool {
+        let ending = matches!(self.phase, Phase::Ending { .. });
+        if ending {
+            self.answer(ask, Answer::Failed(Failure::ShuttingDown));
+        }
+        ending
+    }
+
+    pub(super) fn order_done(&mut self, slot: Slot, number: u32, outcome: &Outcome) {
+        if let Some(open) = self.orders.open.iter_mut().find(|open| open.number == number)
+            && open.waiting.remove(&slot)
+        {
+            if let Until::Found(found) = &mut open.until {
+                *found |= *outcome == Outcome::Done;
+            }
+            self.check_orders();
+        }
+    }
+
+    /// A worker is gone, and with it all that an order could be about.
+    pub(super) fn left_orders(&mut self, slot: Slot) {
+        for open in &mut self.orders.open {
+            open.waiting.remove(&slot);
+        }
+        self.check_orders();
+    }
+
+    /// Answers every order that waits for nothing any more.
+    pub(super) fn check_orders(&mut self) {
+        let orphans = &self.orphans;
+        let over = |open: &Open| {
+            let held_up = matches!(&open.until, Until::Quiet(scope) | Until::Closed(scope) if orphans.any(scope));
+            open.waiting.is_empty() && !held_up
+        };
+        let done: Vec<Open> = self.orders.open.extract_if(.., |open| over(open)).collect();
+        for Open { until, ask, .. } in done {
+            let answer = if until == Until::Found(false) { Answer::Failed(Failure::ClientNotFound) } else { Answer::Done };
+            if let Some(ask) = ask {
+                self.answer(ask, answer);
+            }
+        }
+    }
+
+    /// PAUSEs of this scope are taken back: those that still wait have their answer, so that no session hangs.
+    pub(super) fn end_pauses(&mut self, scope: &Scope) {
+        let ended = Until::Quiet(scope.clone());
+        let asks: Vec<AskId> = self.orders.open.extract_if(.., |open| open.until == ended).filter_map(|open| open.ask).collect();
+        for ask in asks {
+            self.answer(ask, Answer::Done);
+        }
+    }
+
+    /// The user of a session that waits for its PAUSE or WAIT_CLOSE has thought better of it. A pause does not outlive that.
+    pub(super) fn cancelled(&mut self, ask: AskId) {
+        let waits = |open: &Open| open.ask == Some(ask) && matches!(open.until, Until::Quiet(_) | Until::Closed(_));
+        let Some(at) = self.orders.open.iter().position(waits) else { return };
+        let open = self.orders.open.remove(at);
+        self.answer(ask, Answer::Failed(Failure::Cancelled));
+        if let Until::Quiet(scope) = open.until {
+            self.log(log::Level::Info, "PAUSE was cancelled, continuing");
+            self.resume(scope, None);
+        }
+    }
+}
