@@ -332,6 +332,8 @@ pub struct Lent {
     pub greeting: Vec<(String, String)>,
     /// Current values of the parameters that a client can set.
     pub parameters: Vec<(String, String)>,
+    /// Values of other parameters that were set for a client that asked for them.
+    pub asked: Vec<(String, String)>,
     /// Prepared statements it holds, by the hash that names them, least recently used first.
     pub statements: Vec<[u8; 16]>,
     /// CLOCK_MONOTONIC microseconds of its start.

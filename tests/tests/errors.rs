@@ -81,7 +81,7 @@ fn parameters_that_are_not_supported() {
     let server = Postgres::start();
     fleets(
         &server,
-        |builder| builder,
+        |builder| builder.setting("startup_parameters", "reject"),
         |fleet| {
             for (parameter, text) in [
                 (("no_such_parameter", "5"), "unsupported startup parameter: no_such_parameter"),

@@ -128,12 +128,16 @@ fn a_value_that_postgresql_refuses_is_fatal_for_its_client_only() {
             let mut good = fleet.client();
             assert_eq!(good.value("select 1"), "1");
             let mut bad = Client::tcp(fleet.port());
-            let login = bad.start(&[("user", "app"), ("database", "app"), ("timezone", "Nowhere/Land")], None);
-            // At the first query in transaction mode; a login that is checked earlier is as good.
-            let fields = login.err().unwrap_or_else(|| {
-                bad.send(&end_to_end::frontend::query("select 1"));
-                bad.refusal()
-            });
+            let fields = bad.start(&[("user", "app"), ("database", "app"), ("timezone", "Nowhere/Land")], None).unwrap_err();
+            let text = "invalid value for parameter \"TimeZone\": \"Nowhere/Land\"";
+            assert_eq!((fields.severity(), fields.code(), fields.text()), ("FATAL", "22023", text));
+            // While no server can be asked, a login is not held up; what PostgreSQL thinks of its values shows at the first query.
+            fleet.console().query("pause");
+            let mut late = Client::tcp(fleet.port());
+            late.start(&[("user", "app"), ("database", "app"), ("timezone", "Nowhere/Else")], None).unwrap();
+            fleet.console().query("resume");
+            late.send(&end_to_end::frontend::query("select 1"));
+            let fields = late.refusal();
             assert_eq!((fields.severity(), fields.code(), fields.text()), ("FATAL", "08P01", "invalid server parameter"));
             assert_eq!(good.value("select 1"), "1");
         },
@@ -188,4 +192,158 @@ fn server_reset_query_can_be_another_or_none() {
     let fleet = Fleet::builder(&server).pool_mode(PoolMode::Session).pool_size(1).setting("server_reset_query", "").start();
     fleet.client().query("create temp table left_behind (x int)");
     assert_eq!(fleet.client().query("select * from left_behind").errors.len(), 0, "none");
+}
+
+fn refused(fleet: &Fleet, parameters: &[(&str, &str)]) -> (String, String) {
+    let mut client = Client::tcp(fleet.port());
+    let error = client.start(&[&[("user", "app"), ("database", "app")], parameters].concat(), None).unwrap_err();
+    assert_eq!(error.severity(), "FATAL");
+    (error.code().to_owned(), error.text().to_owned())
+}
+
+/// Whatever PostgreSQL takes at startup holds for the client, and for nobody else on the same server.
+#[test]
+fn any_startup_parameter_is_applied() {
+    let server = Postgres::start();
+    each_fleet(
+        &server,
+        |builder| builder.pool_size(1),
+        |fleet, mode| {
+            let values = [("extra_float_digits", "2"), ("statement_timeout", "7s"), ("search_path", "one, \"Two\"")];
+            for _ in 0..2 {
+                let options = ("options", r"-c work_mem=5MB --lock-timeout=3s -c my.own=a\ b");
+                let mut own = with(fleet, &[&values[..], &[options]].concat());
+                for (name, value) in values.iter().chain(&[("work_mem", "5MB"), ("lock_timeout", "3s"), ("my.own", "a b")]) {
+                    assert_eq!(own.value(&format!("show {name}")), *value);
+                }
+                if mode == PoolMode::Session {
+                    drop(own);
+                    own = with(fleet, &[]);
+                }
+                let mut plain = if mode == PoolMode::Session { own } else { fleet.client() };
+                assert_eq!(plain.value("show statement_timeout") + &plain.value("show work_mem"), "04MB");
+                assert_eq!(plain.value("show search_path"), "\"$user\", public");
+                assert_eq!(plain.value("select current_setting('my.own', true) is null or current_setting('my.own') = ''"), "t");
+            }
+            // What PostgreSQL does not take is refused with its own words, as by a direct connection.
+            let unknown = refused(fleet, &[("no_such_parameter", "1")]);
+            assert_eq!(unknown, ("42704".into(), "unrecognized configuration parameter \"no_such_parameter\"".into()));
+            let (code, text) = refused(fleet, &[("TimeZone", "Nowhere")]);
+            assert_eq!((code.as_str(), text.as_str()), ("22023", "invalid value for parameter \"TimeZone\": \"Nowhere\""));
+            assert_eq!(refused(fleet, &[("options", "-c shared_buffers=1MB")]).0, "55P02");
+            assert_eq!(fleet.client().value("select 1"), "1");
+        },
+    );
+}
+
+#[test]
+fn startup_parameters_can_be_refused_as_by_pgbouncer() {
+    let server = Postgres::start();
+    let fleet = Fleet::builder(&server).setting("startup_parameters", "reject").start();
+    let text = |parameters: &[(&str, &str)]| refused(&fleet, parameters);
+    let refusal = |text: &str| ("08P01".to_owned(), text.to_owned());
+    assert_eq!(text(&[("extra_float_digits", "2")]), refusal("unsupported startup parameter: extra_float_digits"));
+    assert_eq!(
+        text(&[("options", "-c statement_timeout=1")]),
+        refusal("unsupported startup parameter in options: statement_timeout")
+    );
+    let mut tracked = with(&fleet, &[("datestyle", "German"), ("options", "-c IntervalStyle=iso_8601")]);
+    assert_eq!(tracked.value("show datestyle") + &tracked.value("show intervalstyle"), "German, DMYiso_8601");
+}
+
+/// A client is told the server's spelling of its values, whether the pool has learned it before or not.
+#[test]
+fn values_are_told_back_as_the_server_spells_them() {
+    let server = Postgres::start();
+    each_fleet(
+        &server,
+        |builder| builder.pool_size(2),
+        |fleet, _| {
+            for _ in 0..3 {
+                let own = with(fleet, &[("client_encoding", "utf-8"), ("timezone", "europe/BERLIN"), ("datestyle", "iso")]);
+                let told = |name: &str| own.parameters[name].clone();
+                let spelled = [told("client_encoding"), told("TimeZone"), told("DateStyle")];
+                assert_eq!(spelled, ["UTF8", "Europe/Berlin", "ISO, MDY"]);
+            }
+        },
+    );
+}
+
+/// RESET, RESET ALL and DISCARD ALL go back to what the client asked for at startup, not to the server's own defaults.
+#[test]
+fn reset_goes_back_to_the_startup_values() {
+    let server = Postgres::start();
+    each_fleet(
+        &server,
+        |builder| builder.pool_size(1),
+        |fleet, mode| {
+            let mut own = with(fleet, &[("TimeZone", "Asia/Tokyo"), ("options", "-c statement_timeout=7s -c work_mem=5MB")]);
+            for reset in ["reset all", "discard all", "select 1; reset all"] {
+                own.query("set timezone = 'UTC'");
+                if mode == PoolMode::Session {
+                    own.query("set statement_timeout = '1h'");
+                }
+                assert!(own.query(reset).errors.is_empty());
+                assert_eq!(own.value("show timezone"), "Asia/Tokyo", "after {reset}");
+                assert_eq!(own.value("show statement_timeout") + &own.value("show work_mem"), "7s5MB", "after {reset}");
+                assert_eq!(own.parameters["TimeZone"], "Asia/Tokyo");
+            }
+            own.query("set timezone = 'UTC'");
+            own.query("reset statement_timeout");
+            assert_eq!(own.value("show timezone"), "UTC", "only what was named is set back");
+            assert_eq!(own.value("show statement_timeout"), "7s");
+            own.send(&end_to_end::frontend::extended("reset timezone", &[]));
+            assert!(own.answer().errors.is_empty());
+            assert_eq!(own.value("show timezone"), "Asia/Tokyo");
+            own.query("begin");
+            own.query("set timezone = 'UTC'");
+            own.query("reset timezone");
+            own.query("rollback");
+            assert_eq!(own.value("show timezone"), "Asia/Tokyo");
+        },
+    );
+}
+
+#[test]
+fn application_name_add_host_appends_the_clients_address() {
+    let server = Postgres::start();
+    each_worker_count(
+        &server,
+        |builder| builder.setting("application_name_add_host", 1),
+        |fleet| {
+            for (asked, name) in [(&[("application_name", "mine")][..], "mine"), (&[], "app")] {
+                let mut client = with(fleet, asked);
+                let expected = format!("{name} - 127.0.0.1:{}", client.local_port());
+                assert_eq!(client.value("show application_name"), expected);
+                assert_eq!(client.parameters["application_name"], expected);
+                client.query("set application_name = 'other'");
+                assert_eq!(client.value("show application_name"), "other");
+            }
+        },
+    );
+}
+
+/// In session mode a client can be told the process that serves it; cancelling works as ever.
+#[test]
+fn report_backend_pid_tells_the_servers_process() {
+    let server = Postgres::start();
+    each_fleet(
+        &server,
+        |builder| builder.pool_size(3).setting("report_backend_pid", 1),
+        |fleet, mode| {
+            let mut client = fleet.client();
+            let told = client.key[..4].iter().fold(0_u32, |pid, byte| pid << 8 | u32::from(*byte));
+            assert_eq!(client.value("select pg_backend_pid()") == told.to_string(), mode == PoolMode::Session);
+            let mut admin = server.admin();
+            for _ in 0..6 {
+                client.send(&end_to_end::frontend::query("select pg_sleep(60)"));
+                end_to_end::wait_until("the query to run", end_to_end::SOON, || {
+                    let running = "select count(*) from pg_stat_activity where state = 'active' and query like '%pg_sleep(60)'";
+                    admin.query_one(running, &[]).unwrap().get::<_, i64>(0) == 1
+                });
+                client.cancel(fleet.port());
+                assert_eq!(client.answer().error().code(), "57014");
+            }
+        },
+    );
 }

@@ -33,7 +33,7 @@ impl Worker {
     pub(crate) fn cancel_requested(&mut self, index: usize, key: [u8; 8]) {
         let client = &self.clients[index];
         let prefix = client.prefix(self.config.settings.listen_port);
-        let found = self.shm.clients().find(key);
+        let found = self.find_client(key);
         let reason = match found {
             None => Some("failed cancel request"),
             Some((_, owner)) if owner.slot == Owner::SUPERVISOR.slot => {
@@ -62,9 +62,15 @@ impl Worker {
         self.drop_client(index);
     }
 
+    /// The client that was given this key. One that begins with a backend's process id (report_backend_pid) does not name its seat.
+    fn find_client(&self, key: [u8; 8]) -> Option<(SeatIndex, Owner)> {
+        let clients = self.shm.clients();
+        clients.find(key).or_else(|| self.config.settings.report_backend_pid.then(|| clients.search(key)).flatten())
+    }
+
     /// Another worker passes on a request for one of our clients.
     pub(crate) fn cancel_forwarded(&mut self, key: [u8; 8], requester: Option<OwnedFd>) {
-        if let Some((seat, owner)) = self.shm.clients().find(key)
+        if let Some((seat, owner)) = self.find_client(key)
             && owner == self.me
         {
             self.cancel_query(seat, requester);

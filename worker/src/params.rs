@@ -1,7 +1,9 @@
 //! The parameters PostgreSQL reports and a client may set: which values a client expects, which a server has.
 //!
 //! Equal sets are one object, so whether a switch of servers needs a SET is one pointer comparison. What a client cannot set
-//! (`server_version` and the like) is no part of a set; it is only repeated to clients at login.
+//! (`server_version` and the like) is no part of a set; it is only repeated to clients at login. What PostgreSQL does not report
+//! (`statement_timeout` and the like) is part of it if a client asked for it at startup: it is set where that client is served, and set
+//! back for others.
 
 use rustc_hash::FxHashSet;
 use std::fmt::Write;
@@ -17,8 +19,14 @@ pub(crate) fn is_tracked(name: &str) -> bool {
     !FIXED.contains(&name)
 }
 
-/// Name and value.
-pub(crate) type Pair = (Rc<str>, Rc<str>);
+/// One value of a set.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Pair {
+    name: Rc<str>,
+    value: Rc<str>,
+    /// PostgreSQL does not report it: it is known only because a client asked for it at startup and it was set.
+    asked: bool,
+}
 
 /// A set of values, in the order in which the server first reported them.
 #[derive(Clone, Debug)]
@@ -30,35 +38,63 @@ impl Params {
         Rc::ptr_eq(&self.0, &other.0)
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, value)| (&**name, &**value))
+    /// What PostgreSQL reports.
+    pub(crate) fn reported(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().filter(|pair| !pair.asked).map(|pair| (&*pair.name, &*pair.value))
     }
 
+    /// What was asked for besides.
+    pub(crate) fn asked(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().filter(|pair| pair.asked).map(|pair| (&*pair.name, &*pair.value))
+    }
+
+    /// A reported value.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+        self.reported().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
-    /// One `SET name=value;…` that turns a server with these values into one with `wanted`'s; `None` when nothing differs. A parameter that
-    /// either side does not have is left alone.
+    /// One query that turns a server with these values into one with `wanted`'s; `None` when nothing differs. A reported parameter that
+    /// either side does not have is left alone; one that was asked for by somebody else is set back.
     pub(crate) fn difference(&self, wanted: &Params) -> Option<String> {
         let mut sql = String::new();
-        for (name, value) in wanted.iter() {
+        for (name, value) in wanted.reported() {
             if self.get(name).is_some_and(|have| !have.eq_ignore_ascii_case(value)) {
-                let _ = write!(sql, "SET {name}=");
-                quote(&mut sql, name, value);
-                sql.push(';');
+                set(&mut sql, name, value);
             }
+        }
+        for (name, _) in self.asked().filter(|(name, _)| !wanted.asked().any(|(wanted, _)| wanted == *name)) {
+            sql.push_str("RESET ");
+            quote_name(&mut sql, name);
+            sql.push(';');
+        }
+        for (name, value) in wanted.asked().filter(|pair| !self.asked().any(|have| have == *pair)) {
+            set_config(&mut sql, name, value);
         }
         (!sql.is_empty()).then_some(sql)
     }
 }
 
-/// `search_path` is a list and goes as it was reported; everything else is one literal.
-fn quote(sql: &mut String, name: &str, value: &str) {
+fn set(sql: &mut String, name: &str, value: &str) {
+    // A list: as one literal it would be one name.
     if name.eq_ignore_ascii_case("search_path") {
-        sql.push_str(if value.is_empty() || value == "\"\"" { "''" } else { value });
-        return;
+        return set_config(sql, name, value);
     }
+    let _ = write!(sql, "SET {name}=");
+    quote(sql, value);
+    sql.push(';');
+}
+
+/// Sets a parameter to a text that is read as in a startup message, lists included (PostgreSQL documentation, "System Administration
+/// Functions"). Neither name nor value is SQL.
+fn set_config(sql: &mut String, name: &str, value: &str) {
+    sql.push_str("SELECT pg_catalog.set_config(");
+    quote(sql, name);
+    sql.push(',');
+    quote(sql, value);
+    sql.push_str(",false);");
+}
+
+fn quote(sql: &mut String, value: &str) {
     sql.push_str(if value.contains('\\') { "E'" } else { "'" });
     for c in value.chars() {
         if matches!(c, '\'' | '\\') {
@@ -67,6 +103,15 @@ fn quote(sql: &mut String, name: &str, value: &str) {
         sql.push(c);
     }
     sql.push('\'');
+}
+
+/// The parts of a name, each in double quotes.
+fn quote_name(sql: &mut String, name: &str) {
+    for (index, part) in name.split('.').enumerate() {
+        sql.push_str(if index > 0 { ".\"" } else { "\"" });
+        sql.push_str(&part.replace('"', "\"\""));
+        sql.push('"');
+    }
 }
 
 /// Makes equal sets one object.
@@ -78,26 +123,53 @@ pub(crate) struct Interner {
 }
 
 impl Interner {
-    /// The set of these pairs.
+    /// The set of these pairs, as a server reports them.
     pub(crate) fn set<'a>(&mut self, pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Params {
-        let pairs: Vec<Pair> = pairs.map(|(name, value)| (self.word(name), self.word(value))).collect();
+        let pairs = pairs.map(|(name, value)| self.pair(name, value, false)).collect();
         self.intern(pairs)
     }
 
-    /// `params` with one value changed. A name that the set does not have is added when `add` holds, else ignored.
-    pub(crate) fn with(&mut self, params: &Params, name: &str, value: &str, add: bool) -> Params {
-        match params.get(name) {
-            Some(have) if have == value => return params.clone(),
-            None if !add => return params.clone(),
-            _ => {}
+    /// `params` with one reported value changed or added.
+    pub(crate) fn with(&mut self, params: &Params, name: &str, value: &str) -> Params {
+        self.changed(params, name, value, false)
+    }
+
+    /// `params` with a value that a client asks for and PostgreSQL does not report.
+    pub(crate) fn ask(&mut self, params: &Params, name: &str, value: &str) -> Params {
+        self.changed(params, name, value, true)
+    }
+
+    /// What `server` reports, with what was asked for in `wanted`.
+    pub(crate) fn adopt(&mut self, server: &Params, wanted: &Params) -> Params {
+        if server.asked().eq(wanted.asked()) {
+            return server.clone();
         }
+        let part = |params: &Params, asked| params.0.iter().filter(|pair| pair.asked == asked).cloned().collect::<Vec<_>>();
+        self.intern([part(server, false), part(wanted, true)].concat())
+    }
+
+    /// `params` without what was asked for, or without that parameter.
+    pub(crate) fn forget_asked(&mut self, params: &Params, name: Option<&str>) -> Params {
+        let gone = |pair: &Pair| pair.asked && name.is_none_or(|name| pair.name.eq_ignore_ascii_case(name));
+        if params.0.iter().any(gone) {
+            let left = params.0.iter().filter(|pair| !gone(pair)).cloned().collect();
+            return self.intern(left);
+        }
+        params.clone()
+    }
+
+    fn changed(&mut self, params: &Params, name: &str, value: &str, asked: bool) -> Params {
         let mut pairs = params.0.to_vec();
-        let value = self.word(value);
-        match pairs.iter_mut().find(|(n, _)| n.eq_ignore_ascii_case(name)) {
-            Some(pair) => pair.1 = value,
-            None => pairs.push((self.word(name), value)),
+        match pairs.iter_mut().find(|pair| pair.name.eq_ignore_ascii_case(name)) {
+            Some(pair) if *pair.value == *value && pair.asked == asked => return params.clone(),
+            Some(pair) => *pair = Pair { name: Rc::clone(&pair.name), value: self.word(value), asked },
+            None => pairs.push(self.pair(name, value, asked)),
         }
         self.intern(pairs)
+    }
+
+    fn pair(&mut self, name: &str, value: &str, asked: bool) -> Pair {
+        Pair { name: self.word(name), value: self.word(value), asked }
     }
 
     fn intern(&mut self, pairs: Vec<Pair>) -> Params {
@@ -133,21 +205,40 @@ mod tests {
     fn equal_sets_are_one() {
         let mut i = Interner::default();
         let a = i.set([("DateStyle", "ISO, MDY"), ("TimeZone", "UTC")].into_iter());
-        let b = i.with(&a, "timezone", "Asia/Tokyo", false);
+        let b = i.with(&a, "timezone", "Asia/Tokyo");
         assert!(!a.same(&b));
         assert_eq!(b.get("TimeZone"), Some("Asia/Tokyo"));
-        assert!(a.same(&i.with(&b, "TimeZone", "UTC", false)));
-        assert!(a.same(&i.with(&a, "unknown", "x", false)));
-        assert_eq!(i.with(&a, "IntervalStyle", "iso_8601", true).get("intervalstyle"), Some("iso_8601"));
+        assert!(a.same(&i.with(&b, "TimeZone", "UTC")));
+        assert_eq!(i.with(&a, "IntervalStyle", "iso_8601").get("intervalstyle"), Some("iso_8601"));
     }
 
     #[test]
     fn only_what_differs_is_set() {
         let mut i = Interner::default();
         let server = i.set([("client_encoding", "UTF8"), ("application_name", ""), ("search_path", "public")].into_iter());
-        let client =
-            i.set([("client_encoding", "utf8"), ("application_name", "it's \\"), ("x", "1"), ("search_path", "\"\"")].into_iter());
-        assert_eq!(server.difference(&client).unwrap(), "SET application_name=E'it''s \\\\';SET search_path='';");
+        let client = [("client_encoding", "utf8"), ("application_name", "it's \\"), ("x", "1"), ("search_path", "\"\"")];
+        let client = i.set(client.into_iter());
+        assert_eq!(
+            server.difference(&client).unwrap(),
+            "SET application_name=E'it''s \\\\';SELECT pg_catalog.set_config('search_path','\"\"',false);"
+        );
         assert_eq!(server.difference(&server), None);
+    }
+
+    #[test]
+    fn what_one_client_asked_for_is_set_back_for_the_next() {
+        let mut i = Interner::default();
+        let plain = i.set([("TimeZone", "UTC")].into_iter());
+        let first = i.ask(&plain, "statement_timeout", "5s");
+        let second = i.ask(&plain, "my.own", "'); drop");
+        assert_eq!(plain.difference(&first).unwrap(), "SELECT pg_catalog.set_config('statement_timeout','5s',false);");
+        assert_eq!(
+            first.difference(&second).unwrap(),
+            "RESET \"statement_timeout\";SELECT pg_catalog.set_config('my.own','''); drop',false);"
+        );
+        assert_eq!(second.difference(&plain).unwrap(), "RESET \"my\".\"own\";");
+        assert!(i.adopt(&plain, &first).same(&first) && i.adopt(&first, &plain).same(&plain));
+        assert!(i.forget_asked(&first, Some("STATEMENT_TIMEOUT")).same(&plain) && i.forget_asked(&first, Some("x")).same(&first));
+        assert!(i.forget_asked(&first, None).same(&plain));
     }
 }

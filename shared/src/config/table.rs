@@ -40,7 +40,7 @@ settings! {
         "Whether a worker that has more than its share of the clients passes a newly accepted one to the emptiest worker.";
     admin_users: Words = "", WordList, Auth, Reload, Works,
         "Users who may run every console command.";
-    application_name_add_host: bool = "0", Switch, Pools, Reload, NotYet,
+    application_name_add_host: bool = "0", Switch, Pools, Reload, Works,
         "Whether the client's address and port are appended to its application_name at login.";
     auth_dbname: Option<String> = NULL, Text, Auth, Reload, NotYet,
         "The [databases] entry in which auth_query runs. Without it: the one that the client asked for.";
@@ -156,7 +156,7 @@ settings! {
         "A client that has waited longer than this for a server connection is sent a notice; 0: never.";
     query_wait_timeout: Duration = "120", Seconds, Timeouts, Reload, Works,
         "A client that has waited this long for a server connection is disconnected; 0: never.";
-    report_backend_pid: bool = "0", Switch, Pools, Reload, NotYet,
+    report_backend_pid: bool = "0", Switch, Pools, Reload, Works,
         "Whether a client in session mode is linked to a server at login and told that server's process id, so that pg_terminate_backend and NOTIFY's sender id agree with what it knows.";
     reserve_pool_size: u32 = "0", int(0, MAX, "connections"), Pools, Reload, NotYet,
         "How many server connections a pool may have beyond its size when a client has waited for reserve_pool_timeout; 0: none.";
@@ -208,7 +208,7 @@ settings! {
         "How long SIGTERM waits for clients to leave before each is disconnected at the end of its transaction; 0: for ever.";
     so_reuseport: bool = "0", Switch, Network, Restart, Works,
         "Whether other fleets may listen on the same port. The workers of one fleet always share it.";
-    startup_parameters: StartupParameters = "apply", choice(StartupParameters::WORDS), Pools, Reload, NotYet,
+    startup_parameters: StartupParameters = "apply", choice(StartupParameters::WORDS), Pools, Reload, Works,
         "What becomes of startup parameters that are not tracked (search_path, options=-c ...): they are set on the client's server connection, or the client is refused as by PgBouncer.";
     stats_period: Duration = "60", Seconds, Logging, Reload, Works,
         "The period of averages in SHOW STATS and of the line of totals.";

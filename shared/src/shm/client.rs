@@ -68,6 +68,25 @@ impl ClientTable<'_> {
         self.set_key(owner, seat, key).then_some(key)
     }
 
+    /// As `new_key`, for a client that is to know its backend by its process id: the key is that id and 32 random bits, as PostgreSQL's own.
+    /// It does not name its seat: [`Self::search`] finds it.
+    pub fn new_key_of_process(&self, owner: Owner, seat: SeatIndex, pid: u32, random: u32) -> Option<[u8; 8]> {
+        let mut key = [0; 8];
+        key[..4].copy_from_slice(&(pid & 0x7fff_ffff).to_be_bytes());
+        key[4..].copy_from_slice(&random.to_be_bytes());
+        self.set_key(owner, seat, key).then_some(key)
+    }
+
+    /// As `find`, for a key that may not name its seat: looks at every seat that was ever taken.
+    pub fn search(&self, key: [u8; 8]) -> Option<(SeatIndex, Owner)> {
+        let top = self.0.client_cursor.top.load(Ordering::Acquire) as usize;
+        let wanted = stored(key);
+        let same = |place: &ClientSeat| bool::from(place.secret.load(Ordering::Acquire).ct_eq(&wanted));
+        let (seat, place) = self.0.clients.iter().take(top).enumerate().find(|(_, place)| same(place))?;
+        let word = place.word.read();
+        (key[0] & 0x80 == 0 && !word.is_free()).then(|| (SeatIndex(seat as u32), word.owner()))
+    }
+
     /// The client that was given `key`, and who has it. The time it takes tells nothing about the key but its seat.
     pub fn find(&self, key: [u8; 8]) -> Option<(SeatIndex, Owner)> {
         let seat = (u32::from(key[0] & 0b11) << 16) | u32::from(u16::from_be_bytes([key[3], key[4]]));
@@ -153,6 +172,20 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_key_that_begins_with_a_process_is_searched_for() {
+        let shm = Shm::create().unwrap().0;
+        let table = shm.clients();
+        let seats: Vec<_> = (0..20).map(|_| table.take(A, 20).unwrap()).collect();
+        let keys: Vec<_> = seats.iter().map(|seat| table.new_key_of_process(A, *seat, 4711, seat.0 * 1000 + 7).unwrap()).collect();
+        for (seat, key) in seats.iter().zip(&keys) {
+            assert_eq!((key[..4].to_vec(), table.search(*key)), (4711_u32.to_be_bytes().to_vec(), Some((*seat, A))));
+        }
+        assert_eq!(table.search([1; 8]), None);
+        assert!(table.leave(A, seats[3]));
+        assert_eq!(table.search(keys[3]), None);
     }
 
     #[test]

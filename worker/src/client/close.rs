@@ -136,13 +136,14 @@ impl Worker {
             && deadline <= self.now
         {
             self.login_deadlines.pop_front();
-            if let Some(client) = self.clients.get(index)
-                && client.id == id
-                && let ClientState::Login(login) = &client.state
-            {
-                let text = if login.awaits_welcome() { "client_login_timeout (server down)" } else { "client_login_timeout" };
-                self.close_client(index, &Ending::violation(text));
-            }
+            let Some(client) = self.clients.get(index).filter(|client| client.id == id) else { continue };
+            let text = match &client.state {
+                ClientState::Login(login) if !login.awaits_welcome() => "client_login_timeout",
+                ClientState::Login(_) => "client_login_timeout (server down)",
+                ClientState::Session(session) if session.owed.is_some() => "client_login_timeout (server down)",
+                _ => continue,
+            };
+            self.close_client(index, &Ending::violation(text));
         }
         while let Some(&(deadline, index, id)) = self.closing_deadlines.front()
             && deadline <= self.now

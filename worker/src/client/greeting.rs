@@ -1,193 +1,174 @@
-//! What a client asks for at startup and what it is greeted with.
+//! What a client is greeted with: AuthenticationOk, the server's parameters with its own values among them, its cancel key.
+//!
+//! A client's startup values are told back as PostgreSQL spells them, and one that PostgreSQL refuses is refused, as on a connection of its
+//! own. Which they are is learned from a server once for each value; a client with one that is not known yet waits for a server, has
+//! it set there, and is greeted then. So does a client that is to know its server's process id.
 
-use super::{ClientState, Ending, Link, Session};
+use super::login::LoggedIn;
+use super::{Client, ClientState, Ending, Link, Peer, Session};
+use crate::params::Params;
+use crate::pool::{Greeting, Pool, PoolIndex};
 use crate::protocol::frontend::Frontend;
-use crate::worker::Worker;
-use shared::config::{PoolMode, Settings};
+use crate::worker::{Source, Worker};
+use shared::config::PoolMode;
 use shared::control::{ConsoleSession, PeerName, ToSupervisor};
 use shared::ids::Owner;
 use shared::wire::{encode, report};
 use std::os::fd::AsFd;
+use std::rc::Rc;
 
-/// The parameters PgBouncer has always tracked.
-const ALWAYS_TRACKED: [&str; 5] = ["DateStyle", "client_encoding", "TimeZone", "standard_conforming_strings", "application_name"];
-
-/// A startup message's parameters, sorted out.
-#[derive(Default, Debug)]
-pub(super) struct Asked {
-    pub(super) user: Option<String>,
-    pub(super) database: Option<String>,
-    /// Values that follow the client from server to server.
-    pub(super) parameters: Vec<(String, String)>,
-    /// `_pq_.` options; we know none.
-    pub(super) unknown_options: Vec<String>,
+/// A greeting that waits for a server.
+pub(crate) struct Owed {
+    welcome: Rc<Greeting>,
+    /// Startup values whose spelling is to be learned, by lower-case name.
+    learn: Vec<(String, String)>,
+    /// Only that server will do, and the client keeps it.
+    keeps_server: bool,
 }
 
-/// A parameter that is neither tracked nor ignored, or options that cannot be read. `Display` is what the client gets.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Unsupported {
-    #[error("unsupported startup parameter: {0}")]
-    Parameter(String, String),
-    #[error("unsupported startup parameter in options: {0}")]
-    InOptions(String, String),
-    #[error("unsupported options startup parameter: only '-c config=val' and '--config=val' are allowed")]
-    Options(String),
-    #[error("replication connections are not supported yet")]
-    Replication,
-}
-
-impl Unsupported {
-    /// For the log: with the value.
-    pub(super) fn detail(&self) -> String {
-        match self {
-            Unsupported::Parameter(name, value) => format!("unsupported startup parameter: {name}={value}"),
-            Unsupported::InOptions(name, value) => format!("unsupported startup parameter in options: {name}={value}"),
-            Unsupported::Options(text) => format!("unsupported startup parameter: options={text}"),
-            Unsupported::Replication => self.to_string(),
-        }
-    }
-}
-
-impl From<Unsupported> for Ending {
-    fn from(unsupported: Unsupported) -> Self {
-        Ending::violation(unsupported.to_string())
-    }
-}
-
-/// Sorts out a startup message's parameters.
-pub(super) fn read_parameters(parameters: Vec<(String, String)>, settings: &Settings) -> Result<Asked, Unsupported> {
-    let mut asked = Asked::default();
-    let ignored = |name: &str| settings.ignore_startup_parameters.has(name);
-    for (name, value) in parameters {
-        match name.as_str() {
-            "user" => asked.user = Some(value),
-            "database" => asked.database = Some(value),
-            "replication" if matches!(value.to_ascii_lowercase().as_str(), "database" | "true" | "on" | "yes" | "1") => {
-                return Err(Unsupported::Replication);
-            }
-            "replication" => {}
-            "options" => {
-                for (name, value) in read_options(&value).ok_or_else(|| Unsupported::Options(value.clone()))? {
-                    if ignored(&name) {
-                    } else if is_tracked(&name, settings) {
-                        asked.parameters.push((name, value));
-                    } else if !ignored("options") {
-                        return Err(Unsupported::InOptions(name, value));
-                    }
-                }
-            }
-            _ if name.starts_with("_pq_.") => asked.unknown_options.push(name),
-            _ if ignored(&name) => {}
-            _ if is_tracked(&name, settings) => asked.parameters.push((name, value)),
-            _ => return Err(Unsupported::Parameter(name, value)),
-        }
-    }
-    Ok(asked)
-}
-
-fn is_tracked(name: &str, settings: &Settings) -> bool {
-    ALWAYS_TRACKED.iter().any(|t| t.eq_ignore_ascii_case(name))
-        || settings.track_extra_parameters.iter().any(|t| t.eq_ignore_ascii_case(name))
-}
-
-/// Reads `-c name=value`, `-cname=value` and `--name=value`, blanks inside a value escaped by a backslash. `None`: something else.
-fn read_options(options: &str) -> Option<Vec<(String, String)>> {
-    let mut words = split_words(options).into_iter();
-    let mut settings = Vec::new();
-    while let Some(word) = words.next() {
-        let setting = match word.strip_prefix("--").or_else(|| word.strip_prefix("-c")) {
-            Some("") if word == "-c" => words.next()?,
-            Some(rest) => rest.to_owned(),
-            None => return None,
-        };
-        let (name, value) = setting.split_once('=')?;
-        if name.is_empty() {
-            return None;
-        }
-        settings.push((name.replace('-', "_"), value.to_owned()));
-    }
-    Some(settings)
-}
-
-fn split_words(text: &str) -> Vec<String> {
-    let (mut words, mut word, mut escaped) = (Vec::new(), None::<String>, false);
-    for c in text.chars() {
-        match c {
-            '\\' if !escaped => escaped = true,
-            c if c.is_ascii_whitespace() && !escaped => words.extend(word.take()),
-            c => {
-                word.get_or_insert_default().push(c);
-                escaped = false;
-            }
-        }
-    }
-    words.extend(word);
-    words
+/// A client's startup values.
+struct Wanted {
+    params: Params,
+    /// They alone; `None` when there are none.
+    startup: Option<Params>,
+    /// Those that are not known yet.
+    learn: Vec<(String, String)>,
 }
 
 impl Worker {
-    /// Greets a client whose pool knows what its servers say, and makes it a session.
+    /// Makes a client whose pool knows what its servers say a session, and greets it, at once or when it has a server.
     pub(crate) fn greet(&mut self, index: usize) {
-        let Some(login) = self.clients[index].session().is_none().then(|| self.take_login(index)).flatten() else { return };
+        let Some(mut login) = self.clients[index].session().is_none().then(|| self.take_login(index)).flatten() else { return };
         let Some(pool_index) = login.pool else { return };
-        let pool = self.pools.get_mut(pool_index);
-        let Some(welcome) = pool.welcome.clone() else { return };
-        let mut params = welcome.tracked.clone();
-        for (name, value) in &login.parameters {
-            params = self.interner.with(&params, name, value, false);
+        let Some(welcome) = self.pools.get(pool_index).welcome.clone() else { return };
+        if self.config.settings.application_name_add_host {
+            add_host(&mut login.parameters, self.clients[index].peer, self.config.settings.listen_port);
         }
+        let Wanted { params, startup, learn } = self.wanted(pool_index, &welcome, &login.parameters);
+        let pool = self.pools.get_mut(pool_index);
+        pool.clients += 1;
+        let keeps_server = self.config.settings.report_backend_pid && pool.mode == PoolMode::Session;
+        self.by_seat.insert(login.seats.client, index);
+        let LoggedIn { who, seats, .. } = login;
+        self.clients[index].state = ClientState::Session(Session {
+            pool: pool_index,
+            who,
+            seats,
+            key: [0; 8],
+            params,
+            startup,
+            front: Frontend::default(),
+            link: Link::None,
+            owed: None,
+            reset: None,
+            query_start: None,
+            transaction_start: None,
+        });
+        let may_wait = keeps_server || !self.pools.get(pool_index).paused && self.failing(pool_index).is_none();
+        if !keeps_server && (learn.is_empty() || !may_wait) {
+            return self.send_greeting(index, &welcome, None, &[]);
+        }
+        if let Some(session) = self.clients[index].session_mut() {
+            session.owed = Some(Box::new(Owed { welcome, learn, keeps_server }));
+        }
+        if let Some(server) = self.acquire(index)
+            && self.servers[server].takes_queries()
+        {
+            self.forward_kept(index, server);
+        }
+    }
+
+    /// A client that waited for its greeting has a server with its values.
+    pub(super) fn greet_linked(&mut self, index: usize, server_index: usize) {
+        let server = &mut self.servers[server_index];
+        let Some(session) = self.clients[index].session_mut() else { return };
+        let Some(owed) = session.owed.take() else { return };
+        let pool = self.pools.get_mut(session.pool);
+        for (name, value) in owed.learn {
+            let canonical = server.params.as_ref().and_then(|params| params.get(&name)).unwrap_or(&value).to_owned();
+            pool.learn_value(name, value, canonical);
+        }
+        let notices = std::mem::take(&mut server.notices);
+        let pid = owed.keeps_server.then_some(server.backend_key.0);
+        self.send_greeting(index, &owed.welcome, pid, &notices);
+        if !owed.keeps_server && self.servers[server_index].client() == Some(index) {
+            self.unlink(server_index, index);
+            self.server_free(server_index);
+        }
+    }
+
+    /// Greets a session; with `pid`, the key it is given begins with that process id.
+    fn send_greeting(&mut self, index: usize, welcome: &Greeting, pid: Option<u32>, notices: &[u8]) {
         let random = u64::from_ne_bytes(super::auth::random());
-        let peer_id = self.config.settings.peer_id as u16;
-        let Some(key) = self.shm.clients().new_key(self.me, login.seats.client, random, peer_id) else {
+        let Client { state: ClientState::Session(session), id, .. } = &mut self.clients[index] else { return };
+        let settings = &self.config.settings;
+        let clients = self.shm.clients();
+        let seat = session.seats.client;
+        let key = match pid {
+            None => clients.new_key(self.me, seat, random, settings.peer_id as u16),
+            Some(pid) => clients.new_key_of_process(self.me, seat, pid, random as u32),
+        };
+        let Some(key) = key else {
             return self.close_client(index, &Ending::violation("failed to prepare welcome message"));
         };
-        pool.clients += 1;
+        session.key = key;
+        let pool = self.pools.get_mut(session.pool);
         pool.stats.client_login_count += 1;
-        let tracking = if pool.mode == PoolMode::Session { 0 } else { self.config.settings.max_prepared_statements };
-        let mode = pool.mode;
+        let tracking = if pool.mode == PoolMode::Session { 0 } else { settings.max_prepared_statements };
 
         let mut out = Vec::with_capacity(640);
         encode::authentication_ok(&mut out);
         for (name, value) in &welcome.fixed {
             encode::parameter_status(&mut out, name, value);
         }
-        for (name, value) in params.iter() {
+        for (name, value) in session.params.reported() {
             encode::parameter_status(&mut out, name, value);
         }
         encode::parameter_status(&mut out, "pgbouncer.version", "1.26.1");
-        encode::parameter_status(&mut out, "pgbouncer.pool_mode", mode.word());
+        encode::parameter_status(&mut out, "pgbouncer.pool_mode", pool.mode.word());
         encode::parameter_status(&mut out, "pgbouncer.max_prepared_statements", &tracking.to_string());
         encode::parameter_status(&mut out, "pgfleet.version", env!("CARGO_PKG_VERSION"));
         encode::backend_key_data(&mut out, key);
-        if !self.config.settings.login_notify_message.is_empty() {
-            report::notice(&mut out, &self.config.settings.login_notify_message);
+        out.extend_from_slice(notices);
+        if !settings.login_notify_message.is_empty() {
+            report::notice(&mut out, &settings.login_notify_message);
         }
         encode::ready_for_query(&mut out, b'I');
 
-        self.by_seat.insert(login.seats.client, index);
-        let client = &mut self.clients[index];
-        if let Some(timeout) = self.config.client_idle_timeout(&login.who.user) {
-            self.idle_timers.arm(self.now + timeout, (index, client.id));
+        if let Some(timeout) = self.config.client_idle_timeout(&session.who.user) {
+            self.idle_timers.arm(self.now + timeout, (index, *id));
         }
-        client.state = ClientState::Session(Session {
-            pool: pool_index,
-            who: login.who,
-            seats: login.seats,
-            key,
-            params,
-            front: Frontend::default(),
-            link: Link::None,
-            query_start: None,
-            transaction_start: None,
-        });
-        if client.conn.send(&out, &mut self.buffers).is_err() {
+        let conn = &mut self.clients[index].conn;
+        if conn.send(&out, &mut self.buffers).is_err() {
             return self.close_client(index, &Ending::Silent("failed to send welcome message"));
         }
         // It may have sent its first query with its last authentication message.
-        let conn = &self.clients[index].conn;
         if conn.readable || !conn.input.is_empty() {
-            self.again.push(crate::worker::Source::Client(index));
+            self.again.push(Source::Client(index));
         }
+    }
+
+    /// What a client's startup values come to on this pool's servers.
+    fn wanted(&mut self, pool: PoolIndex, welcome: &Greeting, asked: &[(String, String)]) -> Wanted {
+        let mut wanted = Wanted { params: welcome.tracked.clone(), startup: None, learn: Vec::new() };
+        for (name, value) in asked {
+            let name = name.to_ascii_lowercase();
+            let reported = welcome.tracked.get(&name);
+            let known = self.pools.get(pool).known_value(&name, value, reported);
+            let value = known.as_deref().unwrap_or(value);
+            let startup = wanted.startup.take().unwrap_or_else(|| self.interner.set(std::iter::empty()));
+            if reported.is_some() {
+                wanted.params = self.interner.with(&wanted.params, &name, value);
+                wanted.startup = Some(self.interner.with(&startup, &name, value));
+            } else {
+                wanted.params = self.interner.ask(&wanted.params, &name, value);
+                wanted.startup = Some(self.interner.ask(&startup, &name, value));
+            }
+            if known.is_none() {
+                wanted.learn.push((name, value.to_owned()));
+            }
+        }
+        wanted
     }
 
     /// Passes an authenticated console client to the supervisor.
@@ -224,37 +205,42 @@ impl Worker {
     }
 }
 
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
+/// application_name_add_host: the client's address behind its application_name, as PgBouncer writes it.
+fn add_host(parameters: &mut Vec<(String, String)>, peer: Peer, listen_port: u16) {
+    let address = match peer {
+        Peer::Tcp(address) => address.to_string(),
+        Peer::Unix { pid, .. } => {
+            let host = nix::unistd::gethostname().unwrap_or_default();
+            format!("unix({pid}@{}):{listen_port}", host.to_string_lossy())
+        }
+    };
+    match parameters.iter_mut().find(|(name, _)| name.eq_ignore_ascii_case("application_name")) {
+        Some((_, name)) => *name = format!("{name} - {address}"),
+        None => parameters.push(("application_name".to_owned(), format!("app - {address}"))),
+    }
+}
 
-    fn read(parameters: &[(&str, &str)], ignored: &str) -> Result<Asked, Unsupported> {
-        let settings = Settings { ignore_startup_parameters: shared::config::Words::parse(ignored), ..Settings::default() };
-        read_parameters(parameters.iter().map(|&(n, v)| (n.to_owned(), v.to_owned())).collect(), &settings)
+impl Pool {
+    /// How PostgreSQL spells a startup value, if that is known. `reported`: what the pool's servers report when nobody asks for anything.
+    fn known_value(&self, name: &str, value: &str, reported: Option<&str>) -> Option<String> {
+        if let Some(server) = reported {
+            // Every text of printable characters is an application_name.
+            if name == "application_name" && value.bytes().all(|b| matches!(b, b' '..=b'~')) {
+                return Some(value.to_owned());
+            }
+            if name != "application_name" && server.eq_ignore_ascii_case(value) {
+                return Some(server.to_owned());
+            }
+        }
+        self.known_values.get(&(name.to_owned(), value.to_owned())).cloned()
     }
 
-    #[test]
-    fn tracked_parameters_are_kept_and_others_refused() {
-        let asked = read(&[("user", "u"), ("datestyle", "German"), ("IntervalStyle", "iso_8601"), ("_pq_.x", "1")], "").unwrap();
-        assert_eq!(asked.user.as_deref(), Some("u"));
-        assert_eq!(asked.parameters.len(), 2);
-        assert_eq!(asked.unknown_options, ["_pq_.x"]);
-        let refused = read(&[("extra_float_digits", "2")], "").unwrap_err();
-        assert_eq!(refused.to_string(), "unsupported startup parameter: extra_float_digits");
-        assert!(read(&[("extra_float_digits", "2")], "extra_float_digits").unwrap().parameters.is_empty());
-    }
-
-    #[test]
-    fn options_are_read_as_postgresql_does() {
-        let set = |text: &str| read_options(text);
-        let pair = |n: &str, v: &str| (n.to_owned(), v.to_owned());
-        assert_eq!(set("-c a=1 --b-c=2 -cd=3"), Some(vec![pair("a", "1"), pair("b_c", "2"), pair("d", "3")]));
-        assert_eq!(set(r"-c a=x\ y\\"), Some(vec![pair("a", r"x y\")]));
-        assert_eq!(set("-d 1"), None);
-        // CVE-2026-107349: an empty name made PgBouncer spin.
-        assert_eq!(set("-c="), None);
-        assert_eq!(set("-c"), None);
-        assert_eq!(set("--"), None);
+    /// A server has taken a startup value.
+    fn learn_value(&mut self, name: String, value: String, canonical: String) {
+        const MOST: usize = 1024;
+        if self.known_values.len() >= MOST {
+            self.known_values.clear();
+        }
+        self.known_values.insert((name, value), canonical);
     }
 }

@@ -152,7 +152,7 @@ impl Worker {
     fn admit(&mut self, index: usize, startup: Startup) -> Result<(), Ending> {
         let config = Rc::clone(&self.config);
         let settings = &config.settings;
-        let asked = super::greeting::read_parameters(startup.parameters, settings).inspect_err(|error| {
+        let asked = super::parameters::read_parameters(startup.parameters, settings).inspect_err(|error| {
             let prefix = self.clients[index].prefix(settings.listen_port);
             log::warn!("{prefix} {}", error.detail());
         })?;

@@ -8,11 +8,13 @@ pub(crate) mod auth;
 mod close;
 mod greeting;
 mod login;
+mod parameters;
 mod session;
 
 use crate::clock::Instant;
 use crate::params::Params;
 use crate::pool::PoolIndex;
+use crate::protocol::backend::Reset;
 use crate::protocol::frontend::Frontend;
 use crate::socket::Conn;
 use shared::ids::{ConnectionId, LimitId, SeatIndex};
@@ -51,8 +53,14 @@ pub(crate) struct Session {
     pub(crate) key: [u8; 8],
     /// The values it expects of every server it is given.
     pub(crate) params: Params,
+    /// Those it asked for at startup: RESET goes back to them.
+    pub(crate) startup: Option<Params>,
     pub(crate) front: Frontend,
     pub(crate) link: Link,
+    /// It has not been greeted yet: it waits for a server first.
+    pub(crate) owed: Option<Box<greeting::Owed>>,
+    /// What it has set back, until its startup values are set again.
+    pub(crate) reset: Option<Box<Reset>>,
     /// When what it asks for now was asked, for timeouts and statistics.
     pub(crate) query_start: Option<Instant>,
     pub(crate) transaction_start: Option<Instant>,

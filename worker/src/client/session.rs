@@ -281,9 +281,17 @@ impl Worker {
 
     /// What a client sent before it had a server goes to the one it has now.
     pub(crate) fn forward_kept(&mut self, index: usize, server: usize) {
+        if self.clients[index].session().is_some_and(|s| s.owed.is_some()) {
+            return self.greet_linked(index, server);
+        }
         let kept = std::mem::take(&mut self.clients[index].conn.input);
-        self.forward(index, server, &kept);
-        self.buffers.give(kept);
+        if kept.is_empty() {
+            // Nothing was asked: the server may be free again.
+            self.again.push(Source::Server(server));
+        } else {
+            self.forward(index, server, &kept);
+            self.buffers.give(kept);
+        }
         // More may have come while it waited.
         if self.clients.get(index).is_some_and(|c| c.conn.readable) {
             self.again.push(Source::Client(index));

@@ -46,8 +46,9 @@ impl Worker {
             epoch: self.config.generation,
             reconnected: self.marks.reconnected(&pool.entry.name),
             backend_key: server.backend_key,
-            greeting: welcome.fixed.iter().cloned().chain(welcome.tracked.iter().map(owned)).collect(),
-            parameters: params.iter().map(owned).collect(),
+            greeting: welcome.fixed.iter().cloned().chain(welcome.tracked.reported().map(owned)).collect(),
+            parameters: params.reported().map(owned).collect(),
+            asked: params.asked().map(owned).collect(),
             statements: server.back.statements.in_order(),
             connected_at: server.connected_at.as_micros(),
             idle_since: self.now.as_micros(),
@@ -121,7 +122,10 @@ impl Worker {
             return None;
         };
         let pairs = || lent.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let params = self.interner.set(pairs());
+        let mut params = self.interner.set(pairs());
+        for (name, value) in &lent.asked {
+            params = self.interner.ask(&params, name, value);
+        }
         let mut back = Backend::default();
         lent.statements.iter().for_each(|id| back.statements.insert(StatementId(*id)));
         let close_reason = self.outdated(pool_index, lent);
@@ -140,6 +144,8 @@ impl Worker {
             since: self.now,
             last_activity: Instant::from_micros(lent.idle_since),
             close_reason,
+            notices: Vec::new(),
+            hidden_error: None,
             said_last_words: false,
             used: true,
             busy: false,

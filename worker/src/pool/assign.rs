@@ -54,7 +54,7 @@ impl Worker {
     }
 
     /// The fast-fail text, when servers cannot be reached and this worker has none.
-    fn failing(&self, index: PoolIndex) -> Option<String> {
+    pub(crate) fn failing(&self, index: PoolIndex) -> Option<String> {
         self.retry_not_before(index)?;
         if self.fleet_has_servers(index) {
             return None;
@@ -81,6 +81,12 @@ impl Worker {
             server.busy = true;
             self.shm.set_busy(&server.seats, true);
         }
+        if session.owed.is_none() && !server.notices.is_empty() {
+            let notices = std::mem::take(&mut server.notices);
+            // A socket that is broken is found out when it is read.
+            let _ = self.clients[client].conn.send(&notices, &mut self.buffers);
+        }
+        let Some(session) = self.clients[client].session_mut() else { return };
         let Some(have) = &server.params else { return };
         if have.same(&session.params) {
             return;

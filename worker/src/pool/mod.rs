@@ -68,6 +68,8 @@ pub(crate) struct Pool {
 
     /// What clients are greeted with, since the first server logged in.
     pub(crate) welcome: Option<Rc<Greeting>>,
+    /// How PostgreSQL spells the startup values that clients have asked for, by lower-case name and value.
+    pub(crate) known_values: FxHashMap<(String, String), String>,
     pub(crate) failure: Option<(Instant, String)>,
     /// Logged-in clients.
     pub(crate) clients: usize,

@@ -101,6 +101,7 @@ impl Worker {
     fn park(&mut self, index: PoolIndex, server_index: usize) {
         let server = &mut self.servers[server_index];
         server.busy = false;
+        server.notices = Vec::new();
         self.shm.set_busy(&server.seats, false);
         self.pools.get_mut(index).idle.push_back(server_index);
         if !self.has_colleagues() {

@@ -3,6 +3,7 @@
 use super::hosts::Hosts;
 use super::{Pool, PoolIndex, Stats};
 use crate::worker::Worker;
+use rustc_hash::FxHashMap;
 use shared::config::Database;
 use shared::ids::{LimitId, SeatIndex};
 use shared::shm::{Limit, ServerLimits};
@@ -41,6 +42,7 @@ impl Worker {
             announced: false,
             blocked_on: None,
             welcome: None,
+            known_values: FxHashMap::default(),
             failure: None,
             clients: 0,
             stats: Stats::default(),
@@ -94,6 +96,7 @@ impl Worker {
                 pool.epoch += 1;
                 pool.reconnect_generation = self.config.generation;
                 pool.welcome = None;
+                pool.known_values.clear();
                 self.retire_servers(index, "database configuration changed", "database configuration changed");
             }
             self.pools.get_mut(index).entry = entry;

@@ -52,6 +52,8 @@ impl Worker {
             since: now,
             last_activity: now,
             close_reason: None,
+            notices: Vec::new(),
+            hidden_error: None,
             said_last_words: false,
             used: false,
             busy: false,

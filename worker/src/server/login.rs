@@ -7,6 +7,7 @@ use crate::pool::Greeting;
 use crate::worker::Worker;
 use shared::auth::scram::{self, ClientExchange, Keys, NONCE_BYTES, ScramError};
 use shared::auth::{Secret, md5};
+use shared::config::PoolMode;
 use shared::control::{ToSupervisor, Welcome};
 use shared::wire::backend::{self, Authentication, Fields};
 use shared::wire::encode;
@@ -106,7 +107,7 @@ impl Worker {
                 let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
                 return Err(Failure::Server { severity: text(severity), code: text(code), message: text(message) });
             }
-            b'N' => {}
+            b'N' => self.keep_notice(index, body),
             b'S' => {
                 let (name, value) =
                     backend::parameter_status(body).map_err(|_| Failure::Ours("broken ParameterStatus packet".to_owned()))?;
@@ -129,6 +130,15 @@ impl Worker {
             _ => return Err(Failure::Ours("unknown pkt from server".to_owned())),
         }
         Ok(())
+    }
+
+    /// In session mode whoever the connection is opened for hears what PostgreSQL says meanwhile.
+    fn keep_notice(&mut self, index: usize, body: &[u8]) {
+        const MOST: usize = 16 * 1024;
+        let server = &mut self.servers[index];
+        if self.pools.get(server.pool).mode == PoolMode::Session && server.notices.len() + body.len() < MOST {
+            encode::message(&mut server.notices, b'N', |notice| notice.extend_from_slice(body));
+        }
     }
 
     fn answer_server(&mut self, index: usize, body: &[u8]) -> Result<(), Failure> {

@@ -12,7 +12,7 @@ mod relay;
 use crate::clock::Instant;
 use crate::params::Params;
 use crate::pool::PoolIndex;
-use crate::protocol::backend::Backend;
+use crate::protocol::backend::{Backend, HiddenError};
 use crate::socket::Conn;
 use shared::address::Address;
 use shared::control::ServerSeats;
@@ -41,6 +41,10 @@ pub(crate) struct Server {
     pub(crate) last_activity: Instant,
     /// Why it is to be closed as soon as nobody uses it.
     pub(crate) close_reason: Option<&'static str>,
+    /// What PostgreSQL said unasked while the connection started, for the client in session mode that it was opened for.
+    pub(crate) notices: Vec<u8>,
+    /// Why the pooler's own query has failed, until its end.
+    pub(crate) hidden_error: Option<Box<HiddenError>>,
     /// The server has said its last words to the client.
     pub(crate) said_last_words: bool,
     /// It has served a client.

@@ -2,11 +2,12 @@
 
 use super::{Server, ServerState};
 use crate::client::{Client, ClientState, Ending, Link};
-use crate::protocol::backend::{self, Relayed, Seen};
+use crate::protocol::backend::{self, HiddenError, Relayed, Reset, Seen};
 use crate::protocol::retry;
 use crate::socket::Read;
 use crate::worker::{READ_BYTES, READS_PER_TURN, Source, Worker};
 use shared::config::PoolMode;
+use shared::wire::encode;
 
 /// The longest message a server may send, in bytes: PostgreSQL's own bound is 1 GB.
 const LONGEST_MESSAGE: u32 = 0x7fff_ffff;
@@ -125,6 +126,9 @@ impl Worker {
         if !seen.parameters.is_empty() {
             self.parameters_changed(index, Some(client_index), &seen);
         }
+        if let Some(reset) = seen.reset {
+            self.reset_seen(index, Some(client_index), reset);
+        }
         if let Some(text) = violation {
             return self.server_broke(index, text);
         }
@@ -156,11 +160,13 @@ impl Worker {
     pub(crate) fn release_if_done(&mut self, index: usize, client_index: usize) {
         let server = &self.servers[index];
         let Some(session) = self.clients[client_index].session() else { return };
-        if server.back.is_free()
-            && !server.conn.is_backed_up()
-            && !session.front.is_mid_message()
-            && self.pools.get(session.pool).mode != PoolMode::Session
-        {
+        if !server.back.is_free() || server.conn.is_backed_up() || session.front.is_mid_message() {
+            return;
+        }
+        if session.reset.is_some() && self.restore_startup(index, client_index) {
+            return;
+        }
+        if self.pools.get(self.servers[index].pool).mode != PoolMode::Session {
             self.unlink(index, client_index);
             self.server_released(index);
         }
@@ -196,37 +202,38 @@ impl Worker {
         if !seen.parameters.is_empty() {
             self.parameters_changed(index, None, &seen);
         }
+        if let Some(reset) = seen.reset {
+            self.reset_seen(index, None, reset);
+        }
         if stray {
             log::warn!("{} got packet 'E' from server when not linked", self.server_prefix(index));
         }
         if let Some(text) = violation {
             return self.server_broke(index, text);
         }
-        if seen.hidden_ended || seen.hidden_error.is_some() {
-            self.hidden_query_ended(index, &seen);
+        let server = &mut self.servers[index];
+        if let Some(error) = seen.hidden_error {
+            server.hidden_error = Some(Box::new(error));
+        }
+        if seen.hidden_ended {
+            let error = server.hidden_error.take();
+            self.hidden_query_ended(index, error.as_deref());
         }
     }
 
     /// The pooler's own query has been answered.
-    fn hidden_query_ended(&mut self, index: usize, seen: &Seen) {
+    fn hidden_query_ended(&mut self, index: usize, error: Option<&HiddenError>) {
         let server = &mut self.servers[index];
         match server.state {
+            ServerState::Setting(client) if error.is_some() || server.back.status != b'I' => {
+                self.setting_failed(index, client, error);
+            }
             ServerState::Setting(client) => {
-                if let Some(error) = &seen.hidden_error {
-                    log::error!("{} varcache_apply failed: {}: {}", self.server_prefix(index), error.severity, error.message);
-                    return self.close_client(client, &Ending::violation("invalid server parameter"));
-                }
-                if server.back.status != b'I' {
-                    return self.close_client(client, &Ending::violation("invalid server parameter"));
-                }
                 server.state = ServerState::Linked(client);
-                // The client's values take the server's spelling: the next switch finds nothing to set.
-                if let (Some(params), Some(session)) = (&server.params, self.clients[client].session_mut()) {
-                    session.params = params.clone();
-                }
+                self.values_set(index, client);
                 self.forward_kept(client, index);
             }
-            ServerState::Resetting if seen.hidden_error.is_some() || server.back.status != b'I' => {
+            ServerState::Resetting if error.is_some() || server.back.status != b'I' => {
                 self.close_server(index, "reset query failed");
             }
             ServerState::Resetting => {
@@ -237,15 +244,90 @@ impl Worker {
         }
     }
 
+    /// A server has its client's values. Those that it spells otherwise, or that the client does not know of yet, the client is told.
+    fn values_set(&mut self, index: usize, client_index: usize) {
+        let Client { conn, state: ClientState::Session(session), .. } = &mut self.clients[client_index] else { return };
+        let Some(params) = &mut self.servers[index].params else { return };
+        *params = self.interner.adopt(params, &session.params);
+        if session.owed.is_none() && !params.same(&session.params) {
+            let mut told = Vec::new();
+            for (name, value) in params.reported().filter(|(name, value)| session.params.get(name) != Some(value)) {
+                encode::parameter_status(&mut told, name, value);
+            }
+            // A socket that is broken is found out when it is read.
+            let _ = conn.send(&told, &mut self.buffers);
+        }
+        session.params = params.clone();
+    }
+
+    /// PostgreSQL does not take a client's values. One that has not been greeted hears what a connection of its own would have heard.
+    fn setting_failed(&mut self, index: usize, client: usize, error: Option<&HiddenError>) {
+        if let Some(HiddenError { severity, message, .. }) = error {
+            log::error!("{} varcache_apply failed: {severity}: {message}", self.server_prefix(index));
+        }
+        let ending = match (self.clients[client].session(), error) {
+            (Some(session), Some(error)) if session.owed.is_some() => Ending::Relayed(error.code.clone(), error.message.clone()),
+            _ => Ending::violation("invalid server parameter"),
+        };
+        if self.servers[index].back.status == b'I' {
+            self.unlink(index, client);
+            self.close_client(client, &ending);
+            self.server_released(index);
+        } else {
+            self.close_client(client, &ending);
+        }
+    }
+
+    /// A command has set parameters back to the server's defaults: nobody's values are set there any more.
+    fn reset_seen(&mut self, index: usize, client: Option<usize>, reset: Reset) {
+        let name = match &reset {
+            Reset::All => None,
+            Reset::One(name) => Some(name.as_str()),
+        };
+        if let Some(params) = &mut self.servers[index].params {
+            *params = self.interner.forget_asked(params, name);
+        }
+        if let Some(session) = client.and_then(|client| self.clients[client].session_mut())
+            && session.startup.is_some()
+        {
+            session.reset = Some(Box::new(reset));
+        }
+    }
+
+    /// RESET goes back to what the client asked for at startup, as on a connection of its own. True: that is being set, nothing else can
+    /// be done meanwhile.
+    fn restore_startup(&mut self, index: usize, client: usize) -> bool {
+        let Some(session) = self.clients[client].session_mut() else { return false };
+        let (Some(reset), Some(startup)) = (session.reset.take(), &session.startup) else { return false };
+        let covers = |name: &str| match &*reset {
+            Reset::All => true,
+            Reset::One(one) => one.eq_ignore_ascii_case(name),
+        };
+        let server = &mut self.servers[index];
+        let Some(have) = &server.params else { return false };
+        let mut wanted = have.clone();
+        for (name, value) in startup.reported().filter(|(name, _)| covers(name)) {
+            wanted = self.interner.with(&wanted, name, value);
+        }
+        wanted = self.interner.adopt(&wanted, &session.params);
+        let Some(sql) = have.difference(&wanted) else { return false };
+        server.state = ServerState::Setting(client);
+        if server.send_hidden(&sql, &mut self.buffers).is_err() {
+            server.conn.readable = true;
+            self.again.push(Source::Server(index));
+        }
+        true
+    }
+
     /// ParameterStatus: the server's values have changed, and those of the client that it serves.
     fn parameters_changed(&mut self, index: usize, client: Option<usize>, seen: &Seen) {
         for (name, value) in seen.parameters.iter().filter(|(name, _)| crate::params::is_tracked(name)) {
             let server = &mut self.servers[index];
             if let Some(params) = &mut server.params {
-                *params = self.interner.with(params, name, value, true);
+                *params = self.interner.with(params, name, value);
             }
             if let Some(session) = client.and_then(|c| self.clients[c].session_mut()) {
-                session.params = self.interner.with(&session.params, name, value, true);
+                session.params = self.interner.with(&session.params, name, value);
             }
         }
     }
