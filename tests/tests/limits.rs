@@ -301,3 +301,45 @@ fn simple_queries_can_be_refused() {
     client.send(&frontend::query("select 1"));
     assert_eq!(client.refusal().text(), "PQexec disallowed");
 }
+
+/// A seat that pools share goes to the client that has waited longest, in whichever pool and worker it waits; not to the pool that comes first.
+#[test]
+fn a_seat_that_pools_share_goes_to_the_longest_waiter() {
+    let server = Postgres::start();
+    server.admin().batch_execute("create table took (name text, at serial); grant all on took, took_at_seq to app").unwrap();
+    let entry = format!("host=127.0.0.1 port={} dbname=app", server.port());
+    let names = ["a", "b", "c", "d"];
+    each_worker_count(
+        &server,
+        |builder| {
+            let builder = builder.setting("max_user_connections", 1).database("holder", &entry);
+            names.iter().fold(builder, |builder, name| builder.database(name, &entry))
+        },
+        |fleet| {
+            let mut console = fleet.console();
+            for _ in 0..3 {
+                server.admin().batch_execute("truncate took").unwrap();
+                let login = |database: &str| Client::login(fleet.port(), "app", database);
+                // All have been greeted, so the pools are there, in the order of their names.
+                let mut waiting: Vec<Client> = names.iter().map(|name| login(name)).collect();
+                let mut holder = login("holder");
+                assert_eq!(holder.query("begin").status, 'T');
+                for (client, name) in waiting.iter_mut().zip(names).rev() {
+                    client.send(&frontend::query(&format!("insert into took values ('{name}')")));
+                    // Further apart than the 15 ms by which a worker may prefer its own.
+                    wait_until("the client to have waited", SOON, || {
+                        let pools = console.query("show pools");
+                        pools.find("database", name, "cl_waiting").is_some_and(|waiting| waiting == "1")
+                            && pools.lookup("database", name, "maxwait_us").parse::<u64>().unwrap() >= 30_000
+                    });
+                }
+                holder.query("commit");
+                for client in &mut waiting {
+                    assert_eq!(client.answer().tags, ["INSERT 0 1"]);
+                }
+                let order = holder.query("select name from took order by at").column("name");
+                assert_eq!(order, ["d", "c", "b", "a"]);
+            }
+        },
+    );
+}

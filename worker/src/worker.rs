@@ -36,7 +36,7 @@ pub(crate) const READ_BYTES: usize = 64 * 1024;
 pub(crate) const READS_PER_TURN: usize = 4;
 
 /// How often what has no event of its own is looked after.
-const TICK: Duration = Duration::from_millis(100);
+pub(crate) const TICK: Duration = Duration::from_millis(100);
 
 /// What an event belongs to. Packed into mio's token: kind in the high half, index in the low one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -38,9 +38,9 @@ entry! {
             "As the setting, for this database.";
         pool_size: Option<u32> = NULL, int(0, MAX, "connections"), Works,
             "Overrides default_pool_size for this database.";
-        min_pool_size: Option<u32> = NULL, int(0, MAX, "connections"), NotYet,
+        min_pool_size: Option<u32> = NULL, int(0, MAX, "connections"), Works,
             "As the setting, for this database.";
-        reserve_pool_size: Option<u32> = NULL, int(0, MAX, "connections"), NotYet,
+        reserve_pool_size: Option<u32> = NULL, int(0, MAX, "connections"), Works,
             "As the setting, for this database. Also written `reserve_pool`.";
         max_db_connections: Option<u32> = NULL, int(0, MAX, "connections"), Works,
             "As the setting, for this database; 0 leaves the setting in force.";
@@ -89,7 +89,7 @@ entry! {
             "As the setting, for this user's pools.";
         pool_size: Option<u32> = NULL, int(0, MAX, "connections"), Works,
             "Overrides default_pool_size, and the database's pool_size, for this user's pools.";
-        reserve_pool_size: Option<u32> = NULL, int(0, MAX, "connections"), NotYet,
+        reserve_pool_size: Option<u32> = NULL, int(0, MAX, "connections"), Works,
             "As the setting, for this user's pools. Also written `reserve_pool`.";
         max_user_connections: Option<u32> = NULL, int(0, MAX, "connections"), Works,
             "As the setting, for this user; 0 leaves the setting in force.";

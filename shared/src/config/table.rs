@@ -138,7 +138,7 @@ settings! {
         "The most clients of one user; 0: no limit.";
     max_user_connections: u32 = "0", int(0, MAX, "connections"), Pools, Reload, Works,
         "The most server connections of one user, whichever the databases are; 0: no limit.";
-    min_pool_size: u32 = "0", int(0, MAX, "connections"), Pools, Reload, NotYet,
+    min_pool_size: u32 = "0", int(0, MAX, "connections"), Pools, Reload, Works,
         "How many server connections a pool that is in use keeps open.";
     peer_id: u32 = "0", int(0, 65535, ""), Network, Reload, NotYet,
         "This fleet's number among its [peers]; 0: it has none.";
@@ -158,9 +158,9 @@ settings! {
         "A client that has waited this long for a server connection is disconnected; 0: never.";
     report_backend_pid: bool = "0", Switch, Pools, Reload, Works,
         "Whether a client in session mode is linked to a server at login and told that server's process id, so that pg_terminate_backend and NOTIFY's sender id agree with what it knows.";
-    reserve_pool_size: u32 = "0", int(0, MAX, "connections"), Pools, Reload, NotYet,
+    reserve_pool_size: u32 = "0", int(0, MAX, "connections"), Pools, Reload, Works,
         "How many server connections a pool may have beyond its size when a client has waited for reserve_pool_timeout; 0: none.";
-    reserve_pool_timeout: Duration = "5", Seconds, Pools, Reload, NotYet,
+    reserve_pool_timeout: Duration = "5", Seconds, Pools, Reload, Works,
         "How long a client must have waited before the reserve is used; 0: it is not used.";
     resolv_conf: String = "", Text, Network, Restart, NotYet,
         "A resolv.conf to use in place of the system's.";

@@ -105,7 +105,8 @@ shared_struct! {
         pub(super) secret: AtomicU32,
         /// Not 0 while a query may be running.
         pub(super) busy: AtomicU32,
-        pub(super) unused: AtomicU32,
+        /// Not 0 when the connection is being closed.
+        pub(super) leaving: AtomicU32,
     }
 }
 

@@ -33,14 +33,19 @@ shared_struct! {
         login_failed_at: AtomicU64,
         /// Whose turn it is among the entry's hosts: a hint, which two workers may read before either writes it.
         host_turn: AtomicU64,
+        topped_up_at: AtomicU64,
+        lifetime_closed_at: AtomicU64,
         cells: [Cell; SLOTS],
     }
 }
 
 shared_struct! {
     /// A limit's shared state: who waits for one of its seats.
+    #[repr(align(64))]
     pub struct LimitState {
         waiting: AtomicU64,
+        /// Since when, for each slot.
+        oldest: [AtomicU64; SLOTS],
     }
 }
 
@@ -67,6 +72,13 @@ fn others(word: &AtomicU64, slot: Slot) -> u64 {
     word.load(Ordering::Acquire) & !bit(slot)
 }
 
+/// The next turn of something that is done `gap` apart, whoever does it: of those who ask at once one has it.
+fn claim(last_at: &AtomicU64, now: u64, gap: u64) -> bool {
+    let last = last_at.load(Ordering::Acquire);
+    let due = last == 0 || now.saturating_sub(last) >= gap;
+    due && last_at.compare_exchange(last, now, Ordering::AcqRel, Ordering::Acquire).is_ok()
+}
+
 impl LimitState {
     /// Says that a client of `slot` waits for one of this limit's seats. Look at the seats again afterwards.
     pub fn set_waiting(&self, slot: Slot) {
@@ -76,6 +88,19 @@ impl LimitState {
     /// Says that none does any more.
     pub fn clear_waiting(&self, slot: Slot) {
         clear(&self.waiting, slot);
+    }
+
+    /// Sets since when the longest waiter of `slot` has waited (monotonic µs).
+    pub fn set_oldest(&self, slot: Slot, since_us: u64) {
+        if let Some(cell) = self.oldest.get(slot.index()) {
+            cell.store(since_us, Ordering::Release);
+        }
+    }
+
+    /// Since when the longest waiter of `slot` has waited; `u64::MAX` for a slot that has not said.
+    pub fn oldest(&self, slot: Slot) -> u64 {
+        let since = self.oldest.get(slot.index()).map_or(0, |cell| cell.load(Ordering::Acquire));
+        if since == 0 { u64::MAX } else { since }
     }
 
     /// Workers other than `slot` with a client waiting, a bit for each. Call it after leaving a seat.
@@ -166,6 +191,16 @@ impl PoolState {
         self.host_turn.store(place as u64, Ordering::Relaxed);
     }
 
+    /// Claims the right to open one connection towards min_pool_size: one worker's, and not more often than every `gap` (all in µs).
+    pub fn claim_top_up(&self, now_us: u64, gap_us: u64) -> bool {
+        claim(&self.topped_up_at, now_us, gap_us)
+    }
+
+    /// The same for closing one connection that is older than server_lifetime.
+    pub fn claim_lifetime(&self, now_us: u64, gap_us: u64) -> bool {
+        claim(&self.lifetime_closed_at, now_us, gap_us)
+    }
+
     /// Takes back all that a dead worker of `slot` said.
     pub(super) fn forget(&self, slot: Slot) {
         // Most pools never saw the slot: reading costs no page and no cache line of another worker.
@@ -185,6 +220,7 @@ impl LimitState {
     pub(super) fn forget(&self, slot: Slot) {
         if self.waiting.load(Ordering::Acquire) & bit(slot) != 0 {
             self.clear_waiting(slot);
+            self.set_oldest(slot, 0);
         }
     }
 }
@@ -215,6 +251,16 @@ mod tests {
         assert_eq!(state.longest_waiter(Slot(0)), Some((Slot(5), u64::MAX)), "who has not said since when waits none the less");
         state.forget(Slot(0));
         assert_eq!((state.oldest(Slot(0)), state.waiting_others(Slot(5))), (None, 0));
+    }
+
+    #[test]
+    fn a_turn_is_one_worker_s() {
+        let shm = Shm::create().unwrap().0;
+        let state = shm.pool_state(PoolId(0));
+        assert!(state.claim_lifetime(1000, 500) && !state.claim_lifetime(1000, 500) && !state.claim_lifetime(1499, 500));
+        assert!(state.claim_top_up(1000, 500), "another matter");
+        assert!(!state.claim_lifetime(900, 500), "a clock that was read before");
+        assert!(state.claim_lifetime(1500, 500) && state.claim_lifetime(1500, 0));
     }
 
     #[test]
@@ -249,7 +295,10 @@ mod tests {
         shm.limit_state(limit).set_waiting(Slot(3));
         shm.pool_state(pool).set_waiting(Slot(1));
         assert_eq!((shm.waiting_beside(Slot(0), &seats), shm.waiting_beside(Slot(3), &seats)), (0b1010, 0b10));
-        shm.limit_state(limit).clear_waiting(Slot(3));
+        shm.limit_state(limit).set_oldest(Slot(3), 7);
+        assert_eq!((shm.limit_state(limit).oldest(Slot(3)), shm.limit_state(limit).oldest(Slot(4))), (7, u64::MAX));
+        shm.limit_state(limit).forget(Slot(3));
+        assert_eq!(shm.limit_state(limit).oldest(Slot(3)), u64::MAX);
         assert_eq!(shm.waiting_beside(Slot(0), &seats), 0b10);
         assert_eq!(shm.limit_state(limit).waiting_others(Slot(0)), 0);
     }

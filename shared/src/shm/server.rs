@@ -6,7 +6,7 @@
 //! seat alone through transit; the receiver makes the other words follow once it has it.
 
 use super::Shm;
-use super::atomic::Ordering;
+use super::atomic::{Ordering, fence};
 use super::layout::ServerCell;
 use super::seat::{SeatState, SeatWord, Ticket};
 use super::table::Words;
@@ -115,6 +115,31 @@ impl Shm {
         }
     }
 
+    /// Marks a connection as one that is being closed, unless fewer than `keep` that serve would be left. `false`: it is to stay.
+    ///
+    /// Each marks first and counts afterwards, so of two workers that close at once both see both: one too many may stay, never one too few.
+    pub fn begin_leave(&self, seats: &ServerSeats, keep: usize) -> bool {
+        let Some(cell) = self.server_cell(seats.pool, seats.seat) else { return true };
+        cell.leaving.store(1, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        let stays = keep > 0 && self.serving(seats.pool) < keep;
+        if stays {
+            cell.leaving.store(0, Ordering::SeqCst);
+        }
+        !stays
+    }
+
+    /// The pool's connections that have logged in and are not being closed.
+    fn serving(&self, pool: PoolId) -> usize {
+        let seats = (0..self.pool_seats(pool).len() as u32).filter_map(|seat| self.server_seat(pool, SeatIndex(seat)));
+        let serves = |(word, cell): &(&SeatWord, &ServerCell)| {
+            matches!(word.read().state(), SeatState::Held | SeatState::Transit)
+                && cell.pid.load(Ordering::Acquire) != 0
+                && cell.leaving.load(Ordering::SeqCst) == 0
+        };
+        seats.filter(serves).count()
+    }
+
     /// What stands beside a pool's seat.
     pub fn server_info(&self, pool: PoolId, seat: SeatIndex) -> ServerInfo {
         self.server_cell(pool, seat).map_or_else(ServerInfo::default, info)
@@ -209,7 +234,7 @@ pub(super) fn info(cell: &ServerCell) -> ServerInfo {
 
 /// Forgets the backend.
 pub(super) fn clear(cell: &ServerCell) {
-    for word in [&cell.pid, &cell.secret, &cell.busy] {
+    for word in [&cell.pid, &cell.secret, &cell.busy, &cell.leaving] {
         word.store(0, Ordering::Relaxed);
     }
 }
@@ -292,6 +317,23 @@ mod tests {
         assert_eq!(shm.server_info(pool, seats.seat).backend, Some((4711, 0xffff_ffff)));
         assert!(shm.leave_server(B, &seats));
         assert_eq!(shm.server_info(pool, seats.seat), ServerInfo::default());
+    }
+
+    #[test]
+    fn as_many_stay_as_are_to_be_kept() {
+        let (shm, pool, limits) = fleet();
+        let all: Vec<_> = [A, A, B].into_iter().map(|owner| shm.take_server(owner, pool, &limits).unwrap()).collect();
+        for seats in &all[..2] {
+            shm.set_backend(seats, 1, 1);
+        }
+        assert!(!shm.begin_leave(&all[0], 2) && !shm.begin_leave(&all[1], 2), "the third has not logged in");
+        shm.set_backend(&all[2], 1, 1);
+        assert!(shm.begin_leave(&all[0], 2) && !shm.begin_leave(&all[1], 2) && !shm.begin_leave(&all[2], 2));
+        assert!(shm.begin_leave(&all[1], 0), "for another reason");
+        assert!(shm.leave_server(A, &all[0]) && !shm.begin_leave(&all[2], 1));
+        let new = shm.take_server(A, pool, &limits).unwrap();
+        shm.set_backend(&new, 1, 1);
+        assert!(shm.begin_leave(&all[2], 1), "a new one is not marked");
     }
 
     #[test]

@@ -108,6 +108,7 @@ pub(crate) fn start(control: OwnedFd) -> Result<Worker, StartError> {
         worker.pools.welcomes.insert((welcome.database, welcome.user), welcome.parameters);
     }
     worker.apply_tcp_settings();
+    worker.find_pools_to_fill();
     worker.shm.workers().beat(slot, shared::sys::clock::monotonic_us());
     worker.shm.workers().set_state(slot, WorkerState::Serving);
     worker.control.send(&ToSupervisor::Ready, &[]);

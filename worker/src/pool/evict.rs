@@ -25,6 +25,11 @@ impl Worker {
         }
     }
 
+    /// Whether an idle server holds a seat that a client of another pool here waits for.
+    pub(super) fn is_in_the_way(&self, seats: &ServerSeats) -> bool {
+        self.pools.with_waiters.iter().any(|&index| self.pools.get(index).blocked_on.is_some_and(|limit| counts_in(seats, limit)))
+    }
+
     /// Makes room for clients of other workers: one idle server of this pool for each limit that somebody waits for.
     pub(super) fn make_room_elsewhere(&mut self, index: PoolIndex) {
         let Pool { limits, idle, .. } = self.pools.get(index);

@@ -6,10 +6,12 @@
 mod assign;
 mod evict;
 pub(crate) mod hosts;
+mod minimum;
 pub(crate) mod policy;
 mod queue;
 mod release;
 mod setup;
+mod share;
 mod supply;
 
 use crate::client::Identity;
@@ -37,6 +39,10 @@ pub(crate) struct Pool {
     pub(crate) user: String,
     pub(crate) mode: PoolMode,
     pub(crate) limits: ServerLimits,
+    /// How many more than the pool's limit there may be when a client has waited for reserve_pool_timeout.
+    pub(crate) reserve: usize,
+    /// How many connections are kept open while the pool is in use: min_pool_size, not above the pool's limit.
+    pub(crate) least: usize,
     /// Grows when its connections must be opened anew.
     pub(crate) epoch: u64,
     /// The configuration that made it grow last.
@@ -61,10 +67,12 @@ pub(crate) struct Pool {
     pub(crate) borrows: Vec<(Slot, Instant)>,
     /// Nothing was to be had when last looked, and whoever frees something will say so.
     pub(crate) exhausted: bool,
-    /// The other workers know that clients wait here.
+    /// It is one of `Pools::with_waiters`, and the other workers know that clients wait here.
     announced: bool,
     /// The limit above the pool's own that is in the way.
     pub(crate) blocked_on: Option<LimitId>,
+    /// Since when a seat of such a limit has been left to another worker's client that has waited longer.
+    yielding: Option<Instant>,
 
     /// What clients are greeted with, since the first server logged in.
     pub(crate) welcome: Option<Rc<Greeting>>,
@@ -130,7 +138,7 @@ pub(crate) struct Pools {
     all: Vec<Pool>,
     by_name: FxHashMap<(String, String), PoolIndex>,
     identities: FxHashSet<Rc<Identity>>,
-    /// Pools with a client waiting.
+    /// Pools with a client waiting, for a server or for the greeting.
     pub(crate) with_waiters: Vec<PoolIndex>,
     /// What other workers have learned, of pools that this one does not have yet.
     pub(crate) welcomes: FxHashMap<(String, String), Vec<(String, String)>>,

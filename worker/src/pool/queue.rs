@@ -23,9 +23,6 @@ impl Worker {
         let pool = self.pools.get_mut(index);
         pool.waiters.push_back(Waiter { client, id, since: now, deadline: timeout.map(|t| now + t), notified: false });
         pool.waiting += 1;
-        if pool.waiting == 1 {
-            self.pools.with_waiters.push(index);
-        }
         self.announce(index);
         if !self.pools.get(index).exhausted {
             self.pump(index);
@@ -42,23 +39,37 @@ impl Worker {
         self.pump(index);
     }
 
-    /// Tells the other workers whether clients wait here, and since when.
+    /// Keeps the list of pools with waiters, and tells the other workers whether clients wait here, and since when.
     pub(crate) fn announce(&mut self, index: PoolIndex) {
+        let oldest = self.longest_waiter(index);
+        let pool = self.pools.get_mut(index);
+        let wanting = pool.demand() > 0;
+        let changed = wanting != pool.announced;
+        pool.announced = wanting;
+        let id = pool.id;
+        if changed && wanting {
+            self.pools.with_waiters.push(index);
+        } else if changed {
+            self.pools.with_waiters.retain(|&other| other != index);
+            self.unblock(index);
+        }
         if !self.has_colleagues() {
             return;
         }
-        let oldest = self.longest_waiter(index);
-        let pool = self.pools.get_mut(index);
-        let state = self.shm.pool_state(pool.id);
-        let slot = self.me.slot;
-        let wanting = oldest.is_some() || pool.demand() > 0;
+        let (state, slot) = (self.shm.pool_state(id), self.me.slot);
         state.set_oldest(slot, oldest.map_or(0, Instant::as_micros));
-        if wanting && !pool.announced {
+        if changed && wanting {
             state.set_waiting(slot);
-        } else if !wanting && pool.announced {
+        } else if changed {
             state.clear_waiting(slot);
         }
-        pool.announced = wanting;
+    }
+
+    /// Since when the longest waiter waits, those for the greeting included.
+    pub(super) fn longest_wait(&mut self, index: PoolIndex) -> Option<Instant> {
+        let for_server = self.longest_waiter(index);
+        let to_greet = self.pools.get(index).to_greet.first().map(|waiter| waiter.since);
+        for_server.into_iter().chain(to_greet).min()
     }
 
     /// Since when the longest waiter waits; waiters that have gone are taken off the front.
@@ -93,17 +104,6 @@ impl Worker {
         let pool = self.pools.get_mut(index);
         pool.exhausted = false;
         pool.waiters.clear();
-        self.pools.with_waiters.retain(|&other| other != index);
-        self.unblock(index);
-    }
-
-    /// No limit above the pool's own is in its way any more.
-    pub(super) fn unblock(&mut self, index: PoolIndex) {
-        if let Some(limit) = self.pools.get_mut(index).blocked_on.take()
-            && !self.pools.indices().any(|other| self.pools.get(other).blocked_on == Some(limit))
-        {
-            self.shm.limit_state(limit).clear_waiting(self.me.slot);
-        }
     }
 
     /// Gives up on answers that never came, and on waits that have lasted too long; looks again at what may have been missed.
@@ -114,20 +114,14 @@ impl Worker {
             pool.borrows.retain(|(_, asked)| now - *asked < BORROW_PATIENCE);
             let clients = &self.clients;
             pool.to_greet.retain(|w| clients.get(w.client).is_some_and(|c| c.id == w.id && c.is_waiting()));
-            if pool.demand() == 0 {
-                if !pool.idle.is_empty()
-                    && self.has_colleagues()
-                    && let Some((slot, _)) = self.waiting_elsewhere(index)
-                {
-                    self.lend_idle(index, slot);
-                }
+            let wanting = pool.demand() > 0;
+            self.announce(index);
+            if !wanting {
                 if self.has_colleagues() {
-                    self.announce(index);
-                    self.make_room_elsewhere(index);
+                    self.help_others(index);
                 }
                 continue;
             }
-            pool.exhausted = false;
             let pool = self.pools.get(index);
             let expired: Vec<usize> = pool
                 .waiters
@@ -141,9 +135,20 @@ impl Worker {
             }
             self.expire_query_timeout(index);
             self.notify_waiters(index);
-            self.announce(index);
-            self.pump(index);
         }
+        self.pump_waiting();
+        // Nobody waits for these: they take what is left.
+        self.pools.indices().for_each(|index| self.top_up(index));
+    }
+
+    /// What this worker has of a pool that nobody here wants is lent, or closed, for those who wait elsewhere.
+    fn help_others(&mut self, index: PoolIndex) {
+        if !self.pools.get(index).idle.is_empty()
+            && let Some((slot, _)) = self.waiting_elsewhere(index)
+        {
+            self.lend_idle(index, slot);
+        }
+        self.make_room_elsewhere(index);
     }
 
     /// query_wait_notify: a client that has waited for longer is told why it gets no answer.

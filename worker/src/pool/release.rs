@@ -60,17 +60,24 @@ impl Worker {
             Some("pause mode")
         } else if self.life == Life::Stopping(StopMode::WaitForServers) {
             Some("server shutting down")
-        } else if self.is_past_lifetime(server) {
+        } else if self.is_lifetime_over(server) {
             Some("server lifetime over")
         } else {
             self.is_surplus(server_index).then_some("too many servers in the pool")
         }
     }
 
-    /// Older than server_lifetime; with a lifetime of 0, used once.
-    pub(crate) fn is_past_lifetime(&self, server: &crate::server::Server) -> bool {
-        let lifetime = self.config.server_lifetime(&self.pools.get(server.pool).entry);
-        if lifetime.is_zero() { server.used } else { self.now - server.connected_at > lifetime }
+    /// Whether a free server is to be closed for its age: older than server_lifetime or, with a lifetime of 0, used once. Those of one pool go
+    /// one after the other, spread over a lifetime: opened together, they would otherwise all be gone at one moment.
+    pub(crate) fn is_lifetime_over(&self, server: &crate::server::Server) -> bool {
+        let pool = self.pools.get(server.pool);
+        let lifetime = self.config.server_lifetime(&pool.entry);
+        if lifetime.is_zero() {
+            return server.used;
+        }
+        let gap = lifetime.checked_div(pool.limits.pool as u32).unwrap_or_default();
+        self.now - server.connected_at > lifetime
+            && self.shm.pool_state(pool.id).claim_lifetime(self.now.as_micros(), gap.as_micros() as u64)
     }
 
     pub(super) fn waiting_elsewhere(&self, index: PoolIndex) -> Option<(Slot, Instant)> {
@@ -103,7 +110,11 @@ impl Worker {
         server.busy = false;
         server.notices = Vec::new();
         self.shm.set_busy(&server.seats, false);
+        let seats = server.seats;
         self.pools.get_mut(index).idle.push_back(server_index);
+        if self.is_in_the_way(&seats) {
+            self.pump_waiting();
+        }
         if !self.has_colleagues() {
             return;
         }

@@ -27,6 +27,8 @@ impl Worker {
             user: user.to_owned(),
             mode: self.config.pool_mode(entry, user),
             limits: self.server_limits(entry, user),
+            reserve: self.reserve(entry, user),
+            least: self.least(entry, user),
             epoch: 0,
             reconnect_generation: 0,
             paused: self.marks.is_paused(&entry.name),
@@ -41,6 +43,7 @@ impl Worker {
             exhausted: false,
             announced: false,
             blocked_on: None,
+            yielding: None,
             welcome: None,
             known_values: FxHashMap::default(),
             failure: None,
@@ -69,6 +72,16 @@ impl Worker {
         }
     }
 
+    fn reserve(&self, entry: &Database, user: &str) -> usize {
+        let unused = self.config.pool_size(entry, user) == 0 || self.config.settings.reserve_pool_timeout.is_zero();
+        if unused { 0 } else { self.config.reserve_pool_size(entry, user) as usize }
+    }
+
+    /// Without a limit to the pool there is no minimum either, as in PgBouncer.
+    fn least(&self, entry: &Database, user: &str) -> usize {
+        self.config.min_pool_size(entry).min(self.config.pool_size(entry, user)) as usize
+    }
+
     /// The configuration has changed: every pool takes over what it says now. Servers of an entry that leads elsewhere are closed when free,
     /// clients of an entry that is gone at once.
     pub(crate) fn reconfigure_pools(&mut self, reconnect: &[String], dropped: &[String]) {
@@ -87,9 +100,11 @@ impl Worker {
             let reconnect = back || reconnect.contains(&name) || (auto && reconnect.iter().any(|n| n == "*"));
             let mode = self.config.pool_mode(&entry, &user);
             let limits = self.server_limits(&entry, &user);
+            let (reserve, least) = (self.reserve(&entry, &user), self.least(&entry, &user));
             let pool = self.pools.get_mut(index);
             pool.mode = mode;
             pool.limits = limits;
+            (pool.reserve, pool.least) = (reserve, least);
             pool.exhausted = false;
             if reconnect {
                 pool.hosts = Hosts::new(&entry, &self.config.settings.unix_socket_dir);
@@ -103,6 +118,7 @@ impl Worker {
             self.close_surplus(index);
             self.pump(index);
         }
+        self.find_pools_to_fill();
     }
 
     /// Closes this pool's servers: idle ones now, the others when they are free, each for its reason.
@@ -140,8 +156,9 @@ impl Worker {
     #[inline]
     pub(crate) fn is_surplus(&self, server: usize) -> bool {
         let server = &self.servers[server];
-        let (seats, limits) = (&server.seats, &self.pools.get(server.pool).limits);
-        (limits.pool > 0 && seats.seat.0 as usize >= limits.pool)
+        let pool = self.pools.get(server.pool);
+        let (seats, limits) = (&server.seats, &pool.limits);
+        (limits.pool > 0 && seats.seat.0 as usize >= limits.pool + pool.reserve)
             || is_beyond(seats.database, limits.database)
             || is_beyond(seats.user, limits.user)
             || is_beyond(seats.host, limits.host)

@@ -7,7 +7,7 @@ use crate::worker::Worker;
 use shared::address::Address;
 use shared::control::{Resolved, ToInbox, ToSupervisor};
 use shared::ids::Slot;
-use shared::shm::Full;
+use shared::shm::{Full, ServerLimits};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -71,14 +71,28 @@ impl Worker {
     /// Opens one more connection. False: no seat, or no address yet.
     fn open_another(&mut self, index: PoolIndex) -> bool {
         let pool = self.pools.get(index);
-        let limits = pool.limits;
-        match self.shm.take_server(self.me, pool.id, &limits) {
+        let (id, limits) = (pool.id, pool.limits);
+        let with_reserve = ServerLimits { pool: limits.pool + pool.reserve, ..limits };
+        let mut taken = self.shm.take_server(self.me, id, &limits);
+        let late = if taken == Err(Full::Pool) { self.late_waiter(index) } else { None };
+        if late.is_some() {
+            taken = self.shm.take_server(self.me, id, &with_reserve);
+        }
+        match taken {
             Ok(seats) => {
+                if let Some(slot) = self.older_elsewhere(index) {
+                    return self.yield_seats(index, &seats, slot);
+                }
                 let Some((address, socket)) = self.connect_somewhere(index) else {
                     self.shm.leave_server(self.me, &seats);
                     return false;
                 };
+                self.pools.get_mut(index).yielding = None;
                 self.unblock(index);
+                if let Some(client) = late {
+                    let prefix = self.clients[client].prefix(self.config.settings.listen_port);
+                    log::warn!("{prefix} taking connection from reserve_pool");
+                }
                 self.open_server(index, seats, address, socket)
             }
             Err(full) => {
@@ -93,9 +107,7 @@ impl Worker {
                     self.make_room(index, limit);
                     return false;
                 }
-                self.unblock(index);
-                self.pools.get_mut(index).blocked_on = Some(limit);
-                self.shm.limit_state(limit).set_waiting(self.me.slot);
+                self.block(index, limit);
                 // Said that it waits: look once more.
                 self.open_another(index)
             }
@@ -103,7 +115,7 @@ impl Worker {
     }
 
     /// Begins a connection to the next address, or where that fails at once, to the one after it.
-    fn connect_somewhere(&mut self, index: PoolIndex) -> Option<(Address, OwnedFd)> {
+    pub(super) fn connect_somewhere(&mut self, index: PoolIndex) -> Option<(Address, OwnedFd)> {
         loop {
             let address = self.next_address(index)?;
             if let Some(socket) = self.begin_connect(index, &address) {
@@ -167,11 +179,14 @@ impl Worker {
         }
     }
 
-    /// As `pump`, for every pool with a client waiting.
-    pub(crate) fn pump_waiting(&mut self) {
-        for index in self.pools.with_waiters.clone() {
-            self.pools.get_mut(index).exhausted = false;
-            self.pump(index);
+    /// The client for whom the next connection would be, if it has waited long enough for the reserve.
+    fn late_waiter(&self, index: PoolIndex) -> Option<usize> {
+        let pool = self.pools.get(index);
+        if pool.reserve == 0 {
+            return None;
         }
+        let mut waiting = pool.waiters.iter().chain(&pool.to_greet).filter(|waiter| self.still_waits(waiter));
+        let next = waiting.nth(pool.opening + pool.borrows.len())?;
+        (self.now - next.since >= self.config.settings.reserve_pool_timeout).then_some(next.client)
     }
 }

@@ -25,6 +25,7 @@ impl Worker {
         self.log_server_closing(index, reason);
         self.unlist(index);
         let server = &mut self.servers[index];
+        self.shm.begin_leave(&server.seats, 0);
         let running = server.back.requests.is_waiting() && server.backend_key.0 != 0;
         let was_connecting = matches!(server.state, ServerState::Connecting);
         server.state = ServerState::Closing;
@@ -211,9 +212,11 @@ impl Worker {
                 self.server_failed(index, "connect timeout");
             }
             ServerState::Idle => {
-                if self.is_past_lifetime(server) {
+                if self.is_lifetime_over(server) {
                     self.close_server(index, "server lifetime over");
-                } else if over(server.since, settings.server_idle_timeout) {
+                } else if over(server.since, settings.server_idle_timeout)
+                    && self.shm.begin_leave(&server.seats, self.pools.get(server.pool).least)
+                {
                     self.close_server(index, "server idle timeout");
                 } else if let Some(reason) = server.close_reason {
                     self.close_server(index, reason);
