@@ -340,6 +340,8 @@ pub struct Lent {
     pub connected_at: u64,
     /// CLOCK_MONOTONIC microseconds since which it has been idle.
     pub idle_since: u64,
+    /// Whether it has served a client.
+    pub used: bool,
     /// Where it leads.
     pub address: Address,
 }

@@ -62,8 +62,9 @@ impl Worker {
         for (_, server) in self.servers.iter().filter(|(_, s)| s.pool == index) {
             match server.state {
                 ServerState::Linked(_) | ServerState::Setting(_) => row.sv_active += 1,
+                ServerState::Idle if self.must_check(server) => row.sv_used += 1,
                 ServerState::Idle => row.sv_idle += 1,
-                ServerState::Resetting => row.sv_tested += 1,
+                ServerState::Resetting | ServerState::Checking => row.sv_tested += 1,
                 ServerState::Connecting | ServerState::Login(_) => row.sv_login += 1,
                 ServerState::BeingCanceled => row.sv_being_canceled += 1,
                 ServerState::Closing | ServerState::Dead => {}
@@ -109,8 +110,9 @@ impl Worker {
     fn server_row(&self, server: &Server) -> Option<ConnectionRow> {
         let state = match server.state {
             ServerState::Linked(_) | ServerState::Setting(_) => "active",
+            ServerState::Idle if self.must_check(server) => "used",
             ServerState::Idle => "idle",
-            ServerState::Resetting => "tested",
+            ServerState::Resetting | ServerState::Checking => "tested",
             ServerState::Connecting | ServerState::Login(_) => "new",
             ServerState::BeingCanceled => "being_canceled",
             ServerState::Closing => "closing",

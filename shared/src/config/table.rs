@@ -170,13 +170,13 @@ settings! {
         "How often a connection may read and send before others have their turn.";
     scram_iterations: u32 = "4096", int(1, 1_000_000, "iterations"), Auth, Reload, Works,
         "The iterations of SCRAM verifiers that are made from clear-text passwords of auth_file.";
-    server_check_delay: Duration = "30", Seconds, Servers, Reload, NotYet,
+    server_check_delay: Duration = "30", Seconds, Servers, Reload, Works,
         "A server connection that was idle for longer than this is checked before it is used again.";
-    server_check_query: String = "<empty>", Text, Servers, Reload, NotYet,
+    server_check_query: String = "<empty>", Text, Servers, Reload, Works,
         "The query of that check; `<empty>` sends an empty query, an empty text checks nothing.";
     server_connect_timeout: Duration = "15", Seconds, Timeouts, Reload, Works,
         "How long connecting and logging in to PostgreSQL may each take; 0: for ever.";
-    server_fast_close: bool = "0", Switch, Servers, Reload, NotYet,
+    server_fast_close: bool = "0", Switch, Servers, Reload, Works,
         "Whether a session-pooled server connection that is to be closed is closed as soon as no transaction is open, its client with it.";
     server_idle_timeout: Duration = "600", Seconds, Timeouts, Reload, Works,
         "A server connection that has been idle for this long is closed; 0: never.";

@@ -51,7 +51,8 @@ impl Worker {
             asked: params.asked().map(owned).collect(),
             statements: server.back.statements.in_order(),
             connected_at: server.connected_at.as_micros(),
-            idle_since: self.now.as_micros(),
+            idle_since: server.since.as_micros(),
+            used: server.used,
             address: server.address.clone(),
         };
         let _ = server.conn.deregister(self.poll.registry());
@@ -94,7 +95,7 @@ impl Worker {
             let pool_index = self.servers[index].pool;
             let pool = self.pools.get_mut(pool_index);
             pool.borrows.retain(|(asked, _)| *asked != lent.from);
-            self.server_free(index);
+            self.server_arrived(index);
             // There may be more where it came from.
             self.pools.get_mut(pool_index).exhausted = false;
             self.pump(pool_index);
@@ -141,13 +142,14 @@ impl Worker {
             params: Some(params),
             backend_key: lent.backend_key,
             connected_at: Instant::from_micros(lent.connected_at),
-            since: self.now,
+            since: Instant::from_micros(lent.idle_since),
             last_activity: Instant::from_micros(lent.idle_since),
             close_reason,
             notices: Vec::new(),
             hidden_error: None,
             said_last_words: false,
-            used: true,
+            used: lent.used,
+            was_reset: false,
             busy: false,
             cancels: 0,
             epoch: pool.epoch,

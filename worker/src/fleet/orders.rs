@@ -125,8 +125,8 @@ impl Worker {
 
     /// Closes servers that nobody uses, those still logging in included.
     pub(crate) fn close_unused_servers(&mut self, of: impl Fn(PoolIndex) -> bool, reason: &'static str) {
-        use ServerState::{Connecting, Idle, Login};
-        let is_unused = |server: &Server| matches!(server.state, Idle | Connecting | Login(_)) && of(server.pool);
+        use ServerState::{Checking, Connecting, Idle, Login};
+        let is_unused = |server: &Server| matches!(server.state, Idle | Checking | Connecting | Login(_)) && of(server.pool);
         let unused: Vec<usize> = self.servers.iter().filter(|(_, s)| is_unused(s)).map(|(index, _)| index).collect();
         for server in unused {
             self.close_server(server, reason);

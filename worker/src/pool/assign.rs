@@ -7,7 +7,7 @@
 
 use super::PoolIndex;
 use crate::client::{Ending, Link};
-use crate::server::ServerState;
+use crate::server::{Server, ServerState};
 use crate::worker::{Life, Worker};
 use shared::config::PoolMode;
 use shared::control::StopMode;
@@ -38,10 +38,22 @@ impl Worker {
 
     /// An idle server fit for use.
     pub(super) fn take_idle(&mut self, index: PoolIndex) -> Option<usize> {
-        let round_robin = self.config.settings.server_round_robin;
+        self.take_idle_if(index, |worker, server| !worker.must_check(server))
+    }
+
+    /// An idle server that may have to be checked before it is used.
+    pub(super) fn take_any_idle(&mut self, index: PoolIndex) -> Option<usize> {
+        self.take_idle_if(index, |_, _| true)
+    }
+
+    fn take_idle_if(&mut self, index: PoolIndex, fits: impl Fn(&Self, &Server) -> bool) -> Option<usize> {
         loop {
+            let idle = &self.pools.get(index).idle;
+            let fits = |at: &usize| fits(self, &self.servers[idle[*at]]);
+            let mut places = 0..idle.len();
+            let at = if self.config.settings.server_round_robin { places.find(fits) } else { places.rev().find(fits) }?;
             let pool = self.pools.get_mut(index);
-            let server = if round_robin { pool.idle.pop_front() } else { pool.idle.pop_back() }?;
+            let server = pool.idle.remove(at)?;
             if self.has_colleagues() {
                 let pool = self.pools.get(index);
                 self.shm.pool_state(pool.id).set_idle(self.me.slot, pool.idle.len() as u32);

@@ -4,6 +4,7 @@
 //! memory; [`assign`], [`queue`], [`supply`] and [`release`] bring servers and clients together, [`policy`] holds the decision alone.
 
 mod assign;
+mod check;
 mod evict;
 pub(crate) mod hosts;
 mod minimum;
@@ -61,7 +62,7 @@ pub(crate) struct Pool {
     pub(crate) waiting: usize,
     /// Clients that are logged in but not greeted.
     pub(crate) to_greet: Vec<Waiter>,
-    /// Connections being opened.
+    /// Connections being opened, and idle ones being checked: each will serve a client that waits.
     pub(crate) opening: usize,
     /// Workers that were asked for a server, and when.
     pub(crate) borrows: Vec<(Slot, Instant)>,

@@ -24,7 +24,8 @@ impl Worker {
         pool.waiters.push_back(Waiter { client, id, since: now, deadline: timeout.map(|t| now + t), notified: false });
         pool.waiting += 1;
         self.announce(index);
-        if !self.pools.get(index).exhausted {
+        let pool = self.pools.get(index);
+        if !pool.exhausted || !pool.idle.is_empty() {
             self.pump(index);
         }
     }

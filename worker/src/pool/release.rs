@@ -20,7 +20,9 @@ impl Worker {
         }
         let mode = self.pools.get(server.pool).mode;
         let settings = &self.config.settings;
-        if (mode == PoolMode::Session || settings.server_reset_query_always) && !settings.server_reset_query.is_empty() {
+        server.was_reset =
+            (mode == PoolMode::Session || settings.server_reset_query_always) && !settings.server_reset_query.is_empty();
+        if server.was_reset {
             server.state = ServerState::Resetting;
             server.since = self.now;
             if server.send_hidden(&settings.server_reset_query, &mut self.buffers).is_err() {
@@ -28,14 +30,26 @@ impl Worker {
             }
             return;
         }
-        self.server_free(server_index);
+        server.since = self.now;
+        self.server_arrived(server_index);
     }
 
-    /// A server has nothing to do: whose turn is it?
+    /// A server that has just shown that it is alive has nothing to do.
     pub(crate) fn server_free(&mut self, server_index: usize) {
+        self.servers[server_index].since = self.now;
+        self.place(server_index, true);
+    }
+
+    /// A server has nothing to do, and may have been idle for long elsewhere.
+    pub(crate) fn server_arrived(&mut self, server_index: usize) {
+        let alive = !self.must_check(&self.servers[server_index]);
+        self.place(server_index, alive);
+    }
+
+    /// Whose turn is it?
+    fn place(&mut self, server_index: usize, alive: bool) {
         let server = &mut self.servers[server_index];
         server.state = ServerState::Idle;
-        server.since = self.now;
         let index = server.pool;
         if let Some(reason) = self.unfit(server_index) {
             return self.close_server(server_index, reason);
@@ -43,6 +57,7 @@ impl Worker {
         let ours = self.longest_waiter(index);
         let theirs = if self.has_colleagues() { self.waiting_elsewhere(index) } else { None };
         match policy::next(ours, theirs) {
+            Next::Ours if !alive => self.check(server_index),
             Next::Ours => self.serve_next(index, server_index),
             Next::Lend(slot) => self.lend(server_index, slot),
             Next::Park => self.park(index, server_index),
@@ -131,7 +146,8 @@ impl Worker {
             return self.close_server(server_index, reason);
         }
         if self.longest_waiter(index).is_some() {
-            return self.serve_next(index, server_index);
+            let stale = self.must_check(&self.servers[server_index]);
+            return if stale { self.check(server_index) } else { self.serve_next(index, server_index) };
         }
         let pool = self.pools.get_mut(index);
         pool.idle.push_back(server_index);
@@ -143,7 +159,7 @@ impl Worker {
         if self.pools.get(index).waiting > 0 {
             return false;
         }
-        let Some(server) = self.take_idle(index) else { return false };
+        let Some(server) = self.take_idle(index).or_else(|| self.take_any_idle(index)) else { return false };
         self.lend(server, slot);
         true
     }

@@ -1,4 +1,4 @@
-//! Where servers for waiting clients come from: idle ones of other workers first, then new connections, as far as there are seats.
+//! Where servers for waiting clients come from: idle ones that must be checked, idle ones of other workers, then new connections, as far as there are seats.
 
 use super::{Pool, PoolIndex};
 use crate::clock::Instant;
@@ -21,7 +21,7 @@ const LOOKUP_FAILED: &str = "server DNS lookup failed";
 const OBSOLETE: &str = "obsolete connection";
 
 impl Worker {
-    /// Looks for servers for the clients that wait: other workers' idle ones first, then seats.
+    /// Looks for servers for the clients that wait: idle ones that were no use unchecked, other workers' idle ones, then seats.
     pub(crate) fn pump(&mut self, index: PoolIndex) {
         if self.pools.get(index).paused {
             return;
@@ -31,6 +31,10 @@ impl Worker {
             if pool.opening + pool.borrows.len() >= pool.demand() {
                 return;
             }
+            if self.check_idle(index) {
+                continue;
+            }
+            let pool = self.pools.get(index);
             if self.has_colleagues()
                 && let Some(slot) = self.lender(index)
             {

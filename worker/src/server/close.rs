@@ -2,8 +2,9 @@
 
 use super::ServerState;
 use crate::client::Ending;
-use crate::pool::PoolIndex;
+use crate::pool::{Pool, PoolIndex};
 use crate::worker::{Source, Worker};
+use shared::config::PoolMode;
 use shared::control::{ServerSeats, ToInbox, ToSupervisor};
 use shared::wire::encode;
 use shared::wire::report::sqlstate;
@@ -27,10 +28,11 @@ impl Worker {
         let server = &mut self.servers[index];
         self.shm.begin_leave(&server.seats, 0);
         let running = server.back.requests.is_waiting() && server.backend_key.0 != 0;
+        let checking = matches!(server.state, ServerState::Checking);
         let was_connecting = matches!(server.state, ServerState::Connecting);
         server.state = ServerState::Closing;
-        // A query that nobody cancels may run as long as it likes: the backend is there all the while.
-        let runs_on = running && !self.config.settings.cancel_on_disconnect;
+        // A query that nobody cancels may run as long as it likes: the backend is there all the while. A check is no client's query.
+        let runs_on = running && !self.config.settings.cancel_on_disconnect && !checking;
         server.since = if runs_on { crate::clock::Instant::from_micros(u64::MAX) } else { self.now };
         if was_connecting {
             return self.free_server(index);
@@ -73,8 +75,9 @@ impl Worker {
                 self.close_client(client, &ending);
                 self.free_server(index);
             }
-            ServerState::Idle | ServerState::Resetting | ServerState::BeingCanceled => {
-                self.log_server_closing(index, "server connection closed");
+            ServerState::Idle | ServerState::Resetting | ServerState::Checking | ServerState::BeingCanceled => {
+                let checking = matches!(server.state, ServerState::Checking);
+                self.log_server_closing(index, if checking { "test query failed" } else { "server connection closed" });
                 self.unlist(index);
                 self.servers[index].state = ServerState::Closing;
                 self.free_server(index);
@@ -131,7 +134,9 @@ impl Worker {
                     self.shm.pool_state(pool.id).set_idle(self.me.slot, pool.idle.len() as u32);
                 }
             }
-            ServerState::Connecting | ServerState::Login(_) => pool.opening = pool.opening.saturating_sub(1),
+            ServerState::Connecting | ServerState::Login(_) | ServerState::Checking => {
+                pool.opening = pool.opening.saturating_sub(1);
+            }
             _ => {}
         }
     }
@@ -223,6 +228,8 @@ impl Worker {
                 }
             }
             ServerState::Linked(client) => self.expire_linked(index, client),
+            // A client waits for it as it would for a new connection, and no longer.
+            ServerState::Checking if over(server.since, settings.server_connect_timeout) => self.check_failed(index),
             ServerState::Resetting if over(server.since, settings.server_idle_timeout) => {
                 self.close_server(index, "server idle timeout");
             }
@@ -240,10 +247,21 @@ impl Worker {
         }
     }
 
-    /// query_timeout, idle_transaction_timeout, transaction_timeout.
+    /// server_fast_close: a connection that is to be closed does not wait for its client to leave.
+    pub(super) fn close_with_client(&mut self, index: usize, client: usize) {
+        const REASON: &str = "database configuration changed";
+        self.close_server(index, self.servers[index].close_reason.unwrap_or(REASON));
+        self.close_client(client, &Ending::violation(REASON));
+    }
+
+    /// query_timeout, idle_transaction_timeout, transaction_timeout, server_fast_close.
     fn expire_linked(&mut self, index: usize, client: usize) {
         let server = &self.servers[index];
-        let user = &self.pools.get(server.pool).user;
+        let Pool { user, mode, .. } = self.pools.get(server.pool);
+        let is_free = server.back.is_free() && !server.conn.is_backed_up();
+        if is_free && server.close_reason.is_some() && *mode == PoolMode::Session && self.config.settings.server_fast_close {
+            return self.close_with_client(index, client);
+        }
         let Some(session) = self.clients[client].session() else { return };
         let over = |since: Option<crate::clock::Instant>, limit: Option<Duration>| {
             since.zip(limit).is_some_and(|(since, limit)| self.now - since > limit)

@@ -56,6 +56,7 @@ impl Worker {
             hidden_error: None,
             said_last_words: false,
             used: false,
+            was_reset: false,
             busy: false,
             cancels: 0,
             epoch: self.pools.get(pool).epoch,

@@ -22,6 +22,7 @@ pub(crate) use connect::open;
 pub(crate) use login::Login;
 
 /// One server connection.
+#[allow(clippy::struct_excessive_bools)] // independent facts, not one state
 pub(crate) struct Server {
     pub(crate) conn: Conn,
     pub(crate) id: ConnectionId,
@@ -49,6 +50,8 @@ pub(crate) struct Server {
     pub(crate) said_last_words: bool,
     /// It has served a client.
     pub(crate) used: bool,
+    /// server_reset_query was run after the last one.
+    pub(crate) was_reset: bool,
     /// Shared memory says that a query may be running: should this process die, the supervisor cancels it.
     pub(crate) busy: bool,
     /// Cancel requests on their way to its backend.
@@ -68,6 +71,8 @@ pub(crate) enum ServerState {
     Setting(usize),
     /// Runs server_reset_query.
     Resetting,
+    /// Runs server_check_query, for a client that waits.
+    Checking,
     /// Free, but a cancel request aimed at it is still on its way.
     BeingCanceled,
     /// Told to end; it is gone when it closes the socket.
@@ -97,7 +102,9 @@ impl Server {
         match self.state {
             ServerState::Linked(_) | ServerState::Setting(_) | ServerState::Resetting | ServerState::BeingCanceled => true,
             ServerState::Closing => self.back.requests.is_waiting(),
-            ServerState::Connecting | ServerState::Login(_) | ServerState::Idle | ServerState::Dead => false,
+            ServerState::Connecting | ServerState::Login(_) | ServerState::Checking | ServerState::Idle | ServerState::Dead => {
+                false
+            }
         }
     }
 }

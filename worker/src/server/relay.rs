@@ -73,9 +73,11 @@ impl Worker {
     fn server_input(&mut self, index: usize, data: &[u8]) {
         match self.servers[index].state {
             ServerState::Linked(client) => self.relay(index, client, data),
-            ServerState::Setting(_) | ServerState::Resetting | ServerState::Idle | ServerState::BeingCanceled => {
-                self.listen(index, data);
-            }
+            ServerState::Setting(_)
+            | ServerState::Resetting
+            | ServerState::Checking
+            | ServerState::Idle
+            | ServerState::BeingCanceled => self.listen(index, data),
             ServerState::Login(_) => {
                 let taken = self.server_login_input(index, data);
                 if let Some(server) = self.servers.get_mut(index) {
@@ -169,6 +171,8 @@ impl Worker {
         if self.pools.get(self.servers[index].pool).mode != PoolMode::Session {
             self.unlink(index, client_index);
             self.server_released(index);
+        } else if self.servers[index].close_reason.is_some() && self.config.settings.server_fast_close {
+            self.close_with_client(index, client_index);
         }
     }
 
@@ -236,10 +240,9 @@ impl Worker {
             ServerState::Resetting if error.is_some() || server.back.status != b'I' => {
                 self.close_server(index, "reset query failed");
             }
-            ServerState::Resetting => {
-                server.state = ServerState::Idle;
-                self.server_free(index);
-            }
+            ServerState::Resetting => self.server_free(index),
+            ServerState::Checking if error.is_some() || server.back.status != b'I' => self.check_failed(index),
+            ServerState::Checking => self.check_passed(index),
             _ => {}
         }
     }
