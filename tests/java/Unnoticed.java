@@ -11,7 +11,7 @@ import org.postgresql.PGConnection;
  * <p>Usage: Unnoticed PORT startup|terminated|pid, or Unnoticed PORT login USER PASSWORD DATABASE.
  */
 public final class Unnoticed {
-    static final String[] NAMES = {"search_path", "statement_timeout", "extra_float_digits", "application_name", "DateStyle", "TimeZone"};
+    static final String[] NAMES = {"search_path", "statement_timeout", "work_mem", "application_name", "DateStyle", "TimeZone"};
 
     static String server;
 
@@ -31,19 +31,23 @@ public final class Unnoticed {
         return DriverManager.getConnection(server + "app?user=app" + parameters);
     }
 
-    /** Connections that ask for different things take turns. The driver asks for extra_float_digits and a DateStyle by itself. */
+    /**
+     * Connections that ask for different things take turns. The driver asks for a DateStyle and for extra_float_digits by itself; for the
+     * latter once more by SET, so that only what it is for can be compared.
+     */
     static void startup() throws SQLException {
         Connection[] connections = {
             connect(""),
-            connect("&currentSchema=pg_catalog&ApplicationName=asks&options=-c%20statement_timeout=300ms"),
-            connect("&options=-c%20extra_float_digits=0"),
+            connect("&currentSchema=pg_catalog&ApplicationName=asks&options=-c%20statement_timeout=100ms"),
+            connect("&options=-c%20work_mem=5MB"),
         };
         for (int round = 0; round < 2; round++) {
             for (Connection connection : connections) {
                 for (String name : NAMES) {
                     System.out.print(name + "=" + value(connection, "show " + name) + " ");
                 }
-                System.out.println(outcome(() -> value(connection, "select pg_sleep(0.6)")));
+                System.out.print(value(connection, "select 0.1::float8 + 0.2::float8") + " ");
+                System.out.println(outcome(() -> value(connection, "select pg_sleep(0.25)")));
             }
         }
     }

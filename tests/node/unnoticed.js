@@ -40,12 +40,12 @@ const scenarios = {
   async startup() {
     const clients = [
       await connect(),
-      await connect({ statement_timeout: 300, lock_timeout: 1234, application_name: 'asks for much' }),
+      await connect({ statement_timeout: 100, lock_timeout: 1234, application_name: 'asks for much' }),
       await connect({ options: '-c search_path=pg_catalog -c work_mem=5MB', client_encoding: 'latin1' }),
     ];
     for (let round = 0; round < 2; round++) {
       for (const [index, client] of clients.entries()) {
-        console.log(index, await shown(client), await outcome(client.query('select pg_sleep(0.6)')));
+        console.log(index, await shown(client), await outcome(client.query('select pg_sleep(0.25)')));
       }
     }
     for (const client of clients) await client.end();

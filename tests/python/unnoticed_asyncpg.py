@@ -37,13 +37,13 @@ async def startup():
     """Connections that ask for different things take turns. The driver spells the encoding `utf-8`."""
     connections = [
         await connect(),
-        await connect(server_settings={"search_path": "pg_catalog", "statement_timeout": "300", "jit": "off"}),
+        await connect(server_settings={"search_path": "pg_catalog", "statement_timeout": "100", "jit": "off"}),
         await connect(server_settings={"application_name": "asks", "extra_float_digits": "0"}),
     ]
     for _ in range(2):
         for index, connection in enumerate(connections):
             print(index, await shown(connection), connection.get_settings().client_encoding, connection.get_settings().application_name)
-            print(await outcome(connection.fetchval("select pg_sleep(0.6)")))
+            print(await outcome(connection.fetchval("select pg_sleep(0.25)")))
 
 
 async def reset():

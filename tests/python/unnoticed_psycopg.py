@@ -37,13 +37,13 @@ def startup():
     """Connections that ask for different things take turns."""
     connections = [
         connect(),
-        connect(options="-c search_path=pg_catalog,public -c statement_timeout=300ms", application_name="asks for much"),
+        connect(options="-c search_path=pg_catalog,public -c statement_timeout=100ms", application_name="asks for much"),
         connect(options="--extra_float_digits=0 -c TimeZone=Asia/Tokyo", client_encoding="latin1"),
         connect(options="-c work_mem=5MB -c search_path=\"with\\ blank\""),
     ]
     for _ in range(2):
         for index, connection in enumerate(connections):
-            print(index, shown(connection), state_of(connection.execute, "select pg_sleep(0.6)"))
+            print(index, shown(connection), state_of(connection.execute, "select pg_sleep(0.25)"))
 
 
 def reset():

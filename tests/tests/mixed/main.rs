@@ -19,8 +19,7 @@ fn mixed(totals: &str, work: impl Fn(u16) -> String) {
     assert_eq!(work(server.port()), totals, "directly");
     for workers in [1, 2] {
         let fleet = Fleet::builder(&server).workers(workers).pool_size(SERVERS).setting("max_prepared_statements", STATEMENTS);
-        // The JDBC driver asks for this one.
-        let fleet = fleet.setting("ignore_startup_parameters", "extra_float_digits").start();
+        let fleet = fleet.start();
         let mut admin = server.admin();
         wait_until("the last run's backends to be gone", SOON, || backends(&mut admin) == 0);
         let sampler = Sampler::start(&server);

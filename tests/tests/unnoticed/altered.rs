@@ -29,7 +29,7 @@ fn altered(program: &str, variant: &str) {
     assert!(direct.len() > 400, "{} uses", direct.len());
     for workers in [1, 2] {
         let fleet = Fleet::builder(&server).workers(workers).pool_size(SERVERS).setting("max_prepared_statements", 20);
-        let fleet = fleet.setting("ignore_startup_parameters", "extra_float_digits").start();
+        let fleet = fleet.start();
         let pooled = outcomes(program, fleet.port(), variant);
         let worse: Vec<_> = direct.iter().zip(&pooled).filter(|(direct, pooled)| !is_as_good(direct, pooled)).collect();
         assert!(worse.is_empty(), "{workers} workers: {} uses are worse, as {:#?}", worse.len(), &worse[..worse.len().min(8)]);

@@ -7,6 +7,7 @@ mod altered;
 mod errors;
 mod names;
 mod queue;
+mod startup;
 
 use end_to_end::{Builder, Fleet, Postgres, driver};
 
