@@ -10,6 +10,7 @@ use crate::ids::{ConnectionId, Incarnation, LimitId, PoolId, SeatIndex, Slot};
 use crate::orders::{Marks, Order, Outcome};
 use crate::shm::Ticket;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -269,6 +270,17 @@ pub struct ConsoleSession {
     pub connected_at: u64,
 }
 
+/// A client that asks for a query to be cancelled, for the log and the console.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Requester {
+    /// Its number.
+    pub id: ConnectionId,
+    /// Where it comes from.
+    pub peer: PeerName,
+    /// CLOCK_MONOTONIC microseconds of its accept.
+    pub connected_at: u64,
+}
+
 /// A peer's address as log lines and the console print it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerName {
@@ -278,6 +290,18 @@ pub struct PeerName {
     pub port: u16,
     /// A Unix peer's process, else 0.
     pub pid: u32,
+}
+
+/// `127.0.0.1:4711`, `[::1]:4711`, `unix(4711):6432`.
+impl fmt::Display for PeerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { address, port, pid } = self;
+        match address.as_str() {
+            "unix" => write!(f, "unix({pid}):{port}"),
+            v6 if v6.contains(':') => write!(f, "[{v6}]:{port}"),
+            v4 => write!(f, "{v4}:{port}"),
+        }
+    }
 }
 
 /// Between workers, over an inbox.
@@ -308,6 +332,8 @@ pub enum ToInbox {
     Cancel {
         /// The key it carried.
         key: [u8; 8],
+        /// Who asks.
+        from: Requester,
     },
 }
 
@@ -353,6 +379,8 @@ pub struct ReportRows {
     pub pools: Vec<PoolRow>,
     /// Clients or servers, as asked.
     pub connections: Vec<ConnectionRow>,
+    /// Peers that cancel requests were forwarded to.
+    pub peers: Vec<PeerRow>,
     /// Clients that have not finished logging in.
     pub login_clients: u32,
     /// Clients in all, those in login included.
@@ -393,8 +421,19 @@ pub struct PoolRow {
     pub client_login_count: u64,
 }
 
+/// One peer as one worker sees it: the columns of SHOW PEER_POOLS.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)] // the names are the console's own
+pub struct PeerRow {
+    pub id: u16,
+    pub cl_active_cancel_req: u32,
+    pub cl_waiting_cancel_req: u32,
+    pub sv_active_cancel: u32,
+    pub sv_login: u32,
+}
+
 /// One connection: the columns of SHOW CLIENTS and SHOW SERVERS.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)] // the names are the console's own
 pub struct ConnectionRow {
     pub id: ConnectionId,

@@ -64,7 +64,7 @@ pub struct SeatIndex(pub u32);
 
 /// A number for each client and server connection, unique in the fleet and small enough for the console's int4
 /// (SHOW CLIENTS `id`, KILL_CLIENT): the slot in the high bits, a per-worker counter in the low ones.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct ConnectionId(pub u32);
 
 impl ConnectionId {

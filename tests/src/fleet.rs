@@ -39,6 +39,7 @@ pub struct Builder {
     settings: Vec<(String, String)>,
     databases: Vec<(String, String)>,
     users: Vec<(String, String)>,
+    peers: Vec<(String, String)>,
     secrets: Vec<(String, String)>,
     toml: bool,
 }
@@ -61,6 +62,7 @@ impl Builder {
             settings: owned(&settings),
             databases: vec![("app".to_owned(), format!("host=127.0.0.1 port={}", server.port()))],
             users: Vec::new(),
+            peers: Vec::new(),
             secrets: owned(&secrets),
             toml: false,
         }
@@ -108,6 +110,14 @@ impl Builder {
         self
     }
 
+    /// A line of the section `[peers]`.
+    #[must_use]
+    #[allow(clippy::needless_pass_by_value, reason = "as for `setting`")]
+    pub fn peer(mut self, id: u16, entry: impl Display) -> Self {
+        set(&mut self.peers, &id.to_string(), entry.to_string());
+        self
+    }
+
     /// A line of the auth_file.
     #[must_use]
     pub fn secret(mut self, user: &str, secret: &str) -> Self {
@@ -147,7 +157,7 @@ impl Builder {
             lines
         };
         text += &section(&self.databases);
-        let _ = write!(text, "\n[users]\n{}\n[pgbouncer]\n", section(&self.users));
+        let _ = write!(text, "\n[users]\n{}\n[peers]\n{}\n[pgbouncer]\n", section(&self.users), section(&self.peers));
         let _ = writeln!(text, "listen_port = {port}\nunix_socket_dir = {0}\nauth_file = {0}/userlist.txt", folder.display());
         if program::another().is_none() {
             let _ = writeln!(text, "workers = {}", self.workers);
@@ -406,6 +416,13 @@ impl Fleet {
     /// Takes an entry of `[databases]` out of the file; a reload puts that in force.
     pub fn remove_database(&mut self, name: &str) {
         self.files.builder.databases.retain(|(existing, _)| existing != name);
+        self.files.write_files();
+    }
+
+    /// Changes an entry of `[peers]` in the file; a reload puts it in force.
+    #[allow(clippy::needless_pass_by_value, reason = "as for `setting`")]
+    pub fn change_peer(&mut self, id: u16, entry: impl Display) {
+        set(&mut self.files.builder.peers, &id.to_string(), entry.to_string());
         self.files.write_files();
     }
 

@@ -14,15 +14,26 @@ impl Worker {
             pools: self.pools.indices().map(|pool| self.pool_row(pool)).collect(),
             connections: match what {
                 ReportKind::Pools => Vec::new(),
-                ReportKind::Clients => self.clients.iter().filter_map(|(_, c)| self.client_row(c)).collect(),
-                ReportKind::Servers => self.servers.iter().filter_map(|(_, s)| self.server_row(s)).collect(),
+                ReportKind::Clients => {
+                    let askers = self.carriers.iter().filter_map(|(_, c)| self.asker_row(c));
+                    self.clients.iter().filter_map(|(_, c)| self.client_row(c)).chain(askers).collect()
+                }
+                ReportKind::Servers => {
+                    let carriers = self.carriers.iter().filter_map(|(_, c)| self.carrier_row(c));
+                    self.servers.iter().filter_map(|(_, s)| self.server_row(s)).chain(carriers).collect()
+                }
             },
+            peers: self.peer_rows(),
             used_servers: self.servers.len() as u32,
             ..ReportRows::default()
         };
         for (_, client) in &self.clients {
             rows.used_clients += 1;
             rows.login_clients += u32::from(matches!(client.state, ClientState::Login(_)));
+        }
+        for (_, carrier) in &self.carriers {
+            rows.used_clients += u32::from(carrier.is_asked_for());
+            rows.used_servers += u32::from(carrier.is_connected());
         }
         let written = postcard::to_stdvec(&rows)
             .map_err(|e| e.to_string())
@@ -70,6 +81,7 @@ impl Worker {
                 ServerState::Closing | ServerState::Dead => {}
             }
         }
+        self.count_cancels(index, &mut row);
         row
     }
 
@@ -151,7 +163,7 @@ fn application_name(session: &Session) -> String {
 }
 
 /// The socket's own address; for a Unix socket `unix` and the port in its name.
-fn local_address(fd: std::os::fd::BorrowedFd<'_>, unix_port: u16) -> (String, u16) {
+pub(crate) fn local_address(fd: std::os::fd::BorrowedFd<'_>, unix_port: u16) -> (String, u16) {
     match socket2::SockRef::from(&fd).local_addr().ok().and_then(|a| a.as_socket()) {
         Some(address) => (address.ip().to_string(), address.port()),
         None => ("unix".to_owned(), unix_port),

@@ -46,8 +46,8 @@ pub(crate) enum Source {
     Listener(usize),
     Client(usize),
     Server(usize),
-    /// A connection that carries a cancel request to PostgreSQL.
-    Canceller(usize),
+    /// A connection that carries a cancel request to PostgreSQL or a peer.
+    Carrier(usize),
 }
 
 impl From<Source> for Token {
@@ -56,7 +56,7 @@ impl From<Source> for Token {
             Source::Client(i) => (0, i),
             Source::Server(i) => (1, i),
             Source::Listener(i) => (2, i),
-            Source::Canceller(i) => (3, i),
+            Source::Carrier(i) => (3, i),
             Source::Inbox => (4, 0),
             Source::Control => (5, 0),
         };
@@ -72,7 +72,7 @@ impl From<Token> for Source {
             0 => Source::Client(index),
             1 => Source::Server(index),
             2 => Source::Listener(index),
-            3 => Source::Canceller(index),
+            3 => Source::Carrier(index),
             4 => Source::Inbox,
             _ => Source::Control,
         }
@@ -124,7 +124,8 @@ pub(crate) struct Worker {
     pub(crate) servers: Slab<Server>,
     /// Sessions by the seat that their cancel key names.
     pub(crate) by_seat: FxHashMap<shared::ids::SeatIndex, usize>,
-    pub(crate) cancellers: Slab<crate::cancel::Canceller>,
+    pub(crate) carriers: Slab<crate::cancel::Carrier>,
+    pub(crate) peers: crate::cancel::Peers,
     pub(crate) pools: Pools,
     pub(crate) lends: Lends,
     pub(crate) interner: Interner,
@@ -193,7 +194,8 @@ impl Worker {
             clients: Slab::new(),
             servers: Slab::new(),
             by_seat: FxHashMap::default(),
-            cancellers: Slab::new(),
+            carriers: Slab::new(),
+            peers: crate::cancel::Peers::default(),
             pools: Pools::default(),
             lends: Lends::default(),
             interner: Interner::default(),
@@ -277,7 +279,7 @@ impl Worker {
                 }
             }
             Source::Listener(index) => self.accept(index),
-            Source::Canceller(index) => self.canceller_event(index),
+            Source::Carrier(index) => self.carrier_event(index),
             Source::Inbox => self.inbox_readable(),
             Source::Control => self.control_event(event.is_readable(), event.is_writable()),
         }
@@ -290,7 +292,7 @@ impl Worker {
         self.tick_pools();
         self.tick_lends();
         self.inbox_readable();
-        self.expire_cancellers();
+        self.tick_carriers();
         if self.accept_stalled {
             (0..self.listeners.len()).for_each(|listener| self.accept(listener));
         }

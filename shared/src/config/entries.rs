@@ -114,11 +114,11 @@ entry! {
         /// Its peer_id.
         id: u16
     }, PEER_KEYS {
-        host: Option<String> = NULL, Text, NotYet,
+        host: Option<String> = NULL, Text, Works,
             "Where it listens: a name, an address, or the directory of its Unix socket. Required.";
-        port: u16 = "6432", PORT, NotYet,
+        port: u16 = "6432", PORT, Works,
             "Its listen_port.";
-        pool_size: Option<u32> = NULL, int(0, MAX, "connections"), NotYet,
+        pool_size: Option<u32> = NULL, int(0, MAX, "connections"), Works,
             "The most cancel requests on their way to it at once. Without it: default_pool_size.";
     }
 }

@@ -140,7 +140,7 @@ settings! {
         "The most server connections of one user, whichever the databases are; 0: no limit.";
     min_pool_size: u32 = "0", int(0, MAX, "connections"), Pools, Reload, Works,
         "How many server connections a pool that is in use keeps open.";
-    peer_id: u32 = "0", int(0, 65535, ""), Network, Reload, NotYet,
+    peer_id: u32 = "0", int(0, 65535, ""), Network, Reload, Works,
         "This fleet's number among its [peers]; 0: it has none.";
     pidfile: String = "", Text, Fleet, Restart, Works,
         "The file that holds the supervisor's process id. Empty: none; -d needs one.";

@@ -56,14 +56,14 @@ impl ClientTable<'_> {
     }
 
     /// Makes and stores a cancel key from 64 random bits. 18 bits of it name the seat. With a `peer_id` (not 0), bytes 1 and 2 are that
-    /// id, little-endian, and the lowest 2 bits of byte 7 are 1, as PgBouncer's peers expect; the top bit of byte 0 is always clear.
+    /// id, little-endian, and the lowest 2 bits of byte 7 are set, so that it may be forwarded 3 times, as PgBouncer's peers have it; the top bit of byte 0 is always clear.
     pub fn new_key(&self, owner: Owner, seat: SeatIndex, random: u64, peer_id: u16) -> Option<[u8; 8]> {
         let mut key = random.to_be_bytes();
         key[0] = (key[0] & 0x7c) | ((seat.0 >> 16) as u8 & 0b11);
         key[3..5].copy_from_slice(&(seat.0 as u16).to_be_bytes());
         if peer_id > 0 {
             key[1..3].copy_from_slice(&peer_id.to_le_bytes());
-            key[7] = (key[7] & !(TTL as u8)) | 1;
+            key[7] |= TTL as u8;
         }
         self.set_key(owner, seat, key).then_some(key)
     }
@@ -159,7 +159,7 @@ mod tests {
                 let key = table.new_key(A, *seat, random ^ u64::from(seat.0), peer).unwrap();
                 assert_eq!((key[0] & 0x80, table.find(key)), (0, Some((*seat, A))));
                 if peer > 0 {
-                    assert_eq!((u16::from_le_bytes([key[1], key[2]]), key[7] & 3), (peer, 1));
+                    assert_eq!((u16::from_le_bytes([key[1], key[2]]), key[7] & 3), (peer, 3));
                     assert_eq!(
                         table.find([&key[..7], &[key[7] & !3]].concat().try_into().unwrap()),
                         Some((*seat, A)),

@@ -25,7 +25,7 @@ shared_struct! {
     }
 }
 
-/// What is limited. The name is that of the database entry, the server-side user, `host:port`.
+/// What is limited. The name is that of the database entry, the user, `host:port`, the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Limit<'a> {
     /// Server connections of a database entry: max_db_connections.
@@ -38,6 +38,8 @@ pub enum Limit<'a> {
     DatabaseClients(&'a str),
     /// Clients of a user: max_user_client_connections.
     UserClients(&'a str),
+    /// Cancel requests on their way to a peer: its pool_size. The name is its peer_id.
+    Peer(&'a str),
 }
 
 /// A name as it lies in shared memory.
@@ -61,6 +63,7 @@ impl Key {
             Limit::Host(name) => (3, name),
             Limit::DatabaseClients(name) => (4, name),
             Limit::UserClients(name) => (5, name),
+            Limit::Peer(name) => (6, name),
         };
         Self::new(kind, name, "")
     }
@@ -179,8 +182,14 @@ mod tests {
     #[test]
     fn the_same_name_under_another_limit_is_another() {
         let shm = Shm::create().unwrap().0;
-        let limits =
-            [Limit::Database("x"), Limit::User("x"), Limit::Host("x"), Limit::DatabaseClients("x"), Limit::UserClients("x")];
+        let limits = [
+            Limit::Database("x"),
+            Limit::User("x"),
+            Limit::Host("x"),
+            Limit::DatabaseClients("x"),
+            Limit::UserClients("x"),
+            Limit::Peer("x"),
+        ];
         for _ in 0..2 {
             for (index, limit) in limits.into_iter().enumerate() {
                 assert_eq!(shm.limit(limit), Some(LimitId(index as u16)));

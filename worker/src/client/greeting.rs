@@ -11,7 +11,7 @@ use crate::pool::{Greeting, Pool, PoolIndex};
 use crate::protocol::frontend::Frontend;
 use crate::worker::{Source, Worker};
 use shared::config::PoolMode;
-use shared::control::{ConsoleSession, PeerName, ToSupervisor};
+use shared::control::{ConsoleSession, ToSupervisor};
 use shared::ids::Owner;
 use shared::wire::{encode, report};
 use std::os::fd::AsFd;
@@ -187,11 +187,7 @@ impl Worker {
             cancel_key: key,
             unread: unread.to_vec(),
             parameters: login.parameters,
-            peer: PeerName {
-                address: client.peer.address(),
-                port: client.peer.port(self.config.settings.listen_port),
-                pid: client.peer.pid(),
-            },
+            peer: client.peer.name(self.config.settings.listen_port),
             connected_at: client.connected_at.to_wall(),
         };
         // Not before it is sure to be sent on: the seat's owner is whoever has the socket.

@@ -17,6 +17,7 @@ use crate::pool::PoolIndex;
 use crate::protocol::backend::Reset;
 use crate::protocol::frontend::Frontend;
 use crate::socket::Conn;
+use shared::control::PeerName;
 use shared::ids::{ConnectionId, LimitId, SeatIndex};
 use std::fmt;
 use std::net::SocketAddr;
@@ -119,6 +120,11 @@ impl Peer {
             Peer::Tcp(address) => address.port(),
             Peer::Unix { .. } => listen_port,
         }
+    }
+
+    /// For another process.
+    pub(crate) fn name(&self, listen_port: u16) -> PeerName {
+        PeerName { address: self.address(), port: self.port(listen_port), pid: self.pid() }
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -62,7 +62,11 @@ impl Worker {
 
     /// Whether a few more descriptors can be opened. Connections are counted, not asked of the kernel.
     pub(crate) fn has_spare_descriptors(&self, reserve: usize) -> bool {
-        let open = self.clients.len() + self.servers.len() + self.cancellers.len() + self.inboxes.len() + self.listeners.len();
+        let open = self.clients.len()
+            + self.servers.len()
+            + self.carriers.iter().map(|(_, carrier)| carrier.descriptors()).sum::<usize>()
+            + self.inboxes.len()
+            + self.listeners.len();
         open + reserve.min(self.descriptor_limit / 8) < self.descriptor_limit
     }
 
@@ -92,7 +96,7 @@ impl Worker {
                 }
                 self.pump_waiting();
             }
-            ToInbox::Cancel { key } => self.cancel_forwarded(key, fds.next()),
+            ToInbox::Cancel { key, from } => self.cancel_forwarded(key, from, fds.next()),
         }
     }
 }

@@ -41,6 +41,7 @@ impl Worker {
         self.marks.forget(changes.dropped_databases.iter());
         self.reconfigure_pools(&changes.reconnect_databases, &changes.dropped_databases);
         self.apply_pauses();
+        self.reconfigure_peers();
         self.rearm_idle_timers(&old);
         self.control.send(&ToSupervisor::Committed { generation }, &[]);
     }

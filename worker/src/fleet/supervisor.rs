@@ -126,7 +126,10 @@ impl Worker {
             ToWorker::Report { id, what } => self.report(id, what),
             ToWorker::Order { number, order } => self.obey(number, order),
             ToWorker::Stop(mode) => self.stop(mode),
-            ToWorker::Resolved(resolved) => self.resolved(&resolved),
+            ToWorker::Resolved(resolved) => {
+                self.resolved(&resolved);
+                self.peer_resolved(&resolved);
+            }
             ToWorker::Welcome(welcome) => match self.pools.find(&welcome.database, &welcome.user) {
                 Some(pool) if self.pools.get(pool).welcome.is_none() => self.learn_welcome(pool, &welcome.parameters),
                 Some(_) => {}

@@ -48,10 +48,8 @@ impl Worker {
 
     /// Cancels what the backend of a closing connection runs.
     fn cancel_closing(&mut self, index: usize) {
-        let server = &mut self.servers[index];
-        server.last_activity = self.now;
-        let (key, address) = (server.backend_key, server.address.clone());
-        self.cancel_backend(key, &address);
+        self.servers[index].last_activity = self.now;
+        self.cancel_backend(index);
     }
 
     /// PostgreSQL has closed the socket: the backend is gone.

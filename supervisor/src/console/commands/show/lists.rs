@@ -19,7 +19,7 @@ pub(super) fn table(office: &Office, rows: &Rows) -> Table {
         ("users", users::known(&config).len() as u64),
         ("peers", config.peers.len() as u64),
         ("pools", pools.len() as u64 + 1),
-        ("peer_pools", 0),
+        ("peer_pools", rows.peers().len() as u64),
         ("free_clients", 0),
         ("used_clients", rows.sum(|rows| rows.used_clients) + consoles),
         ("login_clients", rows.sum(|rows| rows.login_clients)),

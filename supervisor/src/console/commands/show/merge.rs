@@ -2,7 +2,7 @@
 
 use crate::fleet::add_counters;
 use crate::stats::{self, Totals};
-use shared::control::{ConnectionRow, PoolRow, ReportRows};
+use shared::control::{ConnectionRow, PeerRow, PoolRow, ReportRows};
 use shared::ids::Slot;
 use std::collections::BTreeMap;
 
@@ -22,6 +22,19 @@ impl Rows {
             add(pool, row);
         }
         pools
+    }
+
+    /// Peers that cancel requests were forwarded to.
+    pub(super) fn peers(&self) -> BTreeMap<u16, PeerRow> {
+        let mut peers: BTreeMap<u16, PeerRow> = BTreeMap::new();
+        for row in self.live.iter().flat_map(|(_, rows)| &rows.peers) {
+            let peer = peers.entry(row.id).or_insert_with(|| PeerRow { id: row.id, ..PeerRow::default() });
+            peer.cl_active_cancel_req += row.cl_active_cancel_req;
+            peer.cl_waiting_cancel_req += row.cl_waiting_cancel_req;
+            peer.sv_active_cancel += row.sv_active_cancel;
+            peer.sv_login += row.sv_login;
+        }
+        peers
     }
 
     /// Counters by database.

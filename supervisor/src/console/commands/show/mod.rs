@@ -68,7 +68,7 @@ pub(super) fn run(context: &Context<'_>, item: &str) -> Option<Reply> {
         "totals" => context.rows(ReportKind::Pools).map(|rows| stats::sums(office, &rows)),
         "workers" => workers::table(context),
         "peers" => Some(peers::peers(&office.config())),
-        "peer_pools" => Some(peers::pools()),
+        "peer_pools" => context.rows(ReportKind::Pools).map(|rows| peers::pools(&rows)),
         "dns_hosts" => Some(dns::hosts(office)),
         "dns_zones" => Some(dns::zones()),
         "fds" => fds::table(context),

@@ -1,5 +1,6 @@
 //! SHOW PEERS and SHOW PEER_POOLS.
 
+use super::merge::Rows;
 use crate::console::encode::{Kind, Table, cell};
 use shared::config::Config;
 
@@ -12,8 +13,13 @@ pub(super) fn peers(config: &Config) -> Table {
     table
 }
 
-/// A row appears with the first cancel request that was forwarded; none is, yet.
-pub(super) fn pools() -> Table {
+/// A row appears with the first cancel request that was forwarded.
+pub(super) fn pools(rows: &Rows) -> Table {
     let names = ["peer_id", "cl_active_cancel_req", "cl_waiting_cancel_req", "sv_active_cancel", "sv_login"];
-    Table::new(&names.map(|name| (name, Kind::Int4)))
+    let mut table = Table::new(&names.map(|name| (name, Kind::Int4)));
+    for peer in rows.peers().values() {
+        let counts = [peer.cl_active_cancel_req, peer.cl_waiting_cancel_req, peer.sv_active_cancel, peer.sv_login];
+        table.row(std::iter::once(cell(peer.id)).chain(counts.map(cell)).collect());
+    }
+    table
 }

@@ -1,0 +1,224 @@
+//! One cancel request on its way: it waits, connects, is sent, and is done when the other side closes the connection.
+//!
+//! Who asked waits for that end. A connection that fails is tried again until cancel_wait_timeout.
+
+use super::Asker;
+use crate::clock::Instant;
+use crate::pool::PoolIndex;
+use crate::server::ServerState;
+use crate::socket::{Conn, Read};
+use crate::worker::{Source, Worker};
+use shared::address::Address;
+use shared::ids::{ConnectionId, LimitId, SeatIndex};
+use shared::wire::encode;
+use std::time::Duration;
+
+/// A connection that failed is tried again after this long.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// A cancel request on its way.
+pub(crate) struct Carrier {
+    pub(super) id: ConnectionId,
+    key: [u8; 8],
+    pub(super) aim: Aim,
+    /// Who asked; nobody for a client that has gone.
+    pub(super) asker: Option<Asker>,
+    since: Instant,
+    pub(super) stage: Stage,
+    /// Its place among the requests to the same peer.
+    seat: Option<(LimitId, SeatIndex)>,
+}
+
+/// Where a request is to go.
+pub(super) enum Aim {
+    Backend {
+        pool: PoolIndex,
+        address: Address,
+        /// The server it is aimed at, which serves nobody else meanwhile.
+        held: Option<(usize, ConnectionId)>,
+    },
+    /// The fleet of this peer_id.
+    Peer(u16),
+}
+
+/// How far it has come.
+pub(super) enum Stage {
+    /// For its turn, for a name's addresses, or to try again at this time.
+    Waiting(Instant),
+    Connecting(Conn, Address),
+    Sent(Conn, Address),
+    Done,
+}
+
+impl Carrier {
+    /// When it began.
+    pub(super) fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// Somebody waits for it to be done.
+    pub(crate) fn is_asked_for(&self) -> bool {
+        self.asker.is_some()
+    }
+
+    /// Descriptors it has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        usize::from(self.is_asked_for()) + usize::from(self.is_connected())
+    }
+
+    /// It has a connection, or is about to have one.
+    pub(crate) fn is_connected(&self) -> bool {
+        matches!(self.stage, Stage::Connecting(..) | Stage::Sent(..))
+    }
+}
+
+impl Worker {
+    /// Sends a request on its way.
+    pub(super) fn carry(&mut self, key: [u8; 8], aim: Aim, asker: Option<Asker>) {
+        let (id, now) = (self.next_connection_id(), self.now);
+        let index = self.carriers.insert(Carrier { id, key, aim, asker, since: now, stage: Stage::Waiting(now), seat: None });
+        self.start_carrier(index);
+    }
+
+    /// Begins to connect, if it is this request's turn.
+    fn start_carrier(&mut self, index: usize) {
+        let carrier = &self.carriers[index];
+        let Stage::Waiting(not_before) = carrier.stage else { return };
+        if self.now < not_before {
+            return;
+        }
+        let address = match &carrier.aim {
+            Aim::Backend { address, .. } => address.clone(),
+            &Aim::Peer(peer) => {
+                if carrier.seat.is_none() {
+                    let Some(seat) = self.take_peer_seat(peer) else { return };
+                    self.carriers[index].seat = seat;
+                }
+                match self.peer_address(peer) {
+                    Some(address) => address,
+                    None => return,
+                }
+            }
+        };
+        let conn = match crate::server::open(&address) {
+            Ok(socket) => Conn::new(socket),
+            Err(error) => return self.carrier_failed(index, &address, &error.to_string()),
+        };
+        if let Err(error) = conn.register(self.poll.registry(), Source::Carrier(index).into()) {
+            return self.carrier_failed(index, &address, &error.to_string());
+        }
+        let is_unix = matches!(address, Address::Unix(..));
+        self.carriers[index].stage = Stage::Connecting(conn, address);
+        // A Unix socket is connected at once, without an event.
+        if is_unix {
+            self.carrier_event(index);
+        }
+    }
+
+    /// The connection is there, or the other side has closed it: then the request has been dealt with.
+    pub(crate) fn carrier_event(&mut self, index: usize) {
+        let Some(carrier) = self.carriers.get_mut(index) else { return };
+        if let Stage::Connecting(conn, address) = &carrier.stage {
+            let socket = socket2::SockRef::from(conn);
+            if let Ok(Some(error)) | Err(error) = socket.take_error() {
+                let (address, error) = (address.clone(), error.to_string());
+                return self.carrier_failed(index, &address, &error);
+            }
+            if socket.peer_addr().is_err() {
+                // Not connected yet: the next edge tells.
+                return;
+            }
+            if !self.is_still_wanted(index) {
+                return self.end_carrier(index, "not sending cancel request for client that is now idle");
+            }
+            let carrier = &mut self.carriers[index];
+            let Stage::Connecting(mut conn, address) = std::mem::replace(&mut carrier.stage, Stage::Done) else { return };
+            let sent = conn.send(&encode::cancel_request(carrier.key), &mut self.buffers);
+            carrier.stage = Stage::Sent(conn, address);
+            if sent.is_err() {
+                return self.end_carrier(index, "failed to send cancel request");
+            }
+        }
+        if let Stage::Sent(conn, _) = &mut self.carriers[index].stage
+            && let Read::End | Read::Broken = conn.read(&mut [0; 16])
+        {
+            self.end_carrier(index, "successfully sent cancel request");
+        }
+    }
+
+    /// Whether the client still waits for the query that the request is aimed at.
+    fn is_still_wanted(&self, index: usize) -> bool {
+        let Aim::Backend { held: Some((server, id)), .. } = self.carriers[index].aim else { return true };
+        self.servers.get(server).is_some_and(|s| s.id == id && matches!(s.state, ServerState::Linked(_)))
+    }
+
+    /// No connection: the request waits for the next attempt.
+    fn carrier_failed(&mut self, index: usize, address: &Address, error: &str) {
+        let carrier = &mut self.carriers[index];
+        if let Stage::Connecting(conn, _) = std::mem::replace(&mut carrier.stage, Stage::Waiting(self.now + RETRY)) {
+            let _ = conn.deregister(self.poll.registry());
+        }
+        if self.config.settings.log_disconnections {
+            let carrier = &self.carriers[index];
+            log::info!("{} closing because: connect failed: {error}", self.carrier_prefix(carrier.id, &carrier.aim, address));
+        }
+    }
+
+    fn end_carrier(&mut self, index: usize, reason: &str) {
+        let carrier = &mut self.carriers[index];
+        let stage = std::mem::replace(&mut carrier.stage, Stage::Done);
+        let (asker, seat) = (carrier.asker.take(), carrier.seat.take());
+        let carrier = &self.carriers[index];
+        if let Stage::Connecting(conn, address) | Stage::Sent(conn, address) = stage {
+            let _ = conn.deregister(self.poll.registry());
+            if self.config.settings.log_disconnections {
+                let age = (self.now - carrier.since).as_secs();
+                log::info!("{} closing because: {reason} (age={age}s)", self.carrier_prefix(carrier.id, &carrier.aim, &address));
+            }
+        }
+        if let Some(asker) = &asker {
+            self.log_asker(&asker.who, Some(&carrier.aim), reason);
+        }
+        let held = if let Aim::Backend { held, .. } = carrier.aim { held } else { None };
+        if let Some((limit, seat)) = seat {
+            self.shm.seats(limit).leave(self.me, seat);
+            self.start_carriers();
+        }
+        self.cancel_landed(held);
+    }
+
+    /// The server that a request was aimed at may serve others again.
+    fn cancel_landed(&mut self, held: Option<(usize, ConnectionId)>) {
+        let Some((index, id)) = held else { return };
+        let Some(server) = self.servers.get_mut(index).filter(|s| s.id == id) else { return };
+        server.cancels = server.cancels.saturating_sub(1);
+        if server.cancels == 0 && matches!(server.state, ServerState::BeingCanceled) {
+            self.server_released(index);
+        }
+    }
+
+    /// Looks again at the requests that wait.
+    pub(super) fn start_carriers(&mut self) {
+        for index in 0..self.carriers.capacity() {
+            if self.carriers.contains(index) {
+                self.start_carrier(index);
+            }
+        }
+    }
+
+    /// Gives up on requests that got nowhere, looks again at those that wait, and clears away those that are done.
+    pub(crate) fn tick_carriers(&mut self) {
+        if self.carriers.is_empty() {
+            return;
+        }
+        let timeout = self.config.settings.cancel_wait_timeout;
+        let late =
+            |carrier: &Carrier| !matches!(carrier.stage, Stage::Done) && !timeout.is_zero() && self.now - carrier.since > timeout;
+        let late: Vec<usize> = self.carriers.iter().filter(|(_, carrier)| late(carrier)).map(|(index, _)| index).collect();
+        for index in late {
+            self.end_carrier(index, "cancel_wait_timeout");
+        }
+        self.start_carriers();
+        self.carriers.retain(|_, carrier| !matches!(carrier.stage, Stage::Done));
+    }
+}
