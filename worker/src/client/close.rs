@@ -3,6 +3,7 @@
 use super::{Client, ClientSeats, ClientState, Link};
 use crate::socket::Read;
 use crate::worker::{Source, Worker};
+use shared::control::Replication;
 use shared::wire::report::{self, sqlstate};
 use std::time::Duration;
 
@@ -44,6 +45,7 @@ impl Worker {
         }
         self.log_ending(index, ending);
         let client = &mut self.clients[index];
+        let id = client.id;
         let state = std::mem::replace(&mut client.state, ClientState::Closing);
         match state {
             ClientState::Session(session) => {
@@ -52,6 +54,7 @@ impl Worker {
                 match session.link {
                     Link::Linked(server) => self.client_left(server, session.front.is_mid_message()),
                     Link::Waiting(_) => self.waiter_left(session.pool),
+                    Link::None if session.replication != Replication::None => self.candidate_left(session.pool, id),
                     Link::None => {}
                 }
                 self.pools.get_mut(session.pool).clients -= 1;

@@ -11,19 +11,24 @@ use crate::pool::{Greeting, Pool, PoolIndex};
 use crate::protocol::frontend::Frontend;
 use crate::worker::{Source, Worker};
 use shared::config::PoolMode;
-use shared::control::{ConsoleSession, ToSupervisor};
+use shared::control::{ConsoleSession, Replication, ToSupervisor};
 use shared::ids::Owner;
 use shared::wire::{encode, report};
 use std::os::fd::AsFd;
 use std::rc::Rc;
 
 /// A greeting that waits for a server.
-pub(crate) struct Owed {
-    welcome: Rc<Greeting>,
-    /// Startup values whose spelling is to be learned, by lower-case name.
-    learn: Vec<(String, String)>,
-    /// Only that server will do, and the client keeps it.
-    keeps_server: bool,
+pub(crate) enum Owed {
+    /// One of the pool's, to set the client's values on.
+    Values {
+        welcome: Rc<Greeting>,
+        /// Startup values whose spelling is to be learned, by lower-case name.
+        learn: Vec<(String, String)>,
+        /// Only that server will do, and the client keeps it.
+        keeps_server: bool,
+    },
+    /// One of the client's own, to be started with these parameters.
+    Replication(Vec<(String, String)>),
 }
 
 /// A client's startup values.
@@ -57,6 +62,7 @@ impl Worker {
             key: [0; 8],
             params,
             startup,
+            replication: Replication::None,
             front: Frontend::default(),
             link: Link::None,
             owed: None,
@@ -69,7 +75,7 @@ impl Worker {
             return self.send_greeting(index, &welcome, None, &[]);
         }
         if let Some(session) = self.clients[index].session_mut() {
-            session.owed = Some(Box::new(Owed { welcome, learn, keeps_server }));
+            session.owed = Some(Box::new(Owed::Values { welcome, learn, keeps_server }));
         }
         if let Some(server) = self.acquire(index)
             && self.servers[server].takes_queries()
@@ -82,23 +88,23 @@ impl Worker {
     pub(super) fn greet_linked(&mut self, index: usize, server_index: usize) {
         let server = &mut self.servers[server_index];
         let Some(session) = self.clients[index].session_mut() else { return };
-        let Some(owed) = session.owed.take() else { return };
+        let Some(Owed::Values { welcome, learn, keeps_server }) = session.owed.take().map(|owed| *owed) else { return };
         let pool = self.pools.get_mut(session.pool);
-        for (name, value) in owed.learn {
+        for (name, value) in learn {
             let canonical = server.params.as_ref().and_then(|params| params.get(&name)).unwrap_or(&value).to_owned();
             pool.learn_value(name, value, canonical);
         }
         let notices = std::mem::take(&mut server.notices);
-        let pid = owed.keeps_server.then_some(server.backend_key.0);
-        self.send_greeting(index, &owed.welcome, pid, &notices);
-        if !owed.keeps_server && self.servers[server_index].client() == Some(index) {
+        let pid = keeps_server.then_some(server.backend_key.0);
+        self.send_greeting(index, &welcome, pid, &notices);
+        if !keeps_server && self.servers[server_index].client() == Some(index) {
             self.unlink(server_index, index);
             self.server_free(server_index);
         }
     }
 
     /// Greets a session; with `pid`, the key it is given begins with that process id.
-    fn send_greeting(&mut self, index: usize, welcome: &Greeting, pid: Option<u32>, notices: &[u8]) {
+    pub(super) fn send_greeting(&mut self, index: usize, welcome: &Greeting, pid: Option<u32>, notices: &[u8]) {
         let random = u64::from_ne_bytes(super::auth::random());
         let Client { state: ClientState::Session(session), id, .. } = &mut self.clients[index] else { return };
         let settings = &self.config.settings;
@@ -114,7 +120,8 @@ impl Worker {
         session.key = key;
         let pool = self.pools.get_mut(session.pool);
         pool.stats.client_login_count += 1;
-        let tracking = if pool.mode == PoolMode::Session { 0 } else { settings.max_prepared_statements };
+        let mode = session.mode(pool.mode);
+        let tracking = if mode == PoolMode::Session { 0 } else { settings.max_prepared_statements };
 
         let mut out = Vec::with_capacity(640);
         encode::authentication_ok(&mut out);
@@ -125,7 +132,7 @@ impl Worker {
             encode::parameter_status(&mut out, name, value);
         }
         encode::parameter_status(&mut out, "pgbouncer.version", "1.26.1");
-        encode::parameter_status(&mut out, "pgbouncer.pool_mode", pool.mode.word());
+        encode::parameter_status(&mut out, "pgbouncer.pool_mode", mode.word());
         encode::parameter_status(&mut out, "pgbouncer.max_prepared_statements", &tracking.to_string());
         encode::parameter_status(&mut out, "pgfleet.version", env!("CARGO_PKG_VERSION"));
         encode::backend_key_data(&mut out, key);

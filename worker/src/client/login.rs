@@ -7,6 +7,7 @@ use super::auth::{self, Challenge, Verdict};
 use super::{ClientSeats, ClientState, Ending, Identity, Peer};
 use crate::worker::{Life, Worker};
 use shared::config::{CONSOLE_DATABASES, Database, MAX_USER_NAME};
+use shared::control::Replication;
 use shared::ids::{LimitId, SeatIndex};
 use shared::shm::Limit;
 use shared::wire::encode;
@@ -50,6 +51,9 @@ struct Request {
     console: bool,
     /// Values of parameters that follow the client.
     parameters: Vec<(String, String)>,
+    replication: Replication,
+    /// A replication client's.
+    options: Option<String>,
 }
 
 impl Login {
@@ -171,7 +175,8 @@ impl Worker {
         let ClientState::Login(login) = &mut self.clients[index].state else { return Ok(()) };
         login.seats = Some(ClientSeats { client: seat, database: None, user: None });
         let peer = login.peer;
-        login.request = Some(Request { who: Rc::clone(&who), entry: entry.clone(), console, parameters: asked.parameters });
+        let super::parameters::Asked { parameters, replication, options, .. } = asked;
+        login.request = Some(Request { who: Rc::clone(&who), entry: entry.clone(), console, parameters, replication, options });
         if who.user.len() > MAX_USER_NAME {
             return Err(Ending::violation("username too long"));
         }
@@ -181,7 +186,8 @@ impl Worker {
 
         if settings.log_connections {
             let prefix = self.clients[index].prefix(settings.listen_port);
-            log::info!("{prefix} login attempt: db={} user={} tls=no replication=no", who.database, who.user);
+            let replication = super::replication::word(replication);
+            log::info!("{prefix} login attempt: db={} user={} tls=no replication={replication}", who.database, who.user);
         }
         if let Peer::Unix { uid, .. } = peer
             && console
@@ -258,7 +264,7 @@ impl Worker {
         let ClientState::Login(login) = &mut self.clients[index].state else { return Ok(()) };
         login.stage = Stage::Over;
         let Some(request) = &login.request else { return Ok(()) };
-        let who = Rc::clone(&request.who);
+        let (who, replication) = (Rc::clone(&request.who), request.replication);
         if request.console {
             let settings = &self.config.settings;
             let admin = own_user || settings.admin_users.has(&who.user);
@@ -288,7 +294,9 @@ impl Worker {
         };
         let ClientState::Login(login) = &mut self.clients[index].state else { return Ok(()) };
         login.stage = Stage::Welcome(pool);
-        if self.pools.get(pool).welcome.is_some() {
+        if replication != Replication::None {
+            self.begin_replication(index);
+        } else if self.pools.get(pool).welcome.is_some() {
             self.greet(index);
         } else {
             self.await_welcome(index, pool, &who.user);
@@ -305,7 +313,8 @@ impl Worker {
             _ => None,
         };
         login.stage = Stage::Over;
-        Some(LoggedIn { pool, who: request.who, seats: login.seats.take()?, parameters: request.parameters })
+        let Request { who, parameters, replication, options, .. } = request;
+        Some(LoggedIn { pool, who, seats: login.seats.take()?, parameters, replication, options })
     }
 
     /// A client has gone before it was greeted.
@@ -363,4 +372,7 @@ pub(super) struct LoggedIn {
     pub(super) who: Rc<Identity>,
     pub(super) seats: ClientSeats,
     pub(super) parameters: Vec<(String, String)>,
+    pub(super) replication: Replication,
+    /// A replication client's.
+    pub(super) options: Option<String>,
 }

@@ -6,9 +6,10 @@
 mod accept;
 pub(crate) mod auth;
 mod close;
-mod greeting;
+pub(crate) mod greeting;
 mod login;
 mod parameters;
+pub(crate) mod replication;
 mod session;
 
 use crate::clock::Instant;
@@ -17,7 +18,7 @@ use crate::pool::PoolIndex;
 use crate::protocol::backend::Reset;
 use crate::protocol::frontend::Frontend;
 use crate::socket::Conn;
-use shared::control::PeerName;
+use shared::control::{PeerName, Replication};
 use shared::ids::{ConnectionId, LimitId, SeatIndex};
 use std::fmt;
 use std::net::SocketAddr;
@@ -56,6 +57,8 @@ pub(crate) struct Session {
     pub(crate) params: Params,
     /// Those it asked for at startup: RESET goes back to them.
     pub(crate) startup: Option<Params>,
+    /// It speaks the replication protocol, on a server of its own.
+    pub(crate) replication: Replication,
     pub(crate) front: Frontend,
     pub(crate) link: Link,
     /// It has not been greeted yet: it waits for a server first.
@@ -182,6 +185,11 @@ impl Client {
     /// Whether it has not been told its end yet.
     pub(crate) fn is_alive(&self) -> bool {
         matches!(self.state, ClientState::Login(_) | ClientState::Session(_))
+    }
+
+    /// Whether it has been told that it is logged in.
+    pub(crate) fn is_greeted(&self) -> bool {
+        self.session().is_some_and(|session| session.owed.is_none())
     }
 
     /// Whether it stands in its pool's queue.

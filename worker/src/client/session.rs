@@ -5,6 +5,7 @@ use crate::protocol::frontend::{self, Forwarded, Need, Rules, Stop};
 use crate::socket::Read;
 use crate::worker::{READS_PER_TURN, Source, Worker};
 use shared::config::PoolMode;
+use shared::control::Replication;
 use shared::wire::{encode, header};
 
 impl Worker {
@@ -59,6 +60,7 @@ impl Worker {
             ClientState::Closing => true,
             ClientState::Dead => false,
             ClientState::Session(session) => match session.link {
+                Link::None if session.owed.is_some() => client.conn.hung_up,
                 Link::None => !client.conn.is_backed_up(),
                 // One that has gone gives its place up.
                 Link::Waiting(_) => client.conn.hung_up,
@@ -81,7 +83,7 @@ impl Worker {
             self.closing_client(index);
             return false;
         }
-        if let Link::Waiting(_) = client.session().map_or(Link::None, |s| s.link) {
+        if client.session().is_some_and(|s| s.owed.is_some() || matches!(s.link, Link::Waiting(_))) {
             return self.look_for_end(index, buffer);
         }
         if client.conn.input.len() >= crate::worker::READ_BYTES {
@@ -187,7 +189,7 @@ impl Worker {
         if let Link::Linked(server) = session.link {
             return self.forward(index, server, data);
         }
-        let rules = rules(&self.config, self.pools.get(session.pool).mode);
+        let rules = rules(&self.config, session.mode(self.pools.get(session.pool).mode));
         self.replies.clear();
         let need = frontend::need(&mut session.front, rules, data, &mut self.replies);
         if !self.replies.is_empty() && conn.send(&self.replies, &mut self.buffers).is_err() {
@@ -219,7 +221,7 @@ impl Worker {
         let Client { conn, state: ClientState::Session(session), .. } = &mut self.clients[index] else { return };
         let server = &mut self.servers[server_index];
         let pool = self.pools.get_mut(session.pool);
-        let rules = rules(&self.config, pool.mode);
+        let rules = rules(&self.config, session.mode(pool.mode));
         if session.query_start.is_none() {
             session.query_start = Some(self.now);
             session.transaction_start.get_or_insert(self.now);
@@ -312,6 +314,12 @@ fn rules(config: &shared::config::Config, mode: PoolMode) -> Rules {
 }
 
 impl Session {
+    /// The pool mode as it holds for this client.
+    #[inline]
+    pub(crate) fn mode(&self, pool: PoolMode) -> PoolMode {
+        if self.replication == Replication::None { pool } else { PoolMode::Session }
+    }
+
     /// The server it is linked to.
     pub(crate) fn server(&self) -> Option<usize> {
         match self.link {

@@ -147,6 +147,7 @@ impl Worker {
             close_reason,
             notices: Vec::new(),
             hidden_error: None,
+            dedication: None,
             said_last_words: false,
             used: lent.used,
             was_reset: false,

@@ -43,7 +43,7 @@ impl Worker {
         let Ok(seats) = self.shm.take_server(self.me, id, &limits) else { return };
         match self.connect_somewhere(index) {
             Some((address, socket)) => {
-                self.open_server(index, seats, address, socket);
+                self.open_server(index, seats, address, socket, None);
             }
             None => {
                 self.shm.leave_server(self.me, &seats);

@@ -16,6 +16,7 @@ mod share;
 mod supply;
 
 use crate::client::Identity;
+use crate::client::replication::Candidate;
 use crate::clock::Instant;
 use crate::params::Params;
 use hosts::Hosts;
@@ -60,6 +61,8 @@ pub(crate) struct Pool {
     pub(crate) waiters: VecDeque<Waiter>,
     /// How many of them still wait.
     pub(crate) waiting: usize,
+    /// Replication clients that wait for a server of their own.
+    pub(crate) candidates: Vec<Candidate>,
     /// Clients that are logged in but not greeted.
     pub(crate) to_greet: Vec<Waiter>,
     /// Connections being opened, and idle ones being checked: each will serve a client that waits.
@@ -129,7 +132,7 @@ impl Pool {
 
     /// Clients that a new server would be of use to.
     fn demand(&self) -> usize {
-        self.waiting + usize::from(self.welcome.is_none() && !self.to_greet.is_empty())
+        self.waiting + self.candidates.len() + usize::from(self.welcome.is_none() && !self.to_greet.is_empty())
     }
 }
 

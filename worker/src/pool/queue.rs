@@ -101,7 +101,7 @@ impl Worker {
         self.announce(index);
     }
 
-    pub(super) fn queue_emptied(&mut self, index: PoolIndex) {
+    pub(crate) fn queue_emptied(&mut self, index: PoolIndex) {
         let pool = self.pools.get_mut(index);
         pool.exhausted = false;
         pool.waiters.clear();
@@ -129,6 +129,7 @@ impl Worker {
                 .iter()
                 .chain(&pool.to_greet)
                 .filter(|w| w.deadline.is_some_and(|deadline| deadline <= now) && self.still_waits(w))
+                .chain(pool.candidates.iter().map(|c| &c.waiter).filter(|w| w.deadline.is_some_and(|deadline| deadline <= now)))
                 .map(|w| w.client)
                 .collect();
             for client in expired {
@@ -162,7 +163,7 @@ impl Worker {
         let waiters = pools.get_mut(index).waiters.iter_mut();
         for waiter in waiters.take_while(|w| now - w.since > patience).filter(|w| !w.notified) {
             waiter.notified = true;
-            if let Some(client) = clients.get_mut(waiter.client).filter(|c| c.id == waiter.id && c.is_waiting()) {
+            if let Some(client) = clients.get_mut(waiter.client).filter(|c| c.id == waiter.id && c.is_waiting() && c.is_greeted()) {
                 let mut notice = Vec::new();
                 report::notice(&mut notice, "No server connection available in postgres backend, client being queued");
                 // A socket that is broken is found out when it is read.

@@ -37,6 +37,7 @@ impl Worker {
             idle: VecDeque::new(),
             waiters: VecDeque::new(),
             waiting: 0,
+            candidates: Vec::new(),
             to_greet: Vec::new(),
             opening: 0,
             borrows: Vec::new(),
@@ -129,8 +130,13 @@ impl Worker {
         for server in std::mem::take(&mut self.pools.get_mut(pool).idle) {
             self.close_server(server, now);
         }
-        let pool = self.pools.get(pool);
-        self.shm.pool_state(pool.id).set_idle(self.me.slot, 0);
+        self.shm.pool_state(self.pools.get(pool).id).set_idle(self.me.slot, 0);
+        // A replication connection is never free.
+        let dedicated = self.servers.iter().filter(|(_, s)| s.pool == pool && s.dedication.is_some());
+        let dedicated: Vec<_> = dedicated.filter_map(|(index, s)| Some((index, s.client()?))).collect();
+        for (server, client) in dedicated {
+            self.close_with_client(server, client);
+        }
     }
 
     /// Closes this pool's clients, and its servers.

@@ -1,6 +1,7 @@
 //! Where servers for waiting clients come from: idle ones that must be checked, idle ones of other workers, then new connections, as far as there are seats.
 
 use super::{Pool, PoolIndex};
+use crate::client::replication::Dedication;
 use crate::clock::Instant;
 use crate::server::ServerState;
 use crate::worker::Worker;
@@ -26,6 +27,7 @@ impl Worker {
         if self.pools.get(index).paused {
             return;
         }
+        self.pump_candidates(index);
         loop {
             let pool = self.pools.get(index);
             if pool.opening + pool.borrows.len() >= pool.demand() {
@@ -48,7 +50,7 @@ impl Worker {
             if self.retry_not_before(index).is_some() {
                 return;
             }
-            if !self.open_another(index) {
+            if !self.open_for(index, None) {
                 self.pools.get_mut(index).exhausted = true;
                 return;
             }
@@ -72,13 +74,13 @@ impl Worker {
         self.now - beat < HEARTBEAT_AGE
     }
 
-    /// Opens one more connection. False: no seat, or no address yet.
-    fn open_another(&mut self, index: PoolIndex) -> bool {
+    /// Opens one more connection, perhaps for one client alone. False: no seat, or no address yet.
+    pub(crate) fn open_for(&mut self, index: PoolIndex, dedication: Option<Box<Dedication>>) -> bool {
         let pool = self.pools.get(index);
         let (id, limits) = (pool.id, pool.limits);
         let with_reserve = ServerLimits { pool: limits.pool + pool.reserve, ..limits };
         let mut taken = self.shm.take_server(self.me, id, &limits);
-        let late = if taken == Err(Full::Pool) { self.late_waiter(index) } else { None };
+        let late = if taken == Err(Full::Pool) && dedication.is_none() { self.late_waiter(index) } else { None };
         if late.is_some() {
             taken = self.shm.take_server(self.me, id, &with_reserve);
         }
@@ -97,7 +99,13 @@ impl Worker {
                     let prefix = self.clients[client].prefix(self.config.settings.listen_port);
                     log::warn!("{prefix} taking connection from reserve_pool");
                 }
-                self.open_server(index, seats, address, socket)
+                self.open_server(index, seats, address, socket, dedication)
+            }
+            Err(Full::Pool) if dedication.is_some() => {
+                if let Some(&victim) = self.pools.get(index).idle.front() {
+                    self.close_server(victim, "evicted for pool_size");
+                }
+                false
             }
             Err(full) => {
                 let limit = match full {
@@ -113,7 +121,7 @@ impl Worker {
                 }
                 self.block(index, limit);
                 // Said that it waits: look once more.
-                self.open_another(index)
+                self.open_for(index, dedication)
             }
         }
     }

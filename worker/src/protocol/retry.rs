@@ -148,7 +148,10 @@ pub(crate) fn again(back: &mut Backend, front: &mut Frontend, registry: &mut Reg
         write_statement_target(&mut out, b'C', &old.server_name);
         back.requests.push(Request::HiddenClose(old.id));
     }
-    if !back.statements.touch(new.id) {
+    if back.statements.touch(new.id) {
+        // It may be out of date as well: then the next epoch's turn comes.
+        back.retry.statement = Some(Rc::clone(&new));
+    } else {
         write_parse(&mut out, &new.server_name, &new.identity);
         back.statements.insert(new.id);
         back.requests.push(Request::HiddenParse(new.id));

@@ -309,6 +309,28 @@ fn a_batch_that_fails_again_is_not_sent_a_third_time() {
     assert!(x.is_free());
 }
 
+/// One client is an epoch behind, and what the server holds of the next one is out of date too.
+#[test]
+fn two_epochs_can_be_out_of_date_at_once() {
+    let mut x = prepared();
+    let identity = &b"select 1\0\0\0"[..];
+    let first = x.registry.intern(identity);
+    x.registry.retire(first.id);
+    let second = x.registry.intern(identity);
+    x.server.back.statements.insert(second.id);
+    let batch = [bind("a"), describe_portal(), execute(), sync()].concat();
+    x.client(TRACKING, &batch);
+    x.tags();
+    x.server(&[stale(), ready()].concat());
+    assert_eq!(x.tags(), ("CBDES".into(), String::new()));
+    x.server(&[message(b'3', b""), stale(), ready()].concat());
+    assert_eq!(x.tags(), ("CPBDES".into(), String::new()));
+    let answer = [message(b'2', b""), message(b'T', b"\0\0"), complete(), ready()].concat();
+    x.server(&[message(b'3', b""), message(b'1', b""), answer].concat());
+    assert_eq!(x.tags().1, "2TCZ");
+    assert!(x.is_free());
+}
+
 #[test]
 fn nothing_is_sent_again_in_a_transaction() {
     let mut x = prepared();

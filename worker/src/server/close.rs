@@ -5,7 +5,7 @@ use crate::client::Ending;
 use crate::pool::{Pool, PoolIndex};
 use crate::worker::{Source, Worker};
 use shared::config::PoolMode;
-use shared::control::{ServerSeats, ToInbox, ToSupervisor};
+use shared::control::{Replication, ServerSeats, ToInbox, ToSupervisor};
 use shared::wire::encode;
 use shared::wire::report::sqlstate;
 use std::time::Duration;
@@ -104,9 +104,12 @@ impl Worker {
     }
 
     /// As `server_failed`, without saying that the server is down.
-    pub(super) fn server_gone(&mut self, index: usize, reason: &'static str) {
+    pub(crate) fn server_gone(&mut self, index: usize, reason: &'static str) {
         self.log_server_closing(index, reason);
         let pool = self.servers[index].pool;
+        if let Some(dedication) = &self.servers[index].dedication {
+            self.candidate_waits(pool, dedication.id);
+        }
         let pool = self.pools.get_mut(pool);
         pool.opening = pool.opening.saturating_sub(1);
         let server = &mut self.servers[index];
@@ -172,6 +175,9 @@ impl Worker {
         let Some(server) = self.servers.get_mut(index) else { return };
         if matches!(server.state, ServerState::Closing | ServerState::Dead) {
             return;
+        }
+        if server.dedication.is_some() {
+            return self.close_server(index, "replication client disconnected");
         }
         if matches!(server.state, ServerState::Setting(_)) {
             return self.close_server(index, "client disconnect while server was not ready");
@@ -246,7 +252,7 @@ impl Worker {
     }
 
     /// server_fast_close: a connection that is to be closed does not wait for its client to leave.
-    pub(super) fn close_with_client(&mut self, index: usize, client: usize) {
+    pub(crate) fn close_with_client(&mut self, index: usize, client: usize) {
         const REASON: &str = "database configuration changed";
         self.close_server(index, self.servers[index].close_reason.unwrap_or(REASON));
         self.close_client(client, &Ending::violation(REASON));
@@ -260,7 +266,8 @@ impl Worker {
         if is_free && server.close_reason.is_some() && *mode == PoolMode::Session && self.config.settings.server_fast_close {
             return self.close_with_client(index, client);
         }
-        let Some(session) = self.clients[client].session() else { return };
+        // A stream of changes is one query that has no end.
+        let Some(session) = self.clients[client].session().filter(|s| s.replication == Replication::None) else { return };
         let over = |since: Option<crate::clock::Instant>, limit: Option<Duration>| {
             since.zip(limit).is_some_and(|(since, limit)| self.now - since > limit)
         };

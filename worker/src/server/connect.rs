@@ -1,6 +1,7 @@
 //! Opening a connection to PostgreSQL.
 
 use super::{Server, ServerState};
+use crate::client::replication::Dedication;
 use crate::clock::Instant;
 use crate::pool::PoolIndex;
 use crate::protocol::backend::Backend;
@@ -30,7 +31,14 @@ impl Worker {
     }
 
     /// Takes in a connection that was begun and for which `seats` were taken. False: it cannot be watched, and the seats are free again.
-    pub(crate) fn open_server(&mut self, pool: PoolIndex, seats: ServerSeats, address: Address, socket: OwnedFd) -> bool {
+    pub(crate) fn open_server(
+        &mut self,
+        pool: PoolIndex,
+        seats: ServerSeats,
+        address: Address,
+        socket: OwnedFd,
+        dedication: Option<Box<Dedication>>,
+    ) -> bool {
         if matches!(address, Address::Tcp(_)) {
             self.set_tcp_options(&socket);
         }
@@ -54,6 +62,7 @@ impl Worker {
             close_reason: None,
             notices: Vec::new(),
             hidden_error: None,
+            dedication,
             said_last_words: false,
             used: false,
             was_reset: false,

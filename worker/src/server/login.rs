@@ -54,6 +54,9 @@ impl Worker {
         ] {
             parameters.extend(value.as_deref().map(|value| (name, value)));
         }
+        if let Some(dedication) = &server.dedication {
+            parameters.extend(dedication.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        }
         parameters.push(("user", &pool.user));
         let mut out = Vec::new();
         encode::startup(&mut out, parameters.into_iter());
@@ -228,7 +231,9 @@ impl Worker {
 
     /// The first ReadyForQuery: before the connection serves anybody, connect_query is run on it.
     fn server_logged_in(&mut self, index: usize) -> Result<(), Failure> {
-        let query = self.pools.get(self.servers[index].pool).entry.connect_query.clone();
+        let server = &self.servers[index];
+        // A physical replication connection runs no SQL.
+        let query = self.pools.get(server.pool).entry.connect_query.clone().filter(|_| server.dedication.is_none());
         if let Some(query) = query.filter(|query| !query.is_empty()) {
             return self.prepare_server(index, &query);
         }
@@ -276,6 +281,9 @@ impl Worker {
         pool.failure = None;
         pool.hosts.succeeded(&server.address);
         self.shm.pool_state(pool.id).set_login_failed_at(0);
+        if server.dedication.is_some() {
+            return self.dedicated_ready(index, &login.parameters);
+        }
         if pool.welcome.is_none() {
             let welcome =
                 Welcome { database: pool.entry.name.clone(), user: pool.user.clone(), parameters: login.parameters.clone() };
@@ -301,6 +309,14 @@ impl Worker {
     }
 
     fn server_login_failed(&mut self, index: usize, failure: Failure) {
+        if self.servers[index].dedication.is_some() {
+            let text = match failure {
+                Failure::Ours(text) | Failure::Credentials(text) => text,
+                Failure::Server { severity, message, .. } => format!("server login failed: {severity} {message}"),
+            };
+            log::warn!("{} {text}", self.server_prefix(index));
+            return self.dedicated_refused(index);
+        }
         let server = &self.servers[index];
         let pool_index = server.pool;
         match failure {

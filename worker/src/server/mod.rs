@@ -9,6 +9,7 @@ mod connect;
 mod login;
 mod relay;
 
+use crate::client::replication::Dedication;
 use crate::clock::Instant;
 use crate::params::Params;
 use crate::pool::PoolIndex;
@@ -46,6 +47,8 @@ pub(crate) struct Server {
     pub(crate) notices: Vec<u8>,
     /// Why the pooler's own query has failed, until its end.
     pub(crate) hidden_error: Option<Box<HiddenError>>,
+    /// It was opened for one replication client alone.
+    pub(crate) dedication: Option<Box<Dedication>>,
     /// The server has said its last words to the client.
     pub(crate) said_last_words: bool,
     /// It has served a client.

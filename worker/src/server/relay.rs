@@ -165,10 +165,11 @@ impl Worker {
         if !server.back.is_free() || server.conn.is_backed_up() || session.front.is_mid_message() {
             return;
         }
+        let mode = session.mode(self.pools.get(session.pool).mode);
         if session.reset.is_some() && self.restore_startup(index, client_index) {
             return;
         }
-        if self.pools.get(self.servers[index].pool).mode != PoolMode::Session {
+        if mode != PoolMode::Session {
             self.unlink(index, client_index);
             self.server_released(index);
         } else if self.servers[index].close_reason.is_some() && self.config.settings.server_fast_close {

@@ -1,0 +1,145 @@
+//! Replication clients, logical and physical: a server connection of their own, in whatever mode the pool is.
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use end_to_end::program::{postgres_program, stderr};
+use end_to_end::{Client, Fleet, PoolMode, Postgres, SOON, each_fleet, frontend, wait_until};
+use std::io::Write;
+
+/// A PostgreSQL that lets `app` replicate.
+fn server() -> Postgres {
+    let server = Postgres::start_with("wal_level = logical\nmax_wal_senders = 10\nmax_replication_slots = 10");
+    let mut admin = server.admin();
+    let file: String = admin.query_one("show hba_file", &[]).unwrap().get(0);
+    let mut hba = std::fs::OpenOptions::new().append(true).open(file).unwrap();
+    hba.write_all(b"\nhost replication all all trust\n").unwrap();
+    admin.batch_execute("alter role app replication; select pg_reload_conf()").unwrap();
+    server
+}
+
+fn replica(fleet: &Fleet, kind: &str) -> Client {
+    let mut client = Client::tcp(fleet.port());
+    client.start(&[("user", "app"), ("database", "app"), ("replication", kind), ("application_name", "replica")], None).unwrap();
+    client
+}
+
+fn column(fleet: &Fleet, show: &str, name: &str) -> Vec<String> {
+    fleet.console().query(show).column(name)
+}
+
+#[test]
+fn a_logical_stream_brings_what_others_write() {
+    let server = server();
+    each_fleet(
+        &server,
+        |builder| builder.pool_size(3),
+        |fleet, mode| {
+            let mut writer = fleet.client();
+            writer.query("drop table if exists streamed; create table streamed (n int)");
+            let mut stream = replica(fleet, "database");
+            assert_eq!(stream.parameters["application_name"], "replica");
+            assert_eq!(stream.query("IDENTIFY_SYSTEM").rows.len(), 1);
+            let slot = "CREATE_REPLICATION_SLOT pgfleet_test TEMPORARY LOGICAL test_decoding";
+            assert!(stream.query(slot).errors.is_empty());
+            stream.send(&frontend::query("START_REPLICATION SLOT pgfleet_test LOGICAL 0/0"));
+            assert_eq!(stream.read().kind, b'W');
+            for number in 0..100 {
+                assert!(writer.query(&format!("insert into streamed values ({number})")).errors.is_empty());
+            }
+            let mut seen = 0;
+            while seen < 100 {
+                let message = stream.read();
+                assert_eq!(message.kind, b'd');
+                seen += usize::from(String::from_utf8_lossy(&message.body).contains("streamed: INSERT: n[integer]"));
+            }
+            assert!(column(fleet, "show clients", "replication").contains(&"logical".to_owned()));
+            assert!(column(fleet, "show servers", "replication").contains(&"logical".to_owned()));
+            // The client ends the stream, and can go on with queries; SQL too, since it is connected to a database.
+            stream.send(&frontend::copy_done());
+            let answer = stream.answer();
+            assert!(answer.errors.is_empty(), "{:?}", answer.errors);
+            assert_eq!(stream.value("select 'sql'"), "sql");
+            let pid = stream.value("select pg_backend_pid()");
+            assert_eq!(stream.value("select pg_backend_pid()"), pid);
+            drop(stream);
+            let mut admin = server.admin();
+            let gone = || admin.query("select 1 from pg_stat_activity where pid::text = $1", &[&pid]).unwrap().is_empty();
+            wait_until("the replication backend to end", SOON, gone);
+            assert_eq!(writer.value("select count(*) from streamed"), "100", "in {} mode", mode.name());
+        },
+    );
+}
+
+#[test]
+fn a_base_backup_is_taken_through_the_pooler() {
+    let server = server();
+    // libpq asks for a database of this name when it is to replicate physically.
+    let entry = format!("host=127.0.0.1 port={}", server.port());
+    let fleet = Fleet::builder(&server).workers(2).pool_mode(PoolMode::Transaction).database("replication", entry).start();
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("backup");
+    let url = format!("host=127.0.0.1 port={} user=app dbname=app", fleet.port());
+    let mut backup = postgres_program("pg_basebackup");
+    let output = backup.args(["-X", "stream", "-c", "fast", "-d", &url, "-D"]).arg(&target).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(target.join("backup_manifest").exists());
+    assert_eq!(fleet.client().value("select 1"), "1");
+}
+
+/// Replication counts in its pool: idle servers make room for it, and when all are in use it waits for one.
+#[test]
+fn it_counts_in_its_pool() {
+    let server = server();
+    each_fleet(
+        &server,
+        |builder| builder.pool_size(2).setting("query_wait_timeout", 5),
+        |fleet, _| {
+            let mut first = fleet.client();
+            let mut second = fleet.client();
+            first.query("begin");
+            second.query("begin");
+            let mut waiting = Client::tcp(fleet.port());
+            waiting.send(&frontend::startup(&[("user", "app"), ("database", "app"), ("replication", "true")]));
+            let seats = || {
+                let pools = fleet.console().query("show pools");
+                let count = |name: &str| pools.lookup("database", "app", name).parse::<u32>().unwrap();
+                count("sv_active") + count("sv_idle") + count("sv_login") + count("sv_tested")
+            };
+            assert_eq!(seats(), 2);
+            drop(first);
+            waiting.authenticate("app", None).unwrap();
+            assert!(waiting.query("IDENTIFY_SYSTEM").errors.is_empty());
+            assert!(seats() <= 2);
+            // Now one server is the replica's and one in a transaction: a third client waits until the replica leaves.
+            let mut third = fleet.client();
+            third.send(&frontend::query("select 3"));
+            drop(waiting);
+            assert_eq!(third.answer().value(), "3");
+            second.query("rollback");
+        },
+    );
+}
+
+#[test]
+fn what_postgresql_refuses_is_refused() {
+    let server = server();
+    let fleet = Fleet::builder(&server).secret("rejected_user", "x").start();
+    let mut client = Client::tcp(fleet.port());
+    let who = [("user", "rejected_user"), ("database", "app"), ("replication", "database")];
+    let error = client.start(&who, None).unwrap_err();
+    assert_eq!((error.severity(), error.code(), error.text()), ("FATAL", "08P01", "login failed"));
+    assert_eq!(fleet.client().value("select 1"), "1");
+}
+
+/// A connection that is to be closed is closed at once: it would never fall free.
+#[test]
+fn a_changed_entry_ends_it() {
+    let server = server();
+    let mut fleet = Fleet::builder(&server).start();
+    let mut stream = replica(&fleet, "yes");
+    assert!(stream.query("IDENTIFY_SYSTEM").errors.is_empty());
+    fleet.change_database("app", format!("host=127.0.0.1 port={} connect_query='select 1'", server.port()));
+    assert_eq!(fleet.console().query("reload").tags, ["RELOAD"]);
+    let error = stream.refusal();
+    assert_eq!((error.severity(), error.code(), error.text()), ("FATAL", "08P01", "database configuration changed"));
+}
