@@ -67,6 +67,7 @@ impl Office {
         input: Sender<Input>,
         shm: Shm,
         orphans: Orphanage,
+        names: Resolver,
         listeners: Vec<(i32, String, u16)>,
     ) -> Self {
         Self {
@@ -75,7 +76,7 @@ impl Office {
             input,
             shm,
             orphans,
-            names: Resolver::default(),
+            names,
             history: History::default(),
             listeners,
         }

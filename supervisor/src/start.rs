@@ -2,6 +2,7 @@
 //! shared memory, workers.
 
 use crate::cli::Run;
+use crate::dns::{self, Resolver};
 use crate::engine::{Engine, Parts, load};
 use crate::listen::{self, Listeners, Tcp, Unix};
 use crate::office::Office;
@@ -110,8 +111,10 @@ fn assemble(
     if let Some(unix) = &listeners.unix {
         rows.push((std::os::fd::AsFd::as_fd(unix).as_raw_fd(), "unix".to_owned(), config.settings.listen_port));
     }
-    let office = Arc::new(Office::new(Arc::new(config), input.clone(), shm, orphans, rows));
+    let names = Resolver::start(&config.settings)?;
+    let office = Arc::new(Office::new(Arc::new(config), input.clone(), shm, orphans, names, rows));
     stats::start(Arc::clone(&office)).map_err(failed("statistics"))?;
+    dns::start_zone_checks(Arc::clone(&office)).map_err(failed("DNS zones"))?;
     Ok(Parts { office, inputs, input, memory, listeners, inbox_ends, inboxes, snapshot, log_file, warned, stderr, verbose })
 }
 

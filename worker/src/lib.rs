@@ -18,6 +18,7 @@ mod protocol;
 mod report;
 mod server;
 mod socket;
+mod tcp;
 mod timers;
 mod worker;
 

@@ -96,7 +96,7 @@ settings! {
         "How long the addresses of a host name are used before it is looked up again.";
     dns_nxdomain_ttl: Duration = "15", Seconds, Network, Reload, Works,
         "How long a failed lookup is believed.";
-    dns_zone_check_period: Duration = "0", Seconds, Network, Reload, NotYet,
+    dns_zone_check_period: Duration = "0", Seconds, Network, Reload, Works,
         "How often the serial numbers of the DNS zones in use are looked at; 0: never.";
     idle_transaction_timeout: Duration = "0", Seconds, Timeouts, Reload, Works,
         "A client that has been idle in a transaction for this long is disconnected; 0: never.";
@@ -162,7 +162,7 @@ settings! {
         "How many server connections a pool may have beyond its size when a client has waited for reserve_pool_timeout; 0: none.";
     reserve_pool_timeout: Duration = "5", Seconds, Pools, Reload, Works,
         "How long a client must have waited before the reserve is used; 0: it is not used.";
-    resolv_conf: String = "", Text, Network, Restart, NotYet,
+    resolv_conf: String = "", Text, Network, Restart, Works,
         "A resolv.conf to use in place of the system's.";
     reuse_unnamed_statements: bool = "0", Switch, Pools, Reload, Works,
         "Whether unnamed prepared statements are kept on server connections like named ones, so that a text that is sent again and again is parsed once; not in session mode.";

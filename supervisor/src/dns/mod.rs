@@ -4,15 +4,26 @@
 //! worker, so that all of them leave an address that the name has no longer. A name that could be looked up once keeps its addresses
 //! while look-ups fail or are slow: a resolver that is down takes no database down with it.
 
+mod client;
+mod resolv_conf;
+mod zones;
+
+pub(crate) use zones::start as start_zone_checks;
+
 use crate::fleet::Event;
 use crate::office::{Input, Office};
 use crate::process::Control;
+use client::Client;
 use shared::config::Settings;
 use shared::control::{Resolved, ToWorker};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, ToSocketAddrs};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
+use zones::Serials;
+
+const SYSTEM_RESOLV_CONF: &str = "/etc/resolv.conf";
 
 type Addresses = Result<Vec<IpAddr>, String>;
 
@@ -59,6 +70,17 @@ impl Names {
         }
     }
 
+    /// Names of this zone that are to be looked up now, whatever is known of them; those being looked up already are left out.
+    fn refresh(&mut self, zone: &str) -> Vec<String> {
+        let names = self.0.iter_mut().filter(|(host, name)| !name.pending && zones::zone_of(host) == Some(zone));
+        names
+            .map(|(host, name)| {
+                name.pending = true;
+                host.clone()
+            })
+            .collect()
+    }
+
     /// A look-up is done. Gives what the workers are told.
     fn settle(&mut self, host: &str, addresses: Addresses, settings: &Settings, now: Instant) -> Resolved {
         let lifetime = if addresses.is_ok() { settings.dns_max_ttl } else { settings.dns_nxdomain_ttl };
@@ -76,9 +98,36 @@ impl Names {
 #[derive(Debug, Default)]
 pub(crate) struct Resolver {
     names: Mutex<Names>,
+    serials: Mutex<Serials>,
+    /// Asks name servers by itself, past the system's way.
+    client: OnceLock<Client>,
 }
 
 impl Resolver {
+    /// The resolver of a fleet. With resolv_conf, names are asked of the name servers it lists, by DNS and nothing else; without, the system
+    /// looks them up. The error is the FATAL line.
+    pub(crate) fn start(settings: &Settings) -> Result<Self, String> {
+        let resolver = Self::default();
+        if !settings.resolv_conf.is_empty() {
+            resolver.client(settings).map_err(|error| format!("dns setup failed: {error}"))?;
+        }
+        Ok(resolver)
+    }
+
+    /// Who asks name servers: those of resolv_conf, or the system's.
+    fn client(&self, settings: &Settings) -> Result<&Client, String> {
+        if let Some(client) = self.client.get() {
+            return Ok(client);
+        }
+        let file = if settings.resolv_conf.is_empty() { SYSTEM_RESOLV_CONF } else { &settings.resolv_conf };
+        let client = Client::start(Path::new(file))?;
+        Ok(self.client.get_or_init(|| client))
+    }
+
+    fn serials(&self) -> MutexGuard<'_, Serials> {
+        self.serials.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn names(&self) -> MutexGuard<'_, Names> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -116,6 +165,13 @@ pub(crate) fn resolve(office: &Arc<Office>, host: &str, from: &Control) {
 
 fn look_up_aside(office: &Arc<Office>, host: &str) {
     let (keeper, name) = (Arc::clone(office), host.to_owned());
+    let settings = &office.config().settings;
+    if !settings.resolv_conf.is_empty() {
+        return match office.names.client(settings) {
+            Ok(client) => client.addresses(host, move |addresses| settle(&keeper, &name, addresses)),
+            Err(error) => settle(office, host, Err(error)),
+        };
+    }
     let thread = std::thread::Builder::new().name("dns".into()).spawn(move || {
         let addresses = look_up(&name);
         settle(&keeper, &name, addresses);

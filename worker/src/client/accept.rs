@@ -4,10 +4,8 @@ use super::{Client, ClientState, Login, Peer};
 use crate::socket::Conn;
 use crate::worker::{Listener, Source, Worker};
 use nix::errno::Errno;
-use socket2::{SockRef, TcpKeepalive};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
+use std::os::fd::OwnedFd;
 
 /// Clients accepted from one listener in one turn.
 const ACCEPTS_PER_TURN: usize = 64;
@@ -76,46 +74,6 @@ impl Worker {
         let timeout = self.config.settings.client_login_timeout;
         if !timeout.is_zero() {
             self.login_deadlines.push_back((self.now + timeout, index, id));
-        }
-    }
-
-    /// Sets what the settings say of TCP on the listeners, whose accepted sockets inherit it (tcp(7)).
-    pub(crate) fn apply_tcp_settings(&self) {
-        for listener in &self.listeners {
-            if let Listener::Tcp(tcp) = listener {
-                self.set_tcp_options(tcp);
-            }
-        }
-    }
-
-    /// Sets TCP_NODELAY and what the settings say of keepalive and buffers.
-    pub(crate) fn set_tcp_options(&self, socket: &impl AsFd) {
-        let settings = &self.config.settings;
-        let socket = SockRef::from(socket);
-        let _ = socket.set_tcp_nodelay(true);
-        let _ = socket.set_keepalive(settings.tcp_keepalive);
-        if settings.tcp_keepalive {
-            let mut keepalive = TcpKeepalive::new();
-            for (value, set) in [
-                (settings.tcp_keepidle, TcpKeepalive::with_time as fn(TcpKeepalive, Duration) -> TcpKeepalive),
-                (settings.tcp_keepintvl, TcpKeepalive::with_interval),
-            ] {
-                if value > 0 {
-                    keepalive = set(keepalive, Duration::from_secs(value.into()));
-                }
-            }
-            if settings.tcp_keepcnt > 0 {
-                keepalive = keepalive.with_retries(settings.tcp_keepcnt);
-            }
-            if settings.tcp_keepidle > 0 || settings.tcp_keepintvl > 0 || settings.tcp_keepcnt > 0 {
-                let _ = socket.set_tcp_keepalive(&keepalive);
-            }
-        }
-        // 0 is the system's own.
-        let _ = socket.set_tcp_user_timeout(Some(Duration::from_millis(settings.tcp_user_timeout.into())));
-        if settings.tcp_socket_buffer > 0 {
-            let _ = socket.set_send_buffer_size(settings.tcp_socket_buffer as usize);
-            let _ = socket.set_recv_buffer_size(settings.tcp_socket_buffer as usize);
         }
     }
 }

@@ -12,6 +12,10 @@ pub(super) fn hosts(office: &Office) -> Table {
     table
 }
 
-pub(super) fn zones() -> Table {
-    Table::new(&[("zonename", Kind::Text), ("serial", Kind::Int8), ("count", Kind::Int4)])
+pub(super) fn zones(office: &Office) -> Table {
+    let mut table = Table::new(&[("zonename", Kind::Text), ("serial", Kind::Int8), ("count", Kind::Int4)]);
+    for (zone, serial, count) in office.names.zones() {
+        table.row(vec![cell(zone), cell(serial), cell(count)]);
+    }
+    table
 }

@@ -26,7 +26,7 @@ pub(super) fn table(office: &Office, rows: &Rows) -> Table {
         ("free_servers", 0),
         ("used_servers", rows.sum(|rows| rows.used_servers)),
         ("dns_names", names as u64),
-        ("dns_zones", 0),
+        ("dns_zones", office.names.zones().len() as u64),
         ("dns_queries", queries as u64),
         ("dns_pending", 0),
     ] {

@@ -70,7 +70,7 @@ pub(super) fn run(context: &Context<'_>, item: &str) -> Option<Reply> {
         "peers" => Some(peers::peers(&office.config())),
         "peer_pools" => context.rows(ReportKind::Pools).map(|rows| peers::pools(&rows)),
         "dns_hosts" => Some(dns::hosts(office)),
-        "dns_zones" => Some(dns::zones()),
+        "dns_zones" => Some(dns::zones(office)),
         "fds" => fds::table(context),
         _ => return None,
     };
