@@ -112,6 +112,16 @@ impl Postgres {
         std::fs::read_to_string(self.home.path().join("data/log.txt")).unwrap()
     }
 
+    /// Stops the postmaster where it is: the kernel goes on taking connections, and nobody answers them. Backends run on.
+    pub fn freeze(&self) {
+        process::signal(self.process.id(), Signal::SIGSTOP);
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        process::signal(self.process.id(), Signal::SIGCONT);
+    }
+
     /// Stops the server as `pg_ctl stop -m fast` does.
     pub fn stop(&mut self) {
         process::signal(self.process.id(), Signal::SIGINT);
@@ -132,6 +142,8 @@ impl Postgres {
 impl Drop for Postgres {
     fn drop(&mut self) {
         process::signal(self.process.id(), Signal::SIGQUIT);
+        // A frozen one would never hear of it.
+        self.thaw();
         let _ = self.process.wait();
         if std::thread::panicking() {
             process::print_tail("PostgreSQL", &self.log(), 20);

@@ -160,3 +160,42 @@ fn a_query_that_waits_for_a_server() {
         },
     );
 }
+
+/// PostgreSQL is slow to take a request: who asked, what carries it and the server held back for it can be seen, and the log has both ends.
+#[test]
+fn requests_on_their_way_are_shown() {
+    let server = Postgres::start();
+    for workers in [1, 2] {
+        let fleet = Fleet::builder(&server).workers(workers).start();
+        let mut client = fleet.client();
+        let mut admin = server.admin();
+        client.send(&frontend::query("select pg_sleep(1), 'on its way'"));
+        wait_until("the query to run", SOON, || is_running(&mut admin, "on its way"));
+        server.freeze();
+        let mut request = Client::tcp(fleet.port());
+        request.send(&frontend::cancel(&client.key));
+        let mut console = fleet.console();
+        let mut shown = |column: &str| console.query("show pools").lookup("database", "app", column);
+        wait_until("the request to be shown", SOON, || {
+            (shown("cl_active_cancel_req"), shown("sv_active_cancel")) == ("1".into(), "1".into())
+        });
+        // The query ends by itself: its server serves nobody before the request has landed.
+        assert_eq!(client.answer().errors.len(), 0);
+        wait_until("the server to be held back", SOON, || shown("sv_being_canceled") == "1");
+        let clients = console.query("show clients");
+        assert_eq!(clients.lookup("state", "active_cancel_req", "user"), "(nouser)");
+        assert_eq!(clients.lookup("state", "active_cancel_req", "database"), "app");
+        let mut states = console.query("show servers").column("state");
+        states.sort();
+        assert_eq!(states, ["active_cancel", "being_canceled"]);
+        server.thaw();
+        request.expect_end();
+        wait_until("the server to serve again", SOON, || {
+            let pools = console.query("show pools");
+            pools.lookup("database", "app", "sv_being_canceled") == "0" && pools.lookup("database", "app", "sv_idle") == "1"
+        });
+        wait_until("both ends in the log", SOON, || fleet.logged("closing because: successfully sent cancel request (age=") == 2);
+        assert_eq!(fleet.logged(" app/(nouser)@127.0.0.1:"), 1);
+        assert_eq!(client.value("select 1"), "1");
+    }
+}
