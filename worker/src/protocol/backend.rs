@@ -247,6 +247,12 @@ fn answer(back: &mut Backend, client: &mut Option<&mut Frontend>, header: Header
         _ if hidden => Fate::Swallow,
         b'1' => match requests.answered(|r| matches!(r, Request::Parse(_) | Request::HiddenParse(_))) {
             Some(Request::HiddenParse(_)) => Fate::Swallow,
+            Some(Request::Parse(Some((_, serial)))) => {
+                if let Some(front) = client {
+                    front.statements.confirm_add(serial);
+                }
+                Fate::Pass
+            }
             _ => Fate::Pass,
         },
         b'2' => {
@@ -268,8 +274,7 @@ fn answer(back: &mut Backend, client: &mut Option<&mut Frontend>, header: Header
             Fate::Pass
         }
         b'G' => {
-            requests.copy_in_started();
-            back.copy_in = true;
+            back.copy_in = requests.copy_in_started();
             Fate::Pass
         }
         b'H' | b'W' | b'c' | b't' | b'V' | b'N' | b'A' => Fate::Pass,
@@ -310,6 +315,10 @@ fn error(back: &mut Backend, client: &mut Option<&mut Frontend>, body: &[u8], hi
         back.retry.requests = back.requests.take_batch();
         seen.retry = true;
         return Fate::Swallow;
+    }
+    if let (Some(Request::Parse(Some((_, serial)))), Some(front)) = (head, client.as_deref_mut()) {
+        // One that has failed itself has put an end to the unnamed statement before it; one that is ignored has not.
+        front.statements.confirm_add(serial);
     }
     let Backend { requests, statements, .. } = back;
     requests.failed(|request| undo(request, statements, client));

@@ -68,7 +68,7 @@ pub(crate) struct Server<'a> {
 }
 
 /// What holds for this client's pool.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Rules {
     /// max_packet_size.
     pub(crate) max_packet: u32,
@@ -263,11 +263,16 @@ pub(crate) fn forward<'a>(
 /// Answers the local requests at the head of the queue.
 pub(crate) fn answer_local(requests: &mut Outstanding, front: &mut Frontend, replies: &mut Vec<u8>) {
     while let Some(request) = requests.take_local() {
-        if let Request::LocalClose(serial) = request {
-            front.statements.confirm_close(serial);
-            replies.extend_from_slice(encode::CLOSE_COMPLETE);
-        } else {
-            replies.extend_from_slice(encode::PARSE_COMPLETE);
+        match request {
+            Request::LocalClose(serial) => {
+                front.statements.confirm_close(serial);
+                replies.extend_from_slice(encode::CLOSE_COMPLETE);
+            }
+            Request::LocalParse(serial) => {
+                front.statements.confirm_add(serial);
+                replies.extend_from_slice(encode::PARSE_COMPLETE);
+            }
+            _ => {}
         }
     }
 }
@@ -317,7 +322,9 @@ impl Pass<'_, '_> {
             }
             b'd' | b'H' => self.unasked(),
             b'c' | b'f' => {
-                *self.server.copy_in = false;
+                if !std::mem::take(self.server.copy_in) {
+                    self.server.requests.copy_ended_early();
+                }
                 self.unasked()
             }
             b'P' if self.rules.max_statements == 0 => self.request(Request::Parse(None)),
@@ -366,7 +373,7 @@ impl Pass<'_, '_> {
             {
                 Step::Drop
             }
-            Some(Command::Execute(name, arguments)) if self.front.statements.get(&name).is_some() => {
+            Some(Command::Execute(name, arguments)) if self.server.status != b'E' && self.front.statements.get(&name).is_some() => {
                 let was_open = self.server.requests.has_open_batch();
                 let Some(statement) = self.held(&name, out) else { return Step::NeedWhole };
                 if !was_open && self.server.requests.has_open_batch() {

@@ -36,6 +36,8 @@ pub(crate) enum Request {
     LocalParse(u32),
     /// A Close of the client's name.
     LocalClose(u32),
+    /// Not a request: here the client has ended a COPY of which the server has not yet said that it begins.
+    CopyEnd,
 }
 
 /// What ReadyForQuery ended.
@@ -104,7 +106,7 @@ impl Outstanding {
                 self.open_batch = false;
                 self.ignoring = false;
             }
-            Request::Query | Request::FunctionCall | Request::HiddenQuery => {}
+            Request::Query | Request::FunctionCall | Request::HiddenQuery | Request::CopyEnd => {}
             Request::LocalParse(_) | Request::LocalClose(_) => {
                 self.open_batch = true;
                 self.local += 1;
@@ -122,6 +124,7 @@ impl Outstanding {
             return None;
         }
         self.queue.pop_front();
+        self.drop_copy_ends();
         Some(head)
     }
 
@@ -141,40 +144,63 @@ impl Outstanding {
         self.local > 0 && self.local == self.queue.len()
     }
 
-    /// ReadyForQuery: all up to the request that it ends is done. What is left over before that goes to `undone`.
+    /// ReadyForQuery: all up to the request that it ends is done. What is left over before that goes to `undone`, the last one first.
     #[inline]
-    pub(crate) fn ready(&mut self, mut undone: impl FnMut(Request)) -> Ended {
-        while let Some(request) = self.queue.pop_front() {
-            match request {
-                Request::Sync | Request::Query | Request::FunctionCall => return Ended::Client,
-                Request::HiddenQuery => return Ended::Hidden,
-                Request::HiddenSync => return Ended::HiddenSync,
-                other => self.drop_one(other, &mut undone),
-            }
+    pub(crate) fn ready(&mut self, undone: impl FnMut(Request)) -> Ended {
+        let ends = |r: &Request| {
+            matches!(r, Request::Sync | Request::Query | Request::FunctionCall | Request::HiddenQuery | Request::HiddenSync)
+        };
+        if !self.head().as_ref().is_some_and(ends) {
+            let end = self.queue.iter().position(ends).unwrap_or(self.queue.len());
+            self.undo(end, undone);
         }
-        Ended::Unasked
+        let ended = self.queue.pop_front();
+        self.drop_copy_ends();
+        match ended {
+            None => Ended::Unasked,
+            Some(Request::HiddenQuery) => Ended::Hidden,
+            Some(Request::HiddenSync) => Ended::HiddenSync,
+            Some(_) => Ended::Client,
+        }
     }
 
-    /// ErrorResponse: in the extended protocol the head has failed and all behind it up to the next Sync is ignored; each of them goes to `undone`.
-    pub(crate) fn failed(&mut self, mut undone: impl FnMut(Request)) {
+    /// ErrorResponse: in the extended protocol the head has failed and all behind it up to the next Sync is ignored; each of them goes to
+    /// `undone`, the last one first: what a later one did to what an earlier one had done is undone before that.
+    pub(crate) fn failed(&mut self, undone: impl FnMut(Request)) {
         if matches!(self.head(), None | Some(Request::Query | Request::FunctionCall | Request::HiddenQuery)) {
             return;
         }
-        while let Some(&request) = self.queue.front() {
-            if matches!(request, Request::Sync | Request::HiddenSync) {
-                return;
-            }
-            self.queue.pop_front();
-            self.drop_one(request, &mut undone);
-        }
-        self.ignoring = true;
+        let end = self.queue.iter().position(|request| matches!(request, Request::Sync | Request::HiddenSync));
+        self.undo(end.unwrap_or(self.queue.len()), undone);
+        self.ignoring |= end.is_none();
     }
 
-    /// CopyInResponse: the server ignores Sync until the copy ends, so those already sent behind the Execute get no ReadyForQuery.
-    pub(crate) fn copy_in_started(&mut self) {
+    /// CopyDone or CopyFail was sent before the server has said that it takes data, if it ever does.
+    pub(crate) fn copy_ended_early(&mut self) {
+        if self.queue.iter().any(|r| matches!(r, Request::Execute | Request::Query)) {
+            self.push(Request::CopyEnd);
+        }
+    }
+
+    /// CopyInResponse: the server ignores Sync until the copy ends, so those already sent behind the Execute get no ReadyForQuery. Gives
+    /// whether it takes data from now on: the end of the copy may be on its way already.
+    pub(crate) fn copy_in_started(&mut self) -> bool {
         while self.head() == Some(Request::Execute) && self.queue.get(1) == Some(&Request::Sync) {
             self.queue.remove(1);
-            self.open_batch = true;
+            // Behind the end of the copy there may be one that counts.
+            self.open_batch |= !self.queue.contains(&Request::Sync);
+        }
+        let ended = self.queue.get(1) == Some(&Request::CopyEnd);
+        if ended {
+            self.queue.remove(1);
+        }
+        !ended
+    }
+
+    #[inline]
+    fn drop_copy_ends(&mut self) {
+        while self.head() == Some(Request::CopyEnd) {
+            self.queue.pop_front();
         }
     }
 
@@ -186,11 +212,12 @@ impl Outstanding {
         batch
     }
 
-    fn drop_one(&mut self, request: Request, undone: &mut impl FnMut(Request)) {
-        if matches!(request, Request::LocalParse(_) | Request::LocalClose(_)) {
-            self.local -= 1;
+    /// Takes out the first `count`.
+    fn undo(&mut self, count: usize, mut undone: impl FnMut(Request)) {
+        for request in self.queue.drain(..count).rev() {
+            self.local -= usize::from(matches!(request, Request::LocalParse(_) | Request::LocalClose(_)));
+            undone(request);
         }
-        undone(request);
     }
 }
 
@@ -221,7 +248,7 @@ mod tests {
         let mut o = queue(&[Request::Bind(None), Request::LocalParse(7), Request::Execute, Request::Sync, Request::Query]);
         let mut undone = Vec::new();
         o.failed(|r| undone.push(r));
-        assert_eq!(undone, [Request::Bind(None), Request::LocalParse(7), Request::Execute]);
+        assert_eq!(undone, [Request::Execute, Request::LocalParse(7), Request::Bind(None)]);
         assert!(!o.is_ignoring());
         assert_eq!(o.ready(|_| ()), Ended::Client);
         assert_eq!(o.head(), Some(Request::Query));

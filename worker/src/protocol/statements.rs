@@ -145,7 +145,7 @@ pub(crate) struct ClientStatements(Option<Box<Names>>);
 #[derive(Default)]
 struct Names {
     by_name: FxHashMap<Box<[u8]>, Entry>,
-    /// Names given up by a Close that may yet turn out to be ignored by an error before it.
+    /// Names given up by a Close, or the unnamed statement by a Parse, that may yet turn out to be ignored by an error before it.
     closed: Vec<(u32, Box<[u8]>, Entry)>,
     serial: u32,
 }
@@ -177,12 +177,19 @@ impl ClientStatements {
         names.serial
     }
 
-    /// As `add`, for the unnamed statement: it takes the place of the one before.
+    /// As `add`, for the unnamed statement: it takes the place of the one before, which an undo brings back.
     pub(crate) fn replace_unnamed(&mut self, statement: Rc<Statement>) -> u32 {
-        if let Some(names) = &mut self.0 {
-            names.by_name.remove(&b""[..]);
+        let before = self.0.as_mut().and_then(|names| names.by_name.remove_entry(&b""[..]));
+        let serial = self.add(b"", statement);
+        if let (Some((name, entry)), Some(names)) = (before, &mut self.0) {
+            names.closed.push((serial, name, entry));
         }
-        self.add(b"", statement)
+        serial
+    }
+
+    /// The Parse that added `serial` was answered.
+    pub(crate) fn confirm_add(&mut self, serial: u32) {
+        self.confirm_close(serial);
     }
 
     /// Every name of `old` means `new` from now on.
@@ -198,15 +205,16 @@ impl ClientStatements {
         if let Some(names) = &mut self.0 {
             names.by_name.retain(|_, entry| entry.serial != serial);
         }
+        self.undo_close(serial);
     }
 
     /// Gives up a name, which need not be there; the serial confirms or undoes it.
     pub(crate) fn close(&mut self, name: &[u8]) -> u32 {
         let Some(names) = &mut self.0 else { return 0 };
         let Some((name, entry)) = names.by_name.remove_entry(name) else { return 0 };
-        let serial = entry.serial;
-        names.closed.push((serial, name, entry));
-        serial
+        names.serial = names.serial.wrapping_add(1);
+        names.closed.push((names.serial, name, entry));
+        names.serial
     }
 
     /// The Close was answered.

@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod client;
+mod pool;
+mod postgres;
+
 use super::frontend::{Frontend, Need, Rules, Stop, cancel_first, need};
 use super::rig::{ClientEnd, ServerEnd};
 use super::statements::Registry;
@@ -183,6 +187,56 @@ fn copy_in_with_its_two_syncs_ends_settled() {
     x.server(&[message(b'C', b"COPY 1\0"), ready()].concat());
     assert!(x.is_free());
     assert_eq!(x.tags(), ("PBESdcS".into(), "12GCZ".into()));
+}
+
+/// The second Sync is the one that counts, and the first was there before PostgreSQL said that it takes data: the server was kept for ever.
+#[test]
+fn a_copy_that_is_sent_whole_before_it_begins_ends_settled() {
+    for first_sync in [sync(), Vec::new()] {
+        let mut x = Exchange::default();
+        let start = [parse("", "copy t from stdin"), bind(""), execute(), first_sync].concat();
+        x.client(PLAIN, &[start, message(b'd', b"1\n"), message(b'c', b""), sync()].concat());
+        x.server(&[message(b'1', b""), message(b'2', b""), message(b'G', b"\0\0\0")].concat());
+        assert!(!x.is_free());
+        x.server(&[message(b'C', b"COPY 1\0"), ready()].concat());
+        assert!(x.is_free());
+    }
+    // It is refused: the first Sync is answered, and the data is not for anyone.
+    let mut x = Exchange::default();
+    x.client(PLAIN, &[parse("", "copy t from stdin"), bind(""), execute(), sync(), message(b'c', b""), sync()].concat());
+    x.server(&[message(b'1', b""), message(b'2', b""), error(), ready()].concat());
+    assert!(!x.is_free());
+    x.server(&ready());
+    assert!(x.is_free());
+}
+
+/// A statement that made room in the batch in which its own Parse failed was taken for held.
+#[test]
+fn what_is_undone_is_undone_backwards() {
+    let rules = Rules { max_statements: 1, ..TRACKING };
+    let mut x = Exchange::default();
+    x.client(rules, &[parse("a", "selec"), parse("b", "select 1"), sync()].concat());
+    x.server(&[error(), ready()].concat());
+    assert_eq!(x.server.back.statements.len(), 0);
+    // A name that was closed and taken anew is what it was.
+    x.client(rules, &[parse("a", "select 1"), sync()].concat());
+    x.server(&[message(b'1', b""), ready()].concat());
+    let before = x.client.front.statements.get(b"a").unwrap().id;
+    x.client(rules, &[bind("a"), close("a"), parse("a", "select 2"), sync()].concat());
+    x.server(&[error(), ready()].concat());
+    assert_eq!(x.client.front.statements.get(b"a").unwrap().id, before);
+}
+
+#[test]
+fn an_unnamed_statement_survives_a_parse_that_is_ignored() {
+    let rules = Rules { reuse_unnamed: true, ..TRACKING };
+    let mut x = Exchange::default();
+    x.client(rules, &[parse("", "select 1"), bind(""), sync()].concat());
+    x.server(&[message(b'1', b""), message(b'2', b""), ready()].concat());
+    let before = x.client.front.statements.get(b"").unwrap().id;
+    x.client(rules, &[bind(""), parse("", "select 2"), sync()].concat());
+    x.server(&[error(), ready()].concat());
+    assert_eq!(x.client.front.statements.get(b"").unwrap().id, before);
 }
 
 #[test]
