@@ -245,3 +245,57 @@ fn a_minimum_waits_for_server_login_retry() {
     wait_until("a second attempt", SOON, || fleet.logged(failed) >= 2);
     assert!(start.elapsed() > Duration::from_millis(1500), "after {:?}", start.elapsed());
 }
+
+/// The limits as settings, and the overrides that stand before them; 0 in an entry leaves the setting in force.
+#[test]
+fn client_limits_as_settings_and_overrides() {
+    let server = Postgres::start();
+    let cases = [
+        ("max_db_client_connections", 2, 2),
+        ("max_user_client_connections", 2, 2),
+        ("max_db_client_connections", 0, 1),
+        ("max_user_client_connections", 0, 1),
+    ];
+    for workers in [1, 2] {
+        for (setting, own, allowed) in cases {
+            let builder = Fleet::builder(&server).workers(workers).setting(setting, 1);
+            let builder = if setting.starts_with("max_db") {
+                builder.database("app", format!("{} {setting}={own}", entry(&server)))
+            } else {
+                builder.user("app", &format!("{setting}={own}"))
+            };
+            let fleet = builder.start();
+            let held: Vec<Client> = (0..allowed).map(|_| fleet.client()).collect();
+            let mut client = Client::tcp(fleet.port());
+            client.send(&frontend::startup(&[("user", "app"), ("database", "app")]));
+            let fields = client.refusal();
+            let text = format!("client connections exceeded ({setting})");
+            assert_eq!((fields.severity(), fields.code(), fields.text()), ("FATAL", "53300", text.as_str()));
+            drop(held);
+        }
+    }
+}
+
+#[test]
+fn server_limits_as_settings_and_overrides() {
+    let server = Postgres::start();
+    for workers in [1, 2] {
+        for (setting, own, allowed) in [("max_db_connections", 0, 2), ("max_db_connections", 3, 3), ("max_user_connections", 0, 2)]
+        {
+            let builder = Fleet::builder(&server).workers(workers).setting(setting, 2).setting("query_wait_timeout", 1);
+            let builder = if setting == "max_db_connections" {
+                builder.database("app", format!("{} {setting}={own}", entry(&server)))
+            } else {
+                builder.user("app", &format!("{setting}={own}"))
+            };
+            let fleet = builder.start();
+            let _holders = hold(allowed, || fleet.client());
+            let mut client = fleet.client();
+            client.send(&frontend::query("select 1"));
+            assert_eq!(client.refusal().text(), "query_wait_timeout", "{setting} {own}");
+            assert_eq!(backends(&mut server.admin()), allowed as i64);
+            drop((fleet, client));
+            wait_for_backends(&server, 0);
+        }
+    }
+}

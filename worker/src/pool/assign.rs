@@ -85,6 +85,8 @@ impl Worker {
         let pool = self.pools.get_mut(session.pool);
         pool.stats.server_assignment_count += 1;
         session.link = Link::Linked(server_index);
+        // What it waited is not the transaction's time.
+        session.transaction_start = session.transaction_start.map(|_| self.now);
         server.used = true;
         server.state = ServerState::Linked(client);
         server.said_last_words = false;

@@ -274,9 +274,7 @@ impl Worker {
         let running = server.back.requests.is_waiting();
         let text = if running && over(session.query_start, self.config.query_timeout(user)) {
             "query timeout"
-        } else if !running
-            && server.back.status != b'I'
-            && over(Some(server.last_activity), self.config.idle_transaction_timeout(user))
+        } else if !running && !server.back.is_free() && over(Some(server.last_activity), self.config.idle_transaction_timeout(user))
         {
             "idle transaction timeout"
         } else if !server.back.is_free() && over(session.transaction_start, self.config.transaction_timeout(user)) {

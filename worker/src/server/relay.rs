@@ -99,14 +99,17 @@ impl Worker {
         stats.bytes_sent += to_client.len() as u64;
         stats.query_count += u64::from(seen.queries_ended);
         stats.xact_count += u64::from(seen.transactions_ended);
-        if seen.queries_ended > 0 && !server.back.requests.is_waiting() {
-            if let Some(start) = session.query_start.take() {
+        if seen.queries_ended > 0 {
+            // What was sent along with it has its own time from here on.
+            let next = server.back.requests.is_waiting().then_some(self.now);
+            if let Some(start) = std::mem::replace(&mut session.query_start, next) {
                 stats.query_time_us += (self.now - start).as_micros() as u64;
             }
-            if seen.transactions_ended > 0
-                && let Some(start) = session.transaction_start.take()
-            {
-                stats.xact_time_us += (self.now - start).as_micros() as u64;
+            if seen.transactions_ended > 0 {
+                let next = if server.back.status == b'I' { next } else { Some(self.now) };
+                if let Some(start) = std::mem::replace(&mut session.transaction_start, next) {
+                    stats.xact_time_us += (self.now - start).as_micros() as u64;
+                }
             }
         }
         let sent = conn.send(to_client, &mut self.buffers);
