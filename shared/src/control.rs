@@ -159,6 +159,10 @@ pub enum ReportKind {
     Clients,
     /// As `Pools`, and [`ReportRows::connections`] of servers.
     Servers,
+    /// As `Pools`, and [`ReportRows::connections`] of clients and servers in SHOW SOCKETS' words.
+    Sockets,
+    /// As `Pools`, and [`ReportRows::memory`].
+    Memory,
 }
 
 /// From a worker to the supervisor.
@@ -381,6 +385,8 @@ pub struct ReportRows {
     pub connections: Vec<ConnectionRow>,
     /// Peers that cancel requests were forwarded to.
     pub peers: Vec<PeerRow>,
+    /// What the worker keeps in memory, if asked.
+    pub memory: Vec<MemoryRow>,
     /// Clients that have not finished logging in.
     pub login_clients: u32,
     /// Clients in all, those in login included.
@@ -432,6 +438,16 @@ pub struct PeerRow {
     pub sv_login: u32,
 }
 
+impl PoolRow {
+    /// Whether there is any client or server.
+    pub fn has_connections(&self) -> bool {
+        let clients = self.cl_active + self.cl_waiting + self.cl_active_cancel_req + self.cl_waiting_cancel_req;
+        let servers =
+            self.sv_active + self.sv_active_cancel + self.sv_being_canceled + self.sv_idle + self.sv_used + self.sv_tested;
+        clients + servers + self.sv_login > 0
+    }
+}
+
 /// One connection: the columns of SHOW CLIENTS and SHOW SERVERS.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)] // the names are the console's own
@@ -461,6 +477,34 @@ pub struct ConnectionRow {
     pub fd: i32,
     /// The cancel key, for SHOW FDS.
     pub cancel_key: u64,
+    /// For SHOW SOCKETS.
+    pub buffered: Buffered,
+}
+
+/// What waits in a connection's buffers, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Buffered {
+    /// Read and not dealt with.
+    pub received: u32,
+    /// Not read yet of a message of which a part has been passed on.
+    pub still_to_come: u32,
+    /// Written of what did not go out at once.
+    pub sent: u32,
+    /// To be written.
+    pub unsent: u32,
+}
+
+/// One line of SHOW MEM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryRow {
+    /// What it is.
+    pub name: String,
+    /// How many are in use.
+    pub used: u64,
+    /// How many more there is room for.
+    pub free: u64,
+    /// All of it, in bytes.
+    pub bytes: u64,
 }
 
 /// The startup parameter `replication`.

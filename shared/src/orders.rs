@@ -4,6 +4,7 @@
 //! when it has done it. What lasts is in [`Marks`]: supervisor and workers keep one each, change it by the same orders, and a worker that is
 //! started later begins with the supervisor's.
 
+use crate::control::PoolRow;
 use crate::ids::ConnectionId;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +28,9 @@ impl Scope {
     }
 }
 
+/// A pool by its database entry and its server-side user.
+pub type PoolName = (String, String);
+
 /// What a worker is to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Order {
@@ -46,6 +50,8 @@ pub enum Order {
     Kill(Vec<String>),
     /// The client with this number is closed, if it is here.
     KillClient(ConnectionId),
+    /// These pools are removed unless they are in use here.
+    Forget(Vec<PoolName>),
 }
 
 /// How an order went.
@@ -55,6 +61,13 @@ pub enum Outcome {
     Done,
     /// There is no such client here.
     NotFound,
+    /// Pools were removed.
+    Forgotten {
+        /// What they had counted here.
+        counted: Vec<PoolRow>,
+        /// Those that are in use here and stay.
+        kept: Vec<PoolName>,
+    },
 }
 
 /// What orders leave behind: which databases are paused or disabled, and how often servers were to be connected anew.
@@ -88,7 +101,7 @@ impl Marks {
             }
             Order::Reconnect(Scope::Database(name)) => drop(self.reconnected.insert(name.clone(), number)),
             Order::Kill(names) => self.paused.extend(names.iter().cloned()),
-            Order::WaitClose(_) | Order::KillClient(_) => {}
+            Order::WaitClose(_) | Order::KillClient(_) | Order::Forget(_) => {}
         }
     }
 

@@ -40,10 +40,10 @@ impl History {
     }
 }
 
-/// Sums each database's pools over all workers, those that are no more included.
-pub(crate) fn totals(live: &[(shared::ids::Slot, shared::control::ReportRows)], retired: &[PoolRow]) -> Totals {
+/// Sums each database's pools over all workers.
+pub(crate) fn totals<'a>(rows: impl Iterator<Item = &'a PoolRow>) -> Totals {
     let mut totals = Totals::new();
-    for row in live.iter().flat_map(|(_, rows)| &rows.pools).chain(retired) {
+    for row in rows {
         let total = totals.entry(row.database.clone()).or_default();
         total.database.clone_from(&row.database);
         crate::fleet::add_counters(total, row);
@@ -98,8 +98,10 @@ fn run(office: &Office) {
             continue;
         }
         last = Instant::now();
-        let Ok(Answer::Rows { live, retired }) = office.ask(Request::Report(ReportKind::Pools), None).recv() else { continue };
-        let totals = totals(&live, &retired);
+        let Ok(Answer::Rows { live, retired, removed, .. }) = office.ask(Request::Report(ReportKind::Pools), None).recv() else {
+            continue;
+        };
+        let totals = totals(live.iter().flat_map(|(_, rows)| &rows.pools).chain(&retired).chain(&removed));
         let mut sum = PoolRow::default();
         for row in totals.values() {
             crate::fleet::add_counters(&mut sum, row);

@@ -26,6 +26,7 @@ fn the_columns_of_every_show() {
     let mut client = fleet.client();
     assert_eq!(client.value("select 1"), "1");
     let mut console = fleet.console();
+    let sockets = format!("{CONNECTION} recv_pos pkt_pos pkt_remain send_pos send_remain pkt_avail send_avail");
     for (what, columns) in [
         ("version", "version"),
         (
@@ -41,6 +42,8 @@ fn the_columns_of_every_show() {
         ("clients", CONNECTION),
         ("servers", CONNECTION),
         ("config", "key value default changeable"),
+        ("sockets", &sockets),
+        ("mem", "name size used free memtotal"),
         ("lists", "list items"),
     ] {
         for spelling in [format!("show {what}"), format!("SHOW {};", what.to_uppercase()), format!("  select {what} ; ")] {
@@ -140,6 +143,47 @@ fn it_counts_for_the_whole_fleet() {
     );
 }
 
+/// Sockets of all kinds, and what is in their buffers.
+#[test]
+fn sockets_and_memory() {
+    let server = Postgres::start();
+    each_worker_count(
+        &server,
+        |builder| builder.pool_size(1),
+        |fleet| {
+            let (mut busy, mut waiting, idle) = (fleet.client(), fleet.client(), fleet.client());
+            let mut silent = Client::tcp(fleet.port());
+            silent.send(&[0, 0]);
+            busy.query("begin");
+            let asked = query("select 'what waits is kept'");
+            waiting.send(&asked);
+            let mut console = fleet.console();
+            let of =
+                |sockets: &Answer, client: &Client, column: &str| sockets.find("port", &client.local_port().to_string(), column);
+            wait_until("one to wait", SOON, || {
+                let sockets = console.query("show sockets");
+                of(&sockets, &waiting, "state").as_deref() == Some("cl_waiting") && of(&sockets, &silent, "state").is_some()
+            });
+            let sockets = console.query("show sockets");
+            for (client, state) in [(&busy, "cl_active"), (&waiting, "cl_waiting"), (&idle, "cl_active"), (&silent, "cl_login")] {
+                assert_eq!(of(&sockets, client, "state").unwrap(), state);
+            }
+            assert_eq!(sockets.column("state").iter().filter(|state| *state == "sv_active").count(), 1);
+            assert_eq!(sockets.column("type").iter().filter(|kind| *kind == "S").count(), 1);
+            assert_eq!(of(&sockets, &waiting, "pkt_avail").unwrap(), asked.len().to_string());
+            assert_eq!(of(&sockets, &idle, "pkt_avail").unwrap(), "0");
+            let active = console.query("show active_sockets");
+            assert!(of(&active, &waiting, "state").is_some() && of(&active, &idle, "state").is_none());
+            let memory = console.query("show mem");
+            for (name, used) in [("client_cache", 4), ("server_cache", 1), ("db_cache", fleet.worker_count())] {
+                assert_eq!(memory.lookup("name", name, "used"), used.to_string(), "{name}");
+            }
+            let total: u64 = memory.column("memtotal").iter().map(|bytes| bytes.parse::<u64>().unwrap()).sum();
+            assert!(total > 100_000, "{memory:?}");
+        },
+    );
+}
+
 #[test]
 fn who_may_do_what() {
     let server = Postgres::start();
@@ -202,6 +246,9 @@ fn what_it_does_not_understand() {
     for setting in ["client_encoding", "extra_float_digits", "standard_conforming_strings", "datestyle", "timezone"] {
         let value = if setting == "extra_float_digits" { "3" } else { "'x'" };
         assert_eq!(console.query(&format!("set {setting} = {value}")).tags, ["SET"], "what drivers send at connect: {setting}");
+    }
+    for command in ["SET SESSION timezone TO 'UTC'", "SET NAMES 'UTF8'", "set time zone 'UTC'", "SET extra_float_digits = 3"] {
+        assert_eq!(console.query(command).tags, ["SET"], "{command}");
     }
     console.send(&[parse("", "show pools"), sync()].concat());
     let answer = console.answer();

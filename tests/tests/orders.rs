@@ -519,3 +519,69 @@ fn a_pause_while_clients_are_waited_for_can_be_taken_back() {
     drop((client, console));
     assert!(fleet.wait_for_exit().success());
 }
+
+fn has_row(console: &mut Client, show: &str, column: &str, value: &str) -> bool {
+    console.query(show).column(column).iter().any(|found| found == value)
+}
+
+fn queries(console: &mut Client) -> u64 {
+    console.query("show totals").lookup("name", "total_query_count", "value").parse().unwrap()
+}
+
+/// No worker has used it for a while; what it had counted stays in the totals.
+#[test]
+fn a_pool_that_nobody_uses_is_removed_and_comes_back() {
+    let server = Postgres::start();
+    each(
+        &server,
+        &TRANSACTION,
+        |builder| with_other(&server, builder).setting("pool_idle_timeout", 1).setting("server_idle_timeout", 1),
+        |fleet, _| {
+            let mut console = fleet.console();
+            let mut apart = Client::login(fleet.port(), "app", "other");
+            for mut client in used(fleet, 4, "app") {
+                assert_eq!(client.value("select 1"), "1");
+            }
+            assert!(has_row(&mut console, "show pools", "database", "app"));
+            wait_until("the pool to be removed", SOON, || !has_row(&mut console, "show pools", "database", "app"));
+            fleet.wait_for_log("cleaning up idle pool for user app on db app because: pool idle timeout (age= ");
+            assert!(!has_row(&mut console, "show stats", "database", "app"));
+            assert_eq!(queries(&mut console), 4);
+            done(&mut console, "pause app");
+            done(&mut console, "resume app");
+            let mut back = fleet.client();
+            assert_eq!(back.value("select 2"), "2");
+            assert!(has_row(&mut console, "show pools", "database", "app"));
+            assert!(has_row(&mut console, "show stats", "database", "app"));
+            assert_eq!(queries(&mut console), 5);
+            assert_eq!(apart.value("select 3"), "3");
+            assert!(has_row(&mut console, "show pools", "database", "other"));
+        },
+    );
+}
+
+#[test]
+fn a_database_that_the_fallback_stands_for_is_dropped_when_nobody_uses_it() {
+    let server = Postgres::start();
+    each(
+        &server,
+        &TRANSACTION,
+        |builder| {
+            let builder = builder.database("*", format!("host=127.0.0.1 port={}", server.port()));
+            builder.setting("autodb_idle_timeout", 1).setting("server_idle_timeout", 1)
+        },
+        |fleet, _| {
+            let mut console = fleet.console();
+            for database in ["postgres", "app", "postgres"] {
+                assert_eq!(Client::login(fleet.port(), "app", database).value("select 1"), "1");
+            }
+            wait_until("the database to be dropped", SOON, || !has_row(&mut console, "show pools", "database", "postgres"));
+            fleet.wait_for_log("dropping database 'postgres' as it does not exist anymore or inactive auto-database");
+            assert!(!has_row(&mut console, "show databases", "name", "postgres"));
+            assert!(has_row(&mut console, "show pools", "database", "app"), "entries stay");
+            assert_eq!(queries(&mut console), 3);
+            assert_eq!(Client::login(fleet.port(), "app", "postgres").value("select 2"), "2");
+            assert!(has_row(&mut console, "show pools", "database", "postgres"));
+        },
+    );
+}

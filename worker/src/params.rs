@@ -172,6 +172,12 @@ impl Interner {
         Pair { name: self.word(name), value: self.word(value), asked }
     }
 
+    /// How many sets there are, and the bytes of them and of their words.
+    pub(crate) fn memory(&self) -> (usize, usize) {
+        let sets: usize = self.sets.iter().map(|set| size_of_val(&**set)).sum();
+        (self.sets.len(), sets + self.words.iter().map(|word| word.len()).sum::<usize>())
+    }
+
     fn intern(&mut self, pairs: Vec<Pair>) -> Params {
         if let Some(known) = self.sets.get(pairs.as_slice()) {
             return Params(Rc::clone(known));

@@ -3,17 +3,18 @@
 use crate::client::{Client, ClientState, Link, Session};
 use crate::pool::PoolIndex;
 use crate::server::{Server, ServerState};
+use crate::socket::Conn;
 use crate::worker::Worker;
-use shared::control::{ConnectionRow, PoolRow, Replication, ReportKind, ReportRows, ToSupervisor};
+use shared::control::{Buffered, ConnectionRow, PoolRow, Replication, ReportKind, ReportRows, ToSupervisor};
 use std::os::fd::{AsFd, AsRawFd};
 
 impl Worker {
     /// Answers the supervisor's request.
     pub(crate) fn report(&mut self, id: u32, what: ReportKind) {
         let mut rows = ReportRows {
-            pools: self.pools.indices().map(|pool| self.pool_row(pool)).collect(),
+            pools: self.pools.indices().into_iter().map(|pool| self.pool_row(pool)).collect(),
             connections: match what {
-                ReportKind::Pools => Vec::new(),
+                ReportKind::Pools | ReportKind::Memory => Vec::new(),
                 ReportKind::Clients => {
                     let askers = self.carriers.iter().filter_map(|(_, c)| self.asker_row(c));
                     self.clients.iter().filter_map(|(_, c)| self.client_row(c)).chain(askers).collect()
@@ -22,8 +23,10 @@ impl Worker {
                     let carriers = self.carriers.iter().filter_map(|(_, c)| self.carrier_row(c));
                     self.servers.iter().filter_map(|(_, s)| self.server_row(s)).chain(carriers).collect()
                 }
+                ReportKind::Sockets => self.socket_rows(),
             },
             peers: self.peer_rows(),
+            memory: if what == ReportKind::Memory { self.memory_rows() } else { Vec::new() },
             used_servers: self.servers.len() as u32,
             ..ReportRows::default()
         };
@@ -46,7 +49,7 @@ impl Worker {
         }
     }
 
-    fn pool_row(&self, index: PoolIndex) -> PoolRow {
+    pub(crate) fn pool_row(&self, index: PoolIndex) -> PoolRow {
         let pool = self.pools.get(index);
         let stats = pool.stats;
         let mut row = PoolRow {
@@ -85,6 +88,61 @@ impl Worker {
         row
     }
 
+    /// Clients and servers in SHOW SOCKETS' words, clients in login included.
+    fn socket_rows(&self) -> Vec<ConnectionRow> {
+        let clients = self.clients.iter().filter_map(|(_, client)| {
+            let row = self.client_row(client).or_else(|| self.login_row(client))?;
+            let state = match row.state.as_str() {
+                "waiting" => "cl_waiting",
+                "login" => "cl_login",
+                _ => "cl_active",
+            };
+            Some(ConnectionRow { state: state.to_owned(), ..row })
+        });
+        let servers = self.servers.iter().filter_map(|(_, server)| {
+            let row = self.server_row(server)?;
+            let state = match row.state.as_str() {
+                "active" => "sv_active",
+                "idle" => "sv_idle",
+                "tested" => "sv_tested",
+                "new" => "sv_login",
+                _ => return None,
+            };
+            Some(ConnectionRow { state: state.to_owned(), ..row })
+        });
+        clients.chain(servers).collect()
+    }
+
+    fn login_row(&self, client: &Client) -> Option<ConnectionRow> {
+        let ClientState::Login(login) = &client.state else { return None };
+        let (database, user) = login.names();
+        let port = self.config.settings.listen_port;
+        let (local_addr, local_port) = local_address(client.conn.as_fd(), port);
+        Some(ConnectionRow {
+            id: client.id,
+            user: user.unwrap_or("(nouser)").to_owned(),
+            database: database.unwrap_or("(nodb)").to_owned(),
+            replication: Replication::None,
+            state: if login.awaits_welcome() { "waiting" } else { "login" }.to_owned(),
+            addr: client.peer.address(),
+            port: client.peer.port(port),
+            local_addr,
+            local_port,
+            connect_time: client.connected_at.to_wall(),
+            request_time: client.last_request.to_wall(),
+            wait_us: 0,
+            close_needed: false,
+            link: None,
+            remote_pid: client.peer.pid(),
+            tls: String::new(),
+            application_name: String::new(),
+            prepared_statements: 0,
+            fd: client.conn.as_fd().as_raw_fd(),
+            cancel_key: 0,
+            buffered: buffered(&client.conn, 0),
+        })
+    }
+
     fn client_row(&self, client: &Client) -> Option<ConnectionRow> {
         let session = client.session()?;
         let now = crate::clock::now();
@@ -116,6 +174,7 @@ impl Worker {
             prepared_statements: session.front.statements.len() as u32,
             fd: client.conn.as_fd().as_raw_fd(),
             cancel_key: u64::from_be_bytes(session.key),
+            buffered: buffered(&client.conn, session.front.still_to_come()),
         })
     }
 
@@ -154,8 +213,15 @@ impl Worker {
             prepared_statements: server.back.statements.len() as u32,
             fd: server.conn.as_fd().as_raw_fd(),
             cancel_key: u64::from(server.backend_key.0) << 32 | u64::from(server.backend_key.1),
+            buffered: buffered(&server.conn, server.back.still_to_come()),
         })
     }
+}
+
+/// What a connection holds back, with the bytes that its last message still lacks.
+fn buffered(conn: &Conn, still_to_come: usize) -> Buffered {
+    let (sent, unsent) = conn.backlog();
+    Buffered { received: conn.input.len() as u32, still_to_come: still_to_come as u32, sent: sent as u32, unsent: unsent as u32 }
 }
 
 fn application_name(session: &Session) -> String {

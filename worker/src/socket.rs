@@ -31,6 +31,11 @@ impl Buffers {
             self.free.push(buffer);
         }
     }
+
+    /// How many are kept, and their bytes.
+    pub(crate) fn kept(&self) -> (usize, usize) {
+        (self.free.len(), self.free.iter().map(Vec::capacity).sum())
+    }
 }
 
 /// What a read brought.
@@ -140,6 +145,17 @@ impl Conn {
             self.input = buffers.take();
         }
         self.input.extend_from_slice(bytes);
+    }
+
+    /// Bytes written and bytes still to be written of what did not go out at once.
+    pub(crate) fn backlog(&self) -> (usize, usize) {
+        (self.written.min(self.out.len()), self.out.len().saturating_sub(self.written))
+    }
+
+    /// How many buffers it owns, and their bytes.
+    pub(crate) fn buffers(&self) -> (usize, usize) {
+        let owned = [&self.input, &self.out].map(Vec::capacity);
+        (owned.iter().filter(|bytes| **bytes > 0).count(), owned.iter().sum())
     }
 
     /// Tells the peer that nothing more will come.

@@ -58,7 +58,7 @@ settings! {
         "How clients prove who they are.";
     auth_user: Option<String> = NULL, Text, Auth, Reload, NotYet,
         "The user who runs auth_query. Without it there is none.";
-    autodb_idle_timeout: Duration = "3600", Seconds, Timeouts, Reload, NotYet,
+    autodb_idle_timeout: Duration = "3600", Seconds, Timeouts, Reload, Works,
         "A database that the `*` entry stands in for is forgotten when nobody has used it for this long; 0: never.";
     cancel_on_disconnect: bool = "1", Switch, Servers, Reload, Works,
         "Whether the running query of a client that has vanished is cancelled in PostgreSQL.";
@@ -148,7 +148,7 @@ settings! {
         "The size of a connection's buffer.";
     pool_mode: PoolMode = "session", choice(PoolMode::WORDS), Pools, Reload, Works,
         "When a server connection goes back to its pool: when the client disconnects, when its transaction ends, or after each statement.";
-    pool_idle_timeout: Duration = "0", Seconds, Timeouts, Reload, NotYet,
+    pool_idle_timeout: Duration = "0", Seconds, Timeouts, Reload, Works,
         "A pool that nobody has used for this long is removed; 0: never.";
     query_timeout: Duration = "0", Seconds, Timeouts, Reload, Works,
         "A client whose query runs longer than this is disconnected, and so is its server; 0: never.";

@@ -2,10 +2,12 @@
 //!
 //! ```text
 //! cmd    := WS* WORD (WS+ WORD)? WS* (";" WS*)?
-//! set    := WS* "set" WS+ WORD WS* ("=" | "to") WS* (STRING | WORD) WS* (";" WS*)?
+//! set    := WS* "set" WS+ (("session" | "local") WS+)? WORD WS* ("=" | "to") WS* (STRING | WORD) WS* (";" WS*)?
 //! WORD   := [0-9A-Za-z_]+  |  "…" with "" for a quote
 //! STRING := '…' with '' for a quote
 //! ```
+//!
+//! SET NAMES and SET TIME ZONE, which drivers send, are understood as what they stand for.
 
 /// A command, taken apart; what it means is [`super::commands`]'s matter.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,12 +107,23 @@ impl Rest<'_> {
         if !self.blank() {
             return Err(Bad::Syntax);
         }
-        let key = self.word().ok_or(Bad::Syntax)?;
+        let is = |word: &str, other: &str| word.eq_ignore_ascii_case(other);
+        let mut key = self.word().ok_or(Bad::Syntax)?;
         self.blank();
-        if let Some(rest) = self.0.strip_prefix('=') {
+        if is(&key, "session") || is(&key, "local") {
+            key = self.word().ok_or(Bad::Syntax)?;
+            self.blank();
+        }
+        if is(&key, "names") && self.0.starts_with('\'') {
+            "client_encoding".clone_into(&mut key);
+        } else if let Some(rest) = self.0.strip_prefix('=') {
             self.0 = rest;
-        } else if !self.word().is_some_and(|word| word.eq_ignore_ascii_case("to")) {
-            return Err(Bad::Syntax);
+        } else {
+            match self.word() {
+                Some(word) if is(&word, "to") => {}
+                Some(word) if is(&key, "time") && is(&word, "zone") => "timezone".clone_into(&mut key),
+                _ => return Err(Bad::Syntax),
+            }
         }
         self.blank();
         let value = if self.0.starts_with('\'') { self.quoted('\'') } else { self.word() };
@@ -174,6 +187,11 @@ mod tests {
         assert_eq!(parse("SET a TO b;"), Ok(set("a", "b")));
         assert_eq!(parse("set a = 'it''s';"), Ok(set("a", "it's")));
         assert_eq!(parse("set a=''"), Ok(set("a", "")));
+        assert_eq!(parse("set session a to b"), Ok(set("a", "b")));
+        assert_eq!(parse("SET NAMES 'UTF8'"), Ok(set("client_encoding", "UTF8")));
+        assert_eq!(parse("set local time zone 'UTC'"), Ok(set("timezone", "UTC")));
+        assert_eq!(parse("set session"), Err(Bad::Syntax));
+        assert_eq!(parse("set time out 'x'"), Err(Bad::Syntax));
         assert_eq!(parse("set server_lifetime=1.5"), Err(Bad::Syntax));
         assert_eq!(parse("set a"), Err(Bad::Syntax));
         assert_eq!(parse("set a=1 2"), Err(Bad::Syntax));

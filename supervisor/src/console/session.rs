@@ -5,7 +5,7 @@ use super::commands::{self, Context, Reply};
 use super::encode;
 use super::receive::{Broken, Inbound, Incoming};
 use crate::office::Office;
-use shared::control::{ConnectionRow, ConsoleSession, Replication};
+use shared::control::{Buffered, ConnectionRow, ConsoleSession, Replication};
 use shared::sys::clock;
 use shared::wire::report::sqlstate;
 use socket2::Socket;
@@ -230,6 +230,7 @@ impl Session {
             prepared_statements: 0,
             fd: self.socket.as_raw_fd(),
             cancel_key: u64::from_be_bytes(self.greeting.cancel_key),
+            buffered: Buffered::default(),
         }
     }
 }

@@ -18,7 +18,7 @@ use load::Source;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
-use shared::config::Config;
+use shared::config::{Config, Database};
 use shared::control::{StopMode, ToWorker};
 use shared::ids::{ConnectionId, Incarnation, Owner, PoolId, Slot};
 use shared::shm::{Shm, WorkerState};
@@ -301,7 +301,16 @@ pub(crate) fn database_of(shm: &Shm, pool: PoolId) -> String {
 
 /// What of a configuration the state machine goes by.
 fn rules(config: &Config) -> Rules {
-    Rules { hang_timeout: Some(config.settings.worker_hang_timeout).filter(|limit| !limit.is_zero()) }
+    let settings = &config.settings;
+    let unless_zero = |limit: Duration| Some(limit).filter(|limit| !limit.is_zero());
+    let keeps = |entry: &Database| entry.user.is_some() && config.min_pool_size(entry) > 0;
+    Rules {
+        hang_timeout: unless_zero(settings.worker_hang_timeout),
+        pool_idle_timeout: unless_zero(settings.pool_idle_timeout),
+        autodb_idle_timeout: unless_zero(settings.autodb_idle_timeout),
+        entries: config.databases.iter().map(|(name, entry)| (name.clone(), keeps(entry))).collect(),
+        fallback_keeps: config.fallback.as_deref().is_some_and(keeps),
+    }
 }
 
 fn now() -> Moment {

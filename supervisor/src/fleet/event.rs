@@ -5,8 +5,8 @@
 
 use shared::control::{ReportKind, ReportRows, Resolved, StopMode, ToWorker, Welcome};
 use shared::ids::{ConnectionId, Incarnation, Slot};
-use shared::orders::{Marks, Outcome, Scope};
-use std::collections::BTreeSet;
+use shared::orders::{Marks, Outcome, PoolName, Scope};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -121,6 +121,14 @@ pub(crate) enum Said {
 pub(crate) struct Rules {
     /// `worker_hang_timeout`; `None` = never.
     pub(crate) hang_timeout: Option<Duration>,
+    /// `pool_idle_timeout`; `None` = never.
+    pub(crate) pool_idle_timeout: Option<Duration>,
+    /// `autodb_idle_timeout`; `None` = never.
+    pub(crate) autodb_idle_timeout: Option<Duration>,
+    /// The database entries, and of each whether its pools stay: they have a forced user and min_pool_size.
+    pub(crate) entries: BTreeMap<String, bool>,
+    /// The same of `*`.
+    pub(crate) fallback_keeps: bool,
 }
 
 /// A configuration that was read and holds no error.
@@ -229,6 +237,10 @@ pub(crate) enum Answer {
         live: Vec<(Slot, ReportRows)>,
         /// Counters of workers that are no more; gauges are 0.
         retired: Vec<shared::control::PoolRow>,
+        /// Counters of pools that were removed, by database; without one: of databases that are no more.
+        removed: Vec<shared::control::PoolRow>,
+        /// Pools that were removed and have not been used since.
+        forgotten: BTreeSet<PoolName>,
     },
     /// The slots.
     Workers(Vec<WorkerLine>),

@@ -6,6 +6,7 @@
 
 mod backoff;
 mod event;
+mod idle;
 mod lives;
 mod orders;
 mod pause;
@@ -19,6 +20,7 @@ pub(crate) use event::{
     Action, Answer, AskId, Changed, Ended, Event, Failure, Loaded, Moment, Notice, Request, Rules, Said, Signal,
 };
 
+use idle::Idle;
 use lives::{Life, SlotState};
 use orders::{Orders, Orphans};
 use reload::Reload;
@@ -39,6 +41,7 @@ pub(crate) struct Fleet {
     /// What orders have left behind: for workers that are started later.
     marks: Marks,
     orders: Orders,
+    idle: Idle,
     reports: Reports,
     welcomes: BTreeMap<(String, String), Welcome>,
     rules: Rules,
@@ -66,6 +69,7 @@ impl Fleet {
             reload: Reload::default(),
             marks: Marks::default(),
             orders: Orders::default(),
+            idle: Idle::default(),
             reports: Reports::default(),
             welcomes: BTreeMap::new(),
             rules,
@@ -131,7 +135,7 @@ impl Fleet {
             Said::Prepared(generation) => self.prepared(slot, generation),
             Said::Refused(generation, reason) => self.refused(slot, generation, &reason),
             Said::Committed(generation) => self.committed(slot, generation),
-            Said::Done(number, outcome) => self.order_done(slot, number, &outcome),
+            Said::Done(number, outcome) => self.order_done(slot, number, outcome),
             Said::Drained => self.worker_drained(slot),
             Said::Welcome(welcome) => self.welcome(slot, &welcome),
             Said::Report(id, rows) => self.reported(slot, id, *rows),

@@ -6,6 +6,7 @@
 
 use super::Fleet;
 use super::event::{Answer, AskId, Failure};
+use super::idle::Leaving;
 use super::shutdown::Phase;
 use shared::control::ToWorker;
 use shared::ids::{ConnectionId, Slot};
@@ -43,6 +44,8 @@ pub(super) enum Until {
     Closed(Scope),
     /// KILL_CLIENT: whether a worker had the client.
     Found(bool),
+    /// The fleet's own: pools that nobody uses are removed.
+    Forgotten(Leaving),
 }
 
 /// Backends that outlived their worker, by database.
@@ -159,15 +162,21 @@ impl Fleet {
         ending
     }
 
-    pub(super) fn order_done(&mut self, slot: Slot, number: u32, outcome: &Outcome) {
-        if let Some(open) = self.orders.open.iter_mut().find(|open| open.number == number)
-            && open.waiting.remove(&slot)
-        {
-            if let Until::Found(found) = &mut open.until {
-                *found |= *outcome == Outcome::Done;
-            }
-            self.check_orders();
+    pub(super) fn order_done(&mut self, slot: Slot, number: u32, outcome: Outcome) {
+        let Some(open) = self.orders.open.iter_mut().find(|open| open.number == number) else { return };
+        if !open.waiting.remove(&slot) {
+            return;
         }
+        match (&mut open.until, outcome) {
+            (Until::Found(found), outcome) => *found |= outcome == Outcome::Done,
+            (Until::Forgotten(leaving), Outcome::Forgotten { counted, kept }) => {
+                leaving.keep(&kept);
+                let entries = &self.rules.entries;
+                self.reports.remove(slot, &counted, |database| !entries.contains_key(database));
+            }
+            _ => {}
+        }
+        self.check_orders();
     }
 
     /// A worker is gone, and with it all that an order could be about.
@@ -190,6 +199,9 @@ impl Fleet {
             let answer = if until == Until::Found(false) { Answer::Failed(Failure::ClientNotFound) } else { Answer::Done };
             if let Some(ask) = ask {
                 self.answer(ask, answer);
+            }
+            if let Until::Forgotten(leaving) = until {
+                self.forgotten(&leaving);
             }
         }
     }

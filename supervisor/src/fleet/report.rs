@@ -8,6 +8,7 @@ use super::event::{Answer, AskId, Moment};
 use log::Level;
 use shared::control::{PoolRow, ReportKind, ReportRows, ToWorker};
 use shared::ids::Slot;
+use shared::orders::PoolName;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -22,7 +23,11 @@ pub(super) struct Reports {
     last_id: u32,
     open: Vec<Gather>,
     latest: BTreeMap<Slot, Vec<PoolRow>>,
-    retired: BTreeMap<(String, String), PoolRow>,
+    retired: BTreeMap<PoolName, PoolRow>,
+    /// What removed pools had counted, by database; under no name: those of databases that are no more.
+    removed: BTreeMap<String, PoolRow>,
+    /// Removed pools that have not come back.
+    forgotten: BTreeSet<PoolName>,
     sampled: Moment,
 }
 
@@ -34,6 +39,8 @@ struct Gather {
     waiting: BTreeSet<Slot>,
     rows: Vec<(Slot, ReportRows)>,
     deadline: Moment,
+    /// Somebody has not answered in time.
+    silent: bool,
 }
 
 impl Reports {
@@ -58,6 +65,38 @@ impl Reports {
             });
             add_counters(total, &row);
         }
+    }
+
+    pub(super) fn retired(&self) -> &BTreeMap<PoolName, PoolRow> {
+        &self.retired
+    }
+
+    /// A worker has removed these pools. What it reported of them before is not counted beside what they had counted in the end.
+    pub(super) fn remove(&mut self, slot: Slot, counted: &[PoolRow], goes: impl Fn(&str) -> bool) {
+        let is_removed = |row: &PoolRow| counted.iter().any(|gone| gone.database == row.database && gone.user == row.user);
+        self.latest.entry(slot).or_default().retain(|row| !is_removed(row));
+        for gather in &mut self.open {
+            for (_, rows) in gather.rows.iter_mut().filter(|(from, _)| *from == slot) {
+                rows.pools.retain(|row| !is_removed(row));
+            }
+        }
+        for row in counted {
+            self.add_removed(row, goes(&row.database));
+        }
+    }
+
+    /// A pool is gone from all workers.
+    pub(super) fn forget(&mut self, name: &PoolName, database_goes: bool) {
+        if let Some(row) = self.retired.remove(name) {
+            self.add_removed(&row, database_goes);
+        }
+        self.forgotten.insert(name.clone());
+    }
+
+    fn add_removed(&mut self, row: &PoolRow, database_goes: bool) {
+        let database = if database_goes { String::new() } else { row.database.clone() };
+        let total = self.removed.entry(database.clone()).or_insert_with(|| PoolRow { database, ..PoolRow::default() });
+        add_counters(total, row);
     }
 }
 
@@ -90,10 +129,13 @@ impl Fleet {
         for &slot in &waiting {
             self.send(slot, ToWorker::Report { id, what });
         }
-        self.reports.open.push(Gather { id, ask, waiting, rows: Vec::new(), deadline: self.now + PATIENCE });
+        self.reports.open.push(Gather { id, ask, waiting, rows: Vec::new(), deadline: self.now + PATIENCE, silent: false });
     }
 
     pub(super) fn reported(&mut self, slot: Slot, id: u32, rows: ReportRows) {
+        for row in &rows.pools {
+            self.reports.forgotten.remove(&(row.database.clone(), row.user.clone()));
+        }
         self.reports.latest.insert(slot, rows.pools.clone());
         if let Some(gather) = self.reports.open.iter_mut().find(|gather| gather.id == id)
             && gather.waiting.remove(&slot)
@@ -107,6 +149,7 @@ impl Fleet {
         let mut silent = BTreeSet::new();
         for gather in &mut self.reports.open {
             if gather.deadline <= self.now {
+                gather.silent |= !gather.waiting.is_empty();
                 silent.append(&mut gather.waiting);
             }
         }
@@ -114,7 +157,8 @@ impl Fleet {
             self.log(Level::Warn, format!("worker {slot} did not report within {} s", PATIENCE.as_secs()));
         }
         self.finish_reports();
-        if self.now.saturating_sub(self.reports.sampled) >= SAMPLE_EVERY && self.reports.open.is_empty() {
+        let every = self.rules.shortest_idle().map_or(SAMPLE_EVERY, |limit| SAMPLE_EVERY.min(limit / 4));
+        if self.now.saturating_sub(self.reports.sampled) >= every && self.reports.open.is_empty() {
             self.reports.sampled = self.now;
             self.gather(None, ReportKind::Pools);
             self.finish_reports();
@@ -125,11 +169,18 @@ impl Fleet {
     pub(super) fn finish_reports(&mut self) {
         while let Some(at) = self.reports.open.iter().position(|gather| gather.waiting.is_empty()) {
             let gather = self.reports.open.swap_remove(at);
-            let Some(ask) = gather.ask else { continue };
             let mut live = gather.rows;
+            let Some(ask) = gather.ask else {
+                if !gather.silent {
+                    self.look_for_idle_pools(&live);
+                }
+                continue;
+            };
             live.sort_by_key(|(slot, _)| *slot);
-            let retired = self.reports.retired.values().cloned().collect();
-            self.answer(ask, Answer::Rows { live, retired });
+            let Reports { retired, removed, forgotten, .. } = &self.reports;
+            let (retired, removed) = (retired.values().cloned().collect(), removed.values().cloned().collect());
+            let rows = Answer::Rows { live, retired, removed, forgotten: forgotten.clone() };
+            self.answer(ask, rows);
         }
     }
 }

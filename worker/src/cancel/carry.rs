@@ -61,6 +61,11 @@ impl Carrier {
         self.asker.is_some()
     }
 
+    /// It has to do with this pool.
+    pub(crate) fn concerns(&self, index: PoolIndex) -> bool {
+        matches!(self.aim, Aim::Backend { pool, .. } if pool == index)
+    }
+
     /// Descriptors it has open.
     pub(crate) fn descriptors(&self) -> usize {
         usize::from(self.is_asked_for()) + usize::from(self.is_connected())
@@ -162,6 +167,16 @@ impl Worker {
             let carrier = &self.carriers[index];
             log::info!("{} closing because: connect failed: {error}", self.carrier_prefix(carrier.id, &carrier.aim, address));
         }
+    }
+
+    /// Ends the request of the client with this number; a request gets no message. False: there is none.
+    pub(crate) fn kill_asker(&mut self, id: ConnectionId) -> bool {
+        let carrier = self.carriers.iter().find(|(_, carrier)| carrier.asker.as_ref().is_some_and(|asker| asker.who.id == id));
+        let found = carrier.map(|(index, _)| index);
+        if let Some(index) = found {
+            self.end_carrier(index, "admin forced disconnect");
+        }
+        found.is_some()
     }
 
     fn end_carrier(&mut self, index: usize, reason: &str) {

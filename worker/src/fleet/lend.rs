@@ -11,7 +11,7 @@ use crate::server::{Server, ServerState};
 use crate::socket::Conn;
 use crate::worker::Worker;
 use shared::control::{Lent, ServerSeats, ToInbox};
-use shared::ids::Slot;
+use shared::ids::{PoolId, Slot};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
@@ -21,6 +21,13 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Connections that were sent and not yet accepted.
 #[derive(Default)]
 pub(crate) struct Lends(Vec<InFlight>);
+
+impl Lends {
+    /// Whether a connection of this pool is under way.
+    pub(super) fn has_one_of(&self, pool: PoolId) -> bool {
+        self.0.iter().any(|flight| flight.lent.seats.pool == pool)
+    }
+}
 
 struct InFlight {
     lent: Lent,

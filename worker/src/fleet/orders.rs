@@ -9,7 +9,7 @@ use crate::server::{Server, ServerState};
 use crate::worker::Worker;
 use shared::control::ToSupervisor;
 use shared::ids::ConnectionId;
-use shared::orders::{Order, Outcome, Scope};
+use shared::orders::{Order, Outcome, PoolName, Scope};
 use shared::wire::report::sqlstate;
 
 /// An order that waits for servers.
@@ -71,6 +71,7 @@ impl Worker {
             }
             Order::KillClient(id) if self.kill_client(id) => Outcome::Done,
             Order::KillClient(_) => Outcome::NotFound,
+            Order::Forget(names) => self.forget_pools(names),
         };
         self.control.send(&ToSupervisor::Done { number, outcome }, &[]);
     }
@@ -160,13 +161,38 @@ impl Worker {
         }
     }
 
+    fn forget_pools(&mut self, names: Vec<PoolName>) -> Outcome {
+        let (mut counted, mut kept) = (Vec::new(), Vec::new());
+        for name in names {
+            let Some(index) = self.pools.find(&name.0, &name.1) else { continue };
+            if self.is_referred_to(index) {
+                kept.push(name);
+            } else {
+                counted.push(self.pool_row(index));
+                self.forget_pool(index);
+            }
+        }
+        Outcome::Forgotten { counted, kept }
+    }
+
+    /// Whether a client, a server or a message under way has to do with the pool.
+    fn is_referred_to(&self, index: PoolIndex) -> bool {
+        let pool = self.pools.get(index);
+        let clients = pool.clients > 0 || pool.waiting > 0 || !pool.to_greet.is_empty();
+        clients
+            || !pool.borrows.is_empty()
+            || self.lends.has_one_of(pool.id)
+            || self.servers.iter().any(|(_, server)| server.pool == index)
+            || self.carriers.iter().any(|(_, carrier)| carrier.concerns(index))
+    }
+
     /// False: there is no such client, or it is ending already.
     fn kill_client(&mut self, id: ConnectionId) -> bool {
         let found = self.clients.iter().find(|(_, client)| client.id == id && client.is_alive()).map(|(index, _)| index);
         if let Some(client) = found {
             self.close_client(client, &Ending::Fatal(sqlstate::ADMIN_SHUTDOWN, "admin forced disconnect".to_owned()));
         }
-        found.is_some()
+        found.is_some() || self.kill_asker(id)
     }
 }
 

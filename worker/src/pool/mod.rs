@@ -22,8 +22,10 @@ use crate::params::Params;
 use hosts::Hosts;
 use rustc_hash::{FxHashMap, FxHashSet};
 use shared::config::{Database, PoolMode};
+use shared::control::MemoryRow;
 use shared::ids::{ConnectionId, LimitId, PoolId, Slot};
 use shared::shm::ServerLimits;
+use slab::Slab;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -139,7 +141,7 @@ impl Pool {
 /// All pools of this worker.
 #[derive(Default)]
 pub(crate) struct Pools {
-    all: Vec<Pool>,
+    all: Slab<Pool>,
     by_name: FxHashMap<(String, String), PoolIndex>,
     identities: FxHashSet<Rc<Identity>>,
     /// Pools with a client waiting, for a server or for the greeting.
@@ -159,8 +161,9 @@ impl Pools {
         &mut self.all[index.0 as usize]
     }
 
-    pub(crate) fn indices(&self) -> impl Iterator<Item = PoolIndex> + use<> {
-        (0..self.all.len() as u32).map(PoolIndex)
+    /// Places of all pools, for loops that change them.
+    pub(crate) fn indices(&self) -> Vec<PoolIndex> {
+        self.all.iter().map(|(index, _)| PoolIndex(index as u32)).collect()
     }
 
     pub(crate) fn find(&self, database: &str, user: &str) -> Option<PoolIndex> {
@@ -168,14 +171,27 @@ impl Pools {
     }
 
     pub(crate) fn by_id(&self, id: PoolId) -> Option<PoolIndex> {
-        self.indices().find(|&index| self.get(index).id == id)
+        self.all.iter().find(|(_, pool)| pool.id == id).map(|(index, _)| PoolIndex(index as u32))
     }
 
     fn add(&mut self, pool: Pool) -> PoolIndex {
-        let index = PoolIndex(self.all.len() as u32);
-        self.by_name.insert((pool.entry.name.clone(), pool.user.clone()), index);
-        self.all.push(pool);
+        let name = (pool.entry.name.clone(), pool.user.clone());
+        let index = PoolIndex(self.all.insert(pool) as u32);
+        self.by_name.insert(name, index);
         index
+    }
+
+    /// Takes a pool out that nothing refers to.
+    fn remove(&mut self, index: PoolIndex) {
+        let pool = self.all.remove(index.0 as usize);
+        let name = (pool.entry.name.clone(), pool.user);
+        self.by_name.remove(&name);
+        self.welcomes.remove(&name);
+    }
+
+    /// For SHOW MEM.
+    pub(crate) fn memory(&self) -> MemoryRow {
+        crate::memory::places("pool_cache", &self.all)
     }
 
     /// One object for equal pairs of names.

@@ -107,6 +107,13 @@ impl Worker {
         pool.waiters.clear();
     }
 
+    /// A pool that nothing refers to is gone, and nobody waits in it.
+    pub(crate) fn forget_pool(&mut self, index: PoolIndex) {
+        self.unblock(index);
+        self.announce(index);
+        self.pools.remove(index);
+    }
+
     /// Gives up on answers that never came, and on waits that have lasted too long; looks again at what may have been missed.
     pub(crate) fn tick_pools(&mut self) {
         let now = self.now;
@@ -140,7 +147,9 @@ impl Worker {
         }
         self.pump_waiting();
         // Nobody waits for these: they take what is left.
-        self.pools.indices().for_each(|index| self.top_up(index));
+        for index in self.pools.indices() {
+            self.top_up(index);
+        }
     }
 
     /// What this worker has of a pool that nobody here wants is lent, or closed, for those who wait elsewhere.

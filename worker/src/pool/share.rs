@@ -44,7 +44,8 @@ impl Worker {
 
     /// Says since when the longest of those waits that a limit is in the way of. False: it is in nobody's.
     fn publish_block(&mut self, limit: LimitId) -> bool {
-        let blocked: Vec<_> = self.pools.indices().filter(|&index| self.pools.get(index).blocked_on == Some(limit)).collect();
+        let mut blocked = self.pools.indices();
+        blocked.retain(|&index| self.pools.get(index).blocked_on == Some(limit));
         let longest = blocked.iter().filter_map(|&index| self.longest_wait(index)).min();
         self.shm.limit_state(limit).set_oldest(self.me.slot, longest.map_or(0, Instant::as_micros));
         !blocked.is_empty()

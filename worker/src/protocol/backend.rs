@@ -51,6 +51,11 @@ impl Default for Backend {
 }
 
 impl Backend {
+    /// Bytes still to come of a message of which the client has a part.
+    pub(crate) fn still_to_come(&self) -> usize {
+        self.skip
+    }
+
     /// The client has only a part of the last message.
     pub(crate) fn is_mid_message(&self) -> bool {
         self.skip > 0

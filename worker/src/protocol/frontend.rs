@@ -30,6 +30,11 @@ pub(crate) struct Frontend {
 }
 
 impl Frontend {
+    /// Bytes still to come of a message that is half sent.
+    pub(crate) fn still_to_come(&self) -> usize {
+        self.skip
+    }
+
     /// A message is only half sent.
     #[inline]
     pub(crate) fn is_mid_message(&self) -> bool {

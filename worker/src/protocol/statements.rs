@@ -124,6 +124,12 @@ impl Registry {
         statement
     }
 
+    /// How many there are, and the bytes of them and of their texts.
+    pub(crate) fn memory(&self) -> (usize, usize) {
+        let bytes = self.statements.values().map(|statement| size_of::<Statement>() + statement.identity.len());
+        (self.statements.len(), bytes.sum())
+    }
+
     /// A server has refused this statement: its text is another one from now on.
     pub(crate) fn retire(&mut self, id: StatementId) {
         if let Some(statement) = self.statements.get(&id) {

@@ -2,6 +2,7 @@
 
 use super::{Context, Reply, names};
 use crate::fleet::Request;
+use shared::control::ReportKind;
 use shared::orders::Scope;
 use std::collections::BTreeSet;
 
@@ -10,9 +11,8 @@ pub(super) fn run(context: &Context<'_>, database: Option<&str>) -> Result<Reply
     let databases = match &scope {
         Scope::Database(name) => vec![name.clone()],
         Scope::All => {
-            let shm = &context.office.shm;
-            let names: BTreeSet<String> =
-                shm.pools().filter_map(|pool| shm.pool_names(pool)).map(|(database, _)| database).collect();
+            let Some(rows) = context.rows(ReportKind::Pools) else { return Ok(Reply::Gone) };
+            let names: BTreeSet<String> = rows.pool_names(&context.office.shm).map(|(database, _)| database).collect();
             names.into_iter().collect()
         }
     };

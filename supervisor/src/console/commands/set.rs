@@ -4,13 +4,17 @@ use super::{Context, Reply, show};
 use crate::fleet::Request;
 
 /// Settings that a session of PostgreSQL has and drivers set without being asked.
-const IGNORED: [&str; 8] = [
+const IGNORED: [&str; 12] = [
     "application_name",
     "bytea_output",
     "client_min_messages",
+    "default_transaction_read_only",
     "extra_float_digits",
+    "idle_in_transaction_session_timeout",
     "intervalstyle",
+    "jit",
     "lock_timeout",
+    "role",
     "search_path",
     "statement_timeout",
 ];

@@ -130,7 +130,7 @@ fn a_predecessors_heartbeat_does_not_kill_the_successor() {
 #[test]
 fn no_hang_timeout_kills_nobody() {
     let mut w = World::up(1);
-    w.fleet.rules = Rules { hang_timeout: None };
+    w.fleet.rules = Rules::default();
     w.now += secs(100_000);
     w.event(Event::Tick { heartbeats: vec![Some(secs(1))] });
     assert!(!w.actions.iter().any(|a| matches!(a, Action::Kill(_))));

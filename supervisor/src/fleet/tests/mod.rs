@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod crashes;
+mod idle;
 mod orders;
 mod pauses;
 mod reloads;
@@ -25,11 +26,13 @@ struct World {
     /// What the last event led to.
     actions: Vec<Action>,
     exit: Option<u8>,
+    /// The number of the last order to workers.
+    last_order: u32,
 }
 
 impl World {
     fn new(workers: usize) -> Self {
-        let rules = Rules { hang_timeout: Some(Duration::from_secs(10)) };
+        let rules = Rules { hang_timeout: Some(Duration::from_secs(10)), ..Rules::default() };
         let mut world = Self {
             fleet: Fleet::new(workers, rules, "pgfleet 0.1.0"),
             now: Duration::from_secs(1000),
@@ -39,6 +42,7 @@ impl World {
             workers: vec![None; workers],
             actions: vec![],
             exit: None,
+            last_order: 0,
         };
         world.event(Event::Start);
         world
@@ -66,7 +70,13 @@ impl World {
                         self.workers[slot.index()] = Some((*incarnation, self.generation));
                         then.push(Event::Spawned { slot: *slot, pid: self.next_pid });
                     }
-                    Action::Send(slot, _) | Action::Kill(slot) => {
+                    Action::Send(slot, message) => {
+                        assert!(self.workers[slot.index()].is_some(), "{action:?} to an empty slot");
+                        if let ToWorker::Order { number, .. } = message {
+                            self.last_order = *number;
+                        }
+                    }
+                    Action::Kill(slot) => {
                         assert!(self.workers[slot.index()].is_some(), "{action:?} to an empty slot");
                     }
                     Action::Adopt => self.generation = self.candidate,

@@ -18,7 +18,7 @@ fn rows_of_all_workers() {
     w.say(1, rows(5));
     assert_eq!(w.answered(9), None);
     w.say(0, rows(3));
-    let Some(Answer::Rows { live, retired }) = w.answered(9) else { panic!() };
+    let Some(Answer::Rows { live, retired, .. }) = w.answered(9) else { panic!() };
     assert_eq!(live.iter().map(|(slot, r)| (slot.0, r.pools[0].query_count)).collect::<Vec<_>>(), [(0, 3), (1, 5)]);
     assert!(retired.is_empty());
 }
@@ -43,7 +43,7 @@ fn a_worker_that_dies_is_not_waited_for_and_its_counters_stay() {
     w.die(1, KILLED);
     assert_eq!(w.answered(9), None);
     w.say(0, rows(3));
-    let Some(Answer::Rows { live, retired }) = w.answered(9) else { panic!() };
+    let Some(Answer::Rows { live, retired, .. }) = w.answered(9) else { panic!() };
     assert_eq!(live.len(), 1);
     assert_eq!((retired[0].query_count, retired[0].cl_active), (5, 0));
     // A second death on the slot adds to the first.

@@ -4,7 +4,7 @@ use super::merge::Rows;
 use crate::console::encode::{Kind, Table, cell};
 use crate::office::Office;
 use jiff::{Timestamp, tz::TimeZone};
-use shared::control::{ConnectionRow, Replication};
+use shared::control::{Buffered, ConnectionRow, Replication};
 
 pub(super) fn clients(office: &Office, rows: &Rows) -> Table {
     let mut all: Vec<ConnectionRow> = rows.connections().cloned().collect();
@@ -18,10 +18,47 @@ pub(super) fn servers(rows: &Rows) -> Table {
     table("S", rows.connections().cloned().collect(), &order)
 }
 
+/// SHOW SOCKETS, or with `busy_only` SHOW ACTIVE_SOCKETS: those with bytes in their buffers. Columns of PgBouncer's buffers whose counterpart is
+/// another have what comes closest: what is read is looked at from its first byte on.
+pub(super) fn sockets(office: &Office, rows: &Rows, busy_only: bool) -> Table {
+    let mut all: Vec<ConnectionRow> = rows.connections().cloned().collect();
+    all.extend(office.consoles().values().map(|console| ConnectionRow { state: "cl_active".to_owned(), ..console.row.clone() }));
+    all.retain(|row| !busy_only || row.buffered != Buffered::default());
+    let order = ["cl_active", "cl_waiting", "sv_active", "sv_idle", "sv_tested", "sv_login", "cl_login"];
+    sort(&mut all, &order);
+    let buffers = ["recv_pos", "pkt_pos", "pkt_remain", "send_pos", "send_remain", "pkt_avail", "send_avail"];
+    let columns = COLUMNS.into_iter().chain(buffers.map(|name| (name, Kind::Int4)));
+    let mut table = Table::with_columns(columns.map(|(name, kind)| (name.into(), kind)));
+    for row in &all {
+        let Buffered { received, still_to_come, sent, unsent } = row.buffered;
+        let mut all_cells = cells(if row.state.starts_with("cl") { "C" } else { "S" }, row);
+        all_cells.extend([received, 0, still_to_come, sent, 0, received, unsent].map(cell));
+        table.row(all_cells);
+    }
+    table
+}
+
 /// By pool, within a pool by state in the order given.
 fn table(kind: &str, mut all: Vec<ConnectionRow>, order: &[&str]) -> Table {
+    sort(&mut all, order);
+    let mut table = Table::new(&COLUMNS);
+    for row in &all {
+        table.row(cells(kind, row));
+    }
+    table
+}
+
+fn sort(all: &mut [ConnectionRow], order: &[&str]) {
+    let place = |state: &str| order.iter().position(|known| *known == state).unwrap_or(order.len());
+    all.sort_by(|a, b| {
+        let key = |row: &ConnectionRow| (place(&row.state), row.id);
+        (&a.database, &a.user).cmp(&(&b.database, &b.user)).then_with(|| key(a).cmp(&key(b)))
+    });
+}
+
+const COLUMNS: [(&str, Kind); 21] = {
     use Kind::{Int4, Text};
-    let mut table = Table::new(&[
+    [
         ("type", Text),
         ("user", Text),
         ("database", Text),
@@ -43,17 +80,8 @@ fn table(kind: &str, mut all: Vec<ConnectionRow>, order: &[&str]) -> Table {
         ("application_name", Text),
         ("prepared_statements", Int4),
         ("id", Int4),
-    ]);
-    let place = |state: &str| order.iter().position(|known| *known == state).unwrap_or(order.len());
-    all.sort_by(|a, b| {
-        let key = |row: &ConnectionRow| (place(&row.state), row.id);
-        (&a.database, &a.user).cmp(&(&b.database, &b.user)).then_with(|| key(a).cmp(&key(b)))
-    });
-    for row in &all {
-        table.row(cells(kind, row));
-    }
-    table
-}
+    ]
+};
 
 fn cells(kind: &str, row: &ConnectionRow) -> Vec<Option<String>> {
     let replication = match row.replication {

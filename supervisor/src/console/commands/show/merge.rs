@@ -4,13 +4,19 @@ use crate::fleet::add_counters;
 use crate::stats::{self, Totals};
 use shared::control::{ConnectionRow, PeerRow, PoolRow, ReportRows};
 use shared::ids::Slot;
-use std::collections::BTreeMap;
+use shared::orders::PoolName;
+use shared::shm::Shm;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What the workers reported, and what those that are no more had counted.
 #[derive(Debug, Default)]
-pub(super) struct Rows {
+pub(in crate::console::commands) struct Rows {
     pub(super) live: Vec<(Slot, ReportRows)>,
     pub(super) retired: Vec<PoolRow>,
+    /// What removed pools had counted.
+    pub(super) removed: Vec<PoolRow>,
+    /// Removed pools that have not come back.
+    pub(super) forgotten: BTreeSet<PoolName>,
 }
 
 impl Rows {
@@ -37,9 +43,20 @@ impl Rows {
         peers
     }
 
-    /// Counters by database.
+    /// Counters by database, of pools that were removed too: they never shrink.
     pub(super) fn totals(&self) -> Totals {
-        stats::totals(&self.live, &self.retired)
+        stats::totals(self.live.iter().flat_map(|(_, rows)| &rows.pools).chain(&self.retired).chain(&self.removed))
+    }
+
+    /// Databases that have a pool.
+    pub(super) fn databases(&self) -> BTreeSet<&str> {
+        let pools = self.live.iter().flat_map(|(_, rows)| &rows.pools).chain(&self.retired);
+        pools.map(|row| row.database.as_str()).collect()
+    }
+
+    /// Every pool there is, reported or not.
+    pub(in crate::console::commands) fn pool_names(&self, shm: &Shm) -> impl Iterator<Item = PoolName> {
+        shm.pools().filter_map(|pool| shm.pool_names(pool)).filter(|name| !self.forgotten.contains(name))
     }
 
     /// All connections, by worker.
@@ -102,11 +119,14 @@ mod tests {
                 (Slot(1), report(vec![row("a", 2, 70, 20)])),
             ],
             retired: vec![row("a", 0, 0, 5), row("c", 0, 0, 7)],
+            removed: vec![row("", 0, 0, 100)],
+            ..Rows::default()
         };
         let pools = rows.pools();
         let a = &pools[&("d".to_owned(), "a".to_owned())];
         assert_eq!((a.cl_active, a.maxwait_us, a.query_count), (3, 70, 35));
         assert_eq!(pools.len(), 3);
-        assert_eq!(rows.totals()["d"].query_count, 43);
+        assert_eq!(rows.totals()["d"].query_count, 143);
+        assert_eq!(rows.databases().into_iter().collect::<Vec<_>>(), ["d"]);
     }
 }

@@ -7,6 +7,7 @@ mod dns;
 mod fds;
 mod help;
 mod lists;
+mod mem;
 mod merge;
 mod peers;
 mod pools;
@@ -48,9 +49,6 @@ pub(super) fn run(context: &Context<'_>, item: &str) -> Option<Reply> {
     let table = match item.as_str() {
         "help" => return Some(help::run()),
         "fds" if !context.admin => return Some(Reply::error("admin access needed")),
-        "sockets" | "active_sockets" | "mem" => {
-            return Some(Reply::error(format!("SHOW {} is not supported yet", item.to_ascii_uppercase())));
-        }
         "version" => Some(small::version()),
         "state" => small::state(context),
         "config" => Some(config::table(&office.config())),
@@ -60,6 +58,11 @@ pub(super) fn run(context: &Context<'_>, item: &str) -> Option<Reply> {
         "pools" => context.rows(ReportKind::Pools).map(|rows| pools::table(office, &rows)),
         "clients" => context.rows(ReportKind::Clients).map(|rows| connections::clients(office, &rows)),
         "servers" => context.rows(ReportKind::Servers).map(|rows| connections::servers(&rows)),
+        "sockets" | "active_sockets" => {
+            let busy_only = item == "active_sockets";
+            context.rows(ReportKind::Sockets).map(|rows| connections::sockets(office, &rows, busy_only))
+        }
+        "mem" => context.rows(ReportKind::Memory).map(|rows| mem::table(&rows)),
         "users" => context.rows(ReportKind::Clients).map(|rows| users::table(office, &rows)),
         "lists" => context.rows(ReportKind::Pools).map(|rows| lists::table(office, &rows)),
         "stats" => context.rows(ReportKind::Pools).map(|rows| stats::stats(office, &rows)),
@@ -87,9 +90,9 @@ impl Context<'_> {
     }
 
     /// The rows of all workers; `None`: nobody is there to take them.
-    fn rows(&self, what: ReportKind) -> Option<Rows> {
+    pub(super) fn rows(&self, what: ReportKind) -> Option<Rows> {
         match self.ask(Request::Report(what))? {
-            Answer::Rows { live, retired } => Some(Rows { live, retired }),
+            Answer::Rows { live, retired, removed, forgotten } => Some(Rows { live, retired, removed, forgotten }),
             _ => None,
         }
     }

@@ -29,7 +29,7 @@ pub(super) fn table(office: &Office, rows: &Rows) -> Table {
     columns.extend([("pool_mode", Kind::Text), ("load_balance_hosts", Kind::Text)]);
     let mut table = Table::new(&columns);
     let mut pools = rows.pools();
-    for names in office.shm.pools().filter_map(|pool| office.shm.pool_names(pool)) {
+    for names in rows.pool_names(&office.shm) {
         pools.entry(names).or_default();
     }
     let consoles = PoolRow { cl_active: office.consoles().len() as u32, ..PoolRow::default() };

@@ -3,7 +3,7 @@
 use super::merge::Rows;
 use crate::console::encode::{Kind, Table, cell};
 use crate::office::Office;
-use crate::stats::per_second;
+use crate::stats::{Totals, per_second};
 use shared::control::PoolRow;
 use std::borrow::Cow;
 use std::time::Duration;
@@ -80,6 +80,8 @@ struct Line {
 fn lines(office: Option<&Office>, rows: &Rows) -> (Vec<Line>, Duration) {
     let (mut base, elapsed) = office.map(|office| office.history.base()).unwrap_or_default();
     let mut totals = rows.totals();
+    let present = rows.databases();
+    totals.retain(|database, _| present.contains(database.as_str()));
     totals.entry("pgbouncer".to_owned()).or_default();
     let line = |(database, now): (String, PoolRow)| {
         let before = base.remove(&database).unwrap_or_default();
@@ -125,15 +127,17 @@ pub(super) fn averages(office: &Office, rows: &Rows) -> Table {
     table
 }
 
-/// SHOW TOTALS: all databases together, a counter a row.
+/// SHOW TOTALS: all databases together, those that are no more included, a counter a row.
 pub(super) fn sums(office: &Office, rows: &Rows) -> Table {
     let mut table = Table::new(&[("name", Kind::Text), ("value", Kind::Numeric)]);
-    let (lines, elapsed) = lines(Some(office), rows);
-    let (mut before, mut now) = (PoolRow::default(), PoolRow::default());
-    for line in &lines {
-        crate::fleet::add_counters(&mut before, &line.before);
-        crate::fleet::add_counters(&mut now, &line.now);
-    }
+    let (base, elapsed) = office.history.base();
+    let sum = |totals: &Totals| {
+        totals.values().fold(PoolRow::default(), |mut sum, row| {
+            crate::fleet::add_counters(&mut sum, row);
+            sum
+        })
+    };
+    let (before, now) = (sum(&base), sum(&rows.totals()));
     for counter in &COUNTERS {
         table.row(vec![cell(format!("total_{}", counter.sum)), cell((counter.value)(&now))]);
     }
