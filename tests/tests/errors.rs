@@ -38,7 +38,7 @@
 //! | 48 | `server conn crashed?` | `failures::a_crashed_backend` |
 //! | 49 | `invalid server parameter` | `parameters::a_value_that_postgresql_refuses_is_fatal_for_its_client_only` |
 //! | 50 | `transaction blocks not allowed in statement pooling mode` | `modes::a_transaction_block_ends_client_and_server` |
-//! | 51 | `database configuration changed` | with server_fast_close |
+//! | 51 | `database configuration changed` | `hygiene::server_fast_close_does_not_wait_for_the_client` |
 //! | 52, 53 | `admin forced disconnect`, `suspend_timeout` | with KILL_CLIENT and SUSPEND |
 //! | 54 | `unknown pkt`, `bad pkt header`, `broken ParameterStatus packet` | `servers_that_break_the_protocol` |
 //! | 55 | `PQexec disallowed` | `limits::simple_queries_can_be_refused` |

@@ -231,3 +231,32 @@ fn without_server_fast_close_a_client_keeps_its_server() {
         assert_eq!(client.value("select pg_backend_pid()") == first, mode == PoolMode::Session);
     }
 }
+
+/// A reset query that fails, or leaves a transaction open, has not cleaned up: the next client gets another server.
+#[test]
+fn a_server_that_could_not_be_reset_is_closed() {
+    let server = Postgres::start();
+    for (workers, query) in [(1, "select 1/0"), (2, "select 1/0"), (1, "begin"), (2, "discard all; begin")] {
+        let builder = Fleet::builder(&server).workers(workers).pool_size(1).pool_mode(PoolMode::Session);
+        let fleet = builder.setting("server_reset_query", query).start();
+        let first = fleet.client().value("select pg_backend_pid()");
+        fleet.wait_for_log("closing because: reset query failed");
+        assert_ne!(fleet.client().value("select pg_backend_pid()"), first, "{query}");
+    }
+}
+
+#[test]
+fn server_reset_query_always_resets_in_transaction_mode() {
+    let server = Postgres::start();
+    for (always, workers) in [(0, 1), (1, 1), (1, 2)] {
+        let fleet = Fleet::builder(&server)
+            .workers(workers)
+            .pool_size(1)
+            .setting("server_reset_query", "reset work_mem")
+            .setting("server_reset_query_always", always)
+            .start();
+        let mut client = fleet.client();
+        client.query("set work_mem = '7MB'");
+        assert_eq!(client.value("show work_mem") == "7MB", always == 0);
+    }
+}

@@ -18,7 +18,7 @@
 //! | COPY, pipelines, FunctionCall | `copy_pipelines_and_function_calls` for statement mode, `copy.rs`, `queries.rs` |
 //! | cancel | `cancel_requests` for statement mode, `cancel.rs` |
 //! | replication | with replication |
-//! | server_reset_query | `parameters.rs` |
+//! | server_reset_query | `parameters.rs`, `hygiene.rs` |
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, missing_docs)]
 
