@@ -179,7 +179,10 @@ impl Worker {
     fn is_referred_to(&self, index: PoolIndex) -> bool {
         let pool = self.pools.get(index);
         let clients = pool.clients > 0 || pool.waiting > 0 || !pool.to_greet.is_empty();
+        // One that is filled without clients is empty only for as long as its server is away.
+        let filled = pool.least > 0 && pool.entry.user.is_some();
         clients
+            || filled
             || !pool.borrows.is_empty()
             || self.lends.has_one_of(pool.id)
             || self.servers.iter().any(|(_, server)| server.pool == index)
