@@ -67,6 +67,7 @@ impl Worker {
                 Link::Linked(server) => {
                     let server = &self.servers[server];
                     server.takes_queries()
+                        && !session.front.is_held_back()
                         && !server.conn.is_backed_up()
                         && !client.conn.is_backed_up()
                         && server.back.requests.has_room()
@@ -249,7 +250,8 @@ impl Worker {
         }
         let answered = conn.send(&self.replies, &mut self.buffers);
         match stop {
-            Stop::No => {
+            // What waits is looked at again when the server has answered.
+            Stop::No | Stop::Wait => {
                 if consumed < data.len() {
                     conn.keep(&data[consumed..], &mut self.buffers);
                 }

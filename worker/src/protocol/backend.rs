@@ -146,6 +146,9 @@ pub(crate) fn relay<'a>(
     data: &'a [u8],
     scratch: &'a mut Vec<u8>,
 ) -> Relayed<'a> {
+    if let Some(front) = client.as_deref_mut() {
+        front.let_go();
+    }
     let mut out = Splice::new(data, scratch);
     let mut seen = Seen::default();
     let mut violation = None;

@@ -4,7 +4,7 @@ use super::command::{self, Command};
 use super::outstanding::{Outstanding, Request};
 use super::retry::{Part, Retry, Shape};
 use super::splice::Splice;
-use super::statements::{ClientStatements, Registry, ServerStatements, Statement};
+use super::statements::{ClientStatements, Registry, ServerStatements, Statement, StatementId};
 use shared::wire::encode;
 use shared::wire::frontend::{self as messages, Target};
 use shared::wire::header::{self, HEADER_BYTES, Header, Peek};
@@ -23,6 +23,8 @@ pub(crate) struct Frontend {
     discard: bool,
     /// Everything up to the next Sync is ignored, as PostgreSQL does after an error.
     ignoring: bool,
+    /// What it has sent since is not looked at before the server has answered more.
+    held_back: bool,
     /// What the client has asked to RESET, until the answer comes.
     #[allow(clippy::box_collection)] // a pointer in every client, a string in next to none
     pub(super) reset: Option<Box<String>>,
@@ -39,6 +41,18 @@ impl Frontend {
     #[inline]
     pub(crate) fn is_mid_message(&self) -> bool {
         self.skip > 0
+    }
+
+    /// What was kept of its input waits for the server's answers ([`Stop::Wait`]).
+    #[inline]
+    pub(crate) fn is_held_back(&self) -> bool {
+        self.held_back
+    }
+
+    /// The server has answered something.
+    #[inline]
+    pub(super) fn let_go(&mut self) {
+        self.held_back = false;
     }
 
     /// Takes the rest of a message begun earlier off `data`: how many bytes, and whether they are to be forwarded.
@@ -92,6 +106,8 @@ pub(crate) enum Stop {
     No,
     /// Enough has been written for one turn: the rest is to be shown again when that has gone out.
     Enough,
+    /// What follows relies on what the server has yet to answer: the rest is to be shown again then.
+    Wait,
     /// Terminate.
     Terminate,
     /// The client gets this text and is closed.
@@ -257,6 +273,7 @@ pub(crate) fn forward<'a>(
         }
     }
     let Pass { front, server, counts, shape, replies, .. } = pass;
+    front.held_back = stop == Stop::Wait;
     if server.requests.only_local() && !server.mid_message {
         answer_local(server.requests, front, replies);
     }
@@ -379,6 +396,9 @@ impl Pass<'_, '_> {
                 Step::Drop
             }
             Some(Command::Execute(name, arguments)) if self.server.status != b'E' && self.front.statements.get(&name).is_some() => {
+                if self.must_wait(&name) {
+                    return Step::Stop(Stop::Wait);
+                }
                 let was_open = self.server.requests.has_open_batch();
                 let Some(statement) = self.held(&name, out) else { return Step::NeedWhole };
                 if !was_open && self.server.requests.has_open_batch() {
@@ -395,7 +415,13 @@ impl Pass<'_, '_> {
                 if let Some(Command::Reset(name)) = command {
                     self.front.reset = Some(Box::new(String::from_utf8_lossy(&name).into_owned()));
                 }
-                self.request(Request::Query)
+                let all = body.len() < 64 && body.to_ascii_lowercase().windows(3).any(|word| word == b"all");
+                let step = self.request(Request::Query);
+                if all {
+                    // DEALLOCATE ALL or DISCARD ALL, perhaps: its tag will tell.
+                    self.server.requests.may_forget_all();
+                }
+                step
             }
         }
     }
@@ -411,11 +437,17 @@ impl Pass<'_, '_> {
         }
         let Some(body) = rest.get(HEADER_BYTES..header.total) else { return Step::NeedWhole };
         let Ok(parse) = messages::parse(body) else { return Step::Stop(Stop::Violation("broken Parse packet")) };
+        if self.server.requests.is_forgetting() {
+            return Step::Stop(Stop::Wait);
+        }
         if !parse.name.is_empty() && self.front.statements.get(parse.name).is_some() {
             return Step::Stop(Stop::Violation("prepared statement name is already in use"));
         }
-        self.counts.client_parses += 1;
         let statement = self.registry.intern(parse.identity);
+        if self.is_unsettled(statement.id) {
+            return Step::Stop(Stop::Wait);
+        }
+        self.counts.client_parses += 1;
         let serial = if parse.name.is_empty() {
             self.front.statements.replace_unnamed(Rc::clone(&statement))
         } else {
@@ -428,6 +460,7 @@ impl Pass<'_, '_> {
             self.make_room(out);
             messages::write_parse(out.edit(), &statement.server_name, &statement.identity);
             self.server.statements.insert(statement.id);
+            self.server.requests.changes_statements();
             self.server.requests.push(Request::Parse(Some((statement.id, serial))));
             self.counts.server_parses += 1;
         }
@@ -442,6 +475,9 @@ impl Pass<'_, '_> {
             Err(_) if whole => return Step::Stop(Stop::Violation("broken Bind packet")),
             Err(_) => return Step::NeedWhole,
         };
+        if self.must_wait(bind.statement) {
+            return Step::Stop(Stop::Wait);
+        }
         let Some(statement) = self.held(bind.statement, out) else {
             return match bind.statement {
                 b"" => self.request(Request::Bind(None)),
@@ -479,6 +515,7 @@ impl Pass<'_, '_> {
                 self.shape.add(Part::Other);
                 Step::Drop
             }
+            Ok(Target::Statement(name)) if self.must_wait(name) => Step::Stop(Stop::Wait),
             Ok(Target::Statement(name)) => {
                 let Some(statement) = self.held(name, out) else {
                     return Step::Stop(Stop::Violation("prepared statement did not exist"));
@@ -493,6 +530,20 @@ impl Pass<'_, '_> {
         }
     }
 
+    /// Whether it is not certain yet that the server has what this name means, or has it not.
+    #[inline]
+    fn must_wait(&self, name: &[u8]) -> bool {
+        self.front.statements.get(name).is_some_and(|statement| self.is_unsettled(statement.id))
+    }
+
+    /// Whether it is not certain yet that the server has this statement, or has it not, or which one would make room for it.
+    #[inline]
+    fn is_unsettled(&self, id: StatementId) -> bool {
+        let Server { requests, statements, .. } = &self.server;
+        requests.is_uncertain()
+            && (requests.is_uncertain_of(id) || statements.len() >= self.rules.max_statements && !statements.has(id))
+    }
+
     /// The statement of the client's `name`, which the server holds when this returns.
     fn held(&mut self, name: &[u8], out: &mut Splice<'_>) -> Option<Rc<Statement>> {
         let statement = Rc::clone(self.front.statements.get(name)?);
@@ -500,6 +551,9 @@ impl Pass<'_, '_> {
             self.make_room(out);
             messages::write_parse(out.edit(), &statement.server_name, &statement.identity);
             self.server.statements.insert(statement.id);
+            if self.server.status != b'I' || self.server.requests.is_waiting() {
+                self.server.requests.changes_statements();
+            }
             self.server.requests.push(Request::HiddenParse(statement.id));
             self.counts.server_parses += 1;
         }

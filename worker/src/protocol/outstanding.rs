@@ -63,6 +63,13 @@ pub(crate) struct Outstanding {
     ignoring: bool,
     /// How many of the queue are `Local`.
     local: usize,
+    /// So many of the queue must be answered before it is certain which statements the server holds: an error may make it ignore a Parse or
+    /// Close among them.
+    uncertain: usize,
+    /// So many of the queue must be answered before it is certain that the server has not forgotten them all.
+    forgetting: usize,
+    /// The batch that is open has such a Parse or Close.
+    uncertain_batch: bool,
 }
 
 impl Outstanding {
@@ -98,6 +105,35 @@ impl Outstanding {
         self.queue.front().copied()
     }
 
+    /// Whether a batch before this one makes the server hold or forget this statement, if it does not fail: what comes now must not rely on it.
+    pub(super) fn is_uncertain_of(&self, id: StatementId) -> bool {
+        let about = |request: &Request| match *request {
+            Request::Parse(Some((about, _))) | Request::HiddenParse(about) | Request::HiddenClose(about) => about == id,
+            _ => false,
+        };
+        self.forgetting > 0 || self.uncertain > 0 && self.queue.iter().take(self.uncertain).any(about)
+    }
+
+    /// Whether there is any such statement.
+    pub(super) fn is_uncertain(&self) -> bool {
+        self.uncertain > 0 || self.forgetting > 0
+    }
+
+    /// What was pushed last may make the server forget all its statements.
+    pub(super) fn may_forget_all(&mut self) {
+        self.forgetting = self.queue.len();
+    }
+
+    /// The server may yet forget all its statements.
+    pub(super) fn is_forgetting(&self) -> bool {
+        self.forgetting > 0
+    }
+
+    /// What this batch makes the server hold or forget is certain only when it has been answered.
+    pub(super) fn changes_statements(&mut self) {
+        self.uncertain_batch = true;
+    }
+
     /// A request was sent (or, for a local one, taken on).
     #[inline]
     pub(crate) fn push(&mut self, request: Request) {
@@ -114,6 +150,9 @@ impl Outstanding {
             _ => self.open_batch = true,
         }
         self.queue.push_back(request);
+        if matches!(request, Request::Sync | Request::HiddenSync) && std::mem::take(&mut self.uncertain_batch) {
+            self.uncertain = self.queue.len();
+        }
     }
 
     /// The server has answered the head, if it is one that `answers` fits.
@@ -123,7 +162,7 @@ impl Outstanding {
         if !answers(head) {
             return None;
         }
-        self.queue.pop_front();
+        self.pop();
         self.drop_copy_ends();
         Some(head)
     }
@@ -154,7 +193,7 @@ impl Outstanding {
             let end = self.queue.iter().position(ends).unwrap_or(self.queue.len());
             self.undo(end, undone);
         }
-        let ended = self.queue.pop_front();
+        let ended = self.pop();
         self.drop_copy_ends();
         match ended {
             None => Ended::Unasked,
@@ -186,34 +225,56 @@ impl Outstanding {
     /// whether it takes data from now on: the end of the copy may be on its way already.
     pub(crate) fn copy_in_started(&mut self) -> bool {
         while self.head() == Some(Request::Execute) && self.queue.get(1) == Some(&Request::Sync) {
-            self.queue.remove(1);
+            self.remove_second();
             // Behind the end of the copy there may be one that counts.
             self.open_batch |= !self.queue.contains(&Request::Sync);
         }
         let ended = self.queue.get(1) == Some(&Request::CopyEnd);
         if ended {
-            self.queue.remove(1);
+            self.remove_second();
         }
         !ended
+    }
+
+    fn remove_second(&mut self) {
+        self.queue.remove(1);
+        // It was one of those, or there were none but the first.
+        self.uncertain -= usize::from(self.uncertain > 1);
+        self.forgetting -= usize::from(self.forgetting > 1);
+    }
+
+    /// So many have left the front of the queue.
+    #[inline]
+    fn gone(&mut self, count: usize) {
+        self.uncertain = self.uncertain.saturating_sub(count);
+        self.forgetting = self.forgetting.saturating_sub(count);
     }
 
     #[inline]
     fn drop_copy_ends(&mut self) {
         while self.head() == Some(Request::CopyEnd) {
-            self.queue.pop_front();
+            self.pop();
         }
+    }
+
+    #[inline]
+    fn pop(&mut self) -> Option<Request> {
+        self.gone(1);
+        self.queue.pop_front()
     }
 
     /// Takes the batch at the head out: it has failed and is to be sent again. Only the end of its failure is still waited for.
     pub(super) fn take_batch(&mut self) -> Vec<Request> {
         let end = self.queue.iter().position(|request| *request == Request::Sync);
-        let batch = self.queue.drain(..end.map_or(0, |end| end + 1)).collect();
+        let batch: Vec<_> = self.queue.drain(..end.map_or(0, |end| end + 1)).collect();
+        self.gone(batch.len());
         self.queue.push_front(Request::HiddenSync);
         batch
     }
 
     /// Takes out the first `count`.
     fn undo(&mut self, count: usize, mut undone: impl FnMut(Request)) {
+        self.gone(count);
         for request in self.queue.drain(..count).rev() {
             self.local -= usize::from(matches!(request, Request::LocalParse(_) | Request::LocalClose(_)));
             undone(request);

@@ -257,6 +257,11 @@ impl ServerStatements {
         self.held.len()
     }
 
+    /// Whether it holds `id`.
+    pub(crate) fn has(&self, id: StatementId) -> bool {
+        self.held.contains_key(&id)
+    }
+
     /// Whether it holds `id`; if so that is now the one used last.
     pub(crate) fn touch(&mut self, id: StatementId) -> bool {
         self.clock += 1;

@@ -93,6 +93,7 @@ impl Worker {
     fn relay(&mut self, index: usize, client_index: usize, data: &[u8]) {
         let server = &mut self.servers[index];
         let Client { conn, state: ClientState::Session(session), .. } = &mut self.clients[client_index] else { return };
+        let held_back = session.front.is_held_back();
         let Relayed { to_client, consumed, seen, violation } =
             backend::relay(&mut server.back, Some(&mut session.front), LONGEST_MESSAGE, data, &mut self.scratch);
         let stats = &mut self.pools.get_mut(session.pool).stats;
@@ -113,7 +114,7 @@ impl Worker {
             }
         }
         let sent = conn.send(to_client, &mut self.buffers);
-        let unread = conn.readable;
+        let unread = conn.readable || held_back;
         if consumed < data.len() {
             server.conn.keep(&data[consumed..], &mut self.buffers);
         }

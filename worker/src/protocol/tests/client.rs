@@ -45,7 +45,9 @@ pub(super) struct Client {
     unnamed: bool,
     /// Names of which it cannot know before it has been answered.
     doubtful: BTreeSet<&'static str>,
-    /// It has forgotten all its statements by SQL, or something has failed: it waits for the answers before it goes on.
+    /// Names that it has prepared or closed since it began the batch.
+    touched: BTreeSet<&'static str>,
+    /// It has forgotten all its statements by SQL: it waits for the answers before it goes on.
     waits: bool,
     rules: Rules,
 }
@@ -60,6 +62,7 @@ impl Client {
             names: BTreeSet::new(),
             unnamed: false,
             doubtful: BTreeSet::new(),
+            touched: BTreeSet::new(),
             waits: false,
             rules,
         }
@@ -111,17 +114,15 @@ impl Client {
             0..=3 => self.simple(random),
             _ => self.batch(random),
         }
-        // What an error has made of its names it learns from the answers only.
-        for name in NAMES {
-            if self.names.contains(name) != self.private.statements.contains_key(name.as_bytes()) {
-                self.doubtful.insert(name);
-            }
-        }
         self.unnamed &= self.private.statements.contains_key(&b""[..]);
         let failed = has_error(&self.expected[before..]);
-        self.waits |= failed;
+        // What an error has made of the names in the same batch it learns from the answers only.
+        if failed {
+            self.doubtful.append(&mut self.touched);
+        }
+        self.touched.clear();
         // Its Parse may have been skipped, and what was there before is another server's.
-        self.unnamed &= self.rules.reuse_unnamed || !failed;
+        self.unnamed &= !failed;
     }
 
     /// Leaves no transaction behind.
@@ -194,6 +195,7 @@ impl Client {
                         let text = TEXTS[random.random_range(0..TEXTS.len())];
                         self.say(&parse(name, text));
                         self.names.insert(name);
+                        self.touched.insert(name);
                     }
                 }
                 3 | 4 if may_parse => {
@@ -219,6 +221,7 @@ impl Client {
                     if self.is_tracked() && !self.doubtful.contains(name) {
                         self.say(&close(name));
                         self.names.remove(name);
+                        self.touched.insert(name);
                     }
                 }
                 10 => self.say(&message(b'C', b"Pp\0")),
