@@ -36,6 +36,12 @@ pub fn refused(settings: &Settings) -> Vec<(&'static str, String)> {
     if settings.auth_dbname.as_deref().is_some_and(|name| CONSOLE_DATABASES.contains(&name)) {
         refuse("auth_dbname", "cannot use the reserved \"pgbouncer\" database as an auth_dbname".into());
     }
+    if settings.report_backend_pid && settings.peer_id > 0 {
+        refuse(
+            "report_backend_pid",
+            "a cancel key cannot begin with a backend's process id and hold peer_id too: set one of them to 0".into(),
+        );
+    }
     if settings.listen_addr.is_empty() && settings.unix_socket_dir.is_empty() {
         refuse("listen_addr", "nowhere to listen on: listen_addr and unix_socket_dir are both empty".into());
     }

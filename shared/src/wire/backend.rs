@@ -51,6 +51,41 @@ pub fn parameter_status(body: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
     Ok(pair)
 }
 
+/// One column of a RowDescription, as far as the pooler looks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Column<'a> {
+    /// Its name.
+    pub name: &'a [u8],
+    /// The OID of its type.
+    pub type_oid: u32,
+    /// Its type modifier.
+    pub modifier: u32,
+}
+
+/// Reads the body of a RowDescription; `each` is given its columns in order.
+pub fn row_description<'a>(body: &'a [u8], mut each: impl FnMut(Column<'a>)) -> Result<(), Malformed> {
+    let mut c = Cursor::new(body);
+    for _ in 0..c.u16("number of columns")? {
+        let name = c.cstr("column name")?;
+        c.bytes(6, "table and attribute of a column")?;
+        let type_oid = c.u32("type of a column")?;
+        c.bytes(2, "size of a column")?;
+        let modifier = c.u32("type modifier of a column")?;
+        c.bytes(2, "format of a column")?;
+        each(Column { name, type_oid, modifier });
+    }
+    c.end("end of RowDescription")
+}
+
+/// Reads the body of a ParameterDescription: the OIDs of the types, as they stand.
+pub fn parameter_description(body: &[u8]) -> Result<&[u8], Malformed> {
+    let mut c = Cursor::new(body);
+    let count = c.u16("number of parameters")?;
+    let types = c.bytes(usize::from(count) * 4, "parameter types")?;
+    c.end("end of ParameterDescription")?;
+    Ok(types)
+}
+
 /// Reads the body of a BackendKeyData: process id, and the first four bytes of the secret.
 pub fn backend_key_data(body: &[u8]) -> Result<(u32, u32), Malformed> {
     let mut c = Cursor::new(body);

@@ -36,6 +36,20 @@ pub struct Bind<'a> {
 }
 
 impl Bind<'_> {
+    /// How many result formats it names: 0 or 1 hold for any number of columns. An error as well when the message is not all there.
+    pub fn result_formats(&self) -> Result<u16, Malformed> {
+        let mut c = Cursor::new(self.rest);
+        let formats = c.u16("number of parameter formats")?;
+        c.bytes(usize::from(formats) * 2, "parameter formats")?;
+        for _ in 0..c.u16("number of parameters")? {
+            match c.u32("length of a parameter")? {
+                u32::MAX => {}
+                length => drop(c.bytes(length as usize, "parameter")?),
+            }
+        }
+        c.u16("number of result formats")
+    }
+
     /// Every parameter is sent as text. False as well when the formats are not all there.
     pub fn sends_text(&self) -> bool {
         let mut c = Cursor::new(self.rest);
@@ -110,6 +124,14 @@ mod tests {
         assert!(parse(b"s\0select $1\0\0\x02\0\0\0\x17").is_err());
         assert!(parse(b"s\0select\0\0\0x").is_err());
         assert!(parse(b"s\0select").is_err());
+    }
+
+    #[test]
+    fn the_result_formats_of_a_bind_are_behind_its_values() {
+        let formats = |body: &[u8]| bind(body).unwrap().result_formats();
+        assert_eq!(formats(b"\0s\0\0\x01\0\x01\0\x02\0\0\0\x01x\xff\xff\xff\xff\0\x03\0\0\0\0\0\0"), Ok(3));
+        assert_eq!(formats(b"\0s\0\0\0\0\0\0\0"), Ok(0));
+        assert!(formats(b"\0s\0\0\0\0\x01\x7f\0\0\0x").is_err());
     }
 
     #[test]

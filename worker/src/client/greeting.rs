@@ -136,6 +136,7 @@ impl Worker {
         encode::parameter_status(&mut out, "pgbouncer.max_prepared_statements", &tracking.to_string());
         encode::parameter_status(&mut out, "pgfleet.version", env!("CARGO_PKG_VERSION"));
         encode::backend_key_data(&mut out, key);
+        out.append(&mut pool.notices);
         out.extend_from_slice(notices);
         if !settings.login_notify_message.is_empty() {
             report::notice(&mut out, &settings.login_notify_message);

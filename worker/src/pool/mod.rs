@@ -82,6 +82,8 @@ pub(crate) struct Pool {
 
     /// What clients are greeted with, since the first server logged in.
     pub(crate) welcome: Option<Rc<Greeting>>,
+    /// What PostgreSQL said unasked while that server's connection started, for the first client that is greeted.
+    pub(crate) notices: Vec<u8>,
     /// How PostgreSQL spells the startup values that clients have asked for, by lower-case name and value.
     pub(crate) known_values: FxHashMap<(String, String), String>,
     pub(crate) failure: Option<(Instant, String)>,

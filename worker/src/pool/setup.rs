@@ -46,6 +46,7 @@ impl Worker {
             blocked_on: None,
             yielding: None,
             welcome: None,
+            notices: Vec::new(),
             known_values: FxHashMap::default(),
             failure: None,
             clients: 0,

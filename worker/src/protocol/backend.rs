@@ -1,11 +1,13 @@
 //! From a server to its client: which answers end a request, which are ours to swallow, when the server is ready again.
 
+use super::description::{Described, Description};
 use super::frontend::{self, Frontend, answer_local};
 use super::outstanding::{Ended, Outstanding, Request};
 use super::retry::Retry;
 use super::splice::Splice;
 use super::statements::{ServerStatements, StatementId};
 use shared::wire::backend::{self as messages, Fields};
+use shared::wire::encode;
 use shared::wire::header::{self, HEADER_BYTES, Header, Peek};
 
 /// An ErrorResponse longer than this is passed on without having been looked into.
@@ -15,6 +17,7 @@ const LONGEST_ERROR_READ: usize = 64 * 1024;
 const LONGEST_HELD: usize = 1024 * 1024;
 
 /// A server connection's place in the exchange.
+#[allow(clippy::struct_excessive_bools)] // independent facts, not one state
 pub(crate) struct Backend {
     pub(crate) requests: Outstanding,
     pub(crate) statements: ServerStatements,
@@ -24,6 +27,10 @@ pub(crate) struct Backend {
     pub(crate) copy_in: bool,
     /// Statement pooling: no transaction may outlast the statement that opened it.
     pub(crate) single_statements: bool,
+    /// It is to describe a statement for us before anything else is sent.
+    pub(crate) describing: bool,
+    /// The first half of a description under way.
+    parameters: Option<Box<[u8]>>,
     /// The batch in flight, if it can be sent once more.
     pub(crate) retry: Retry,
     /// The statement of the last Bind that was answered.
@@ -42,6 +49,8 @@ impl Default for Backend {
             status: b'I',
             copy_in: false,
             single_statements: false,
+            describing: false,
+            parameters: None,
             retry: Retry::default(),
             bound: None,
             skip: 0,
@@ -65,8 +74,8 @@ impl Backend {
     #[inline]
     pub(crate) fn side(&mut self) -> frontend::Server<'_> {
         let mid_message = self.is_mid_message();
-        let Self { requests, statements, copy_in, retry, status, .. } = self;
-        frontend::Server { requests, statements, copy_in, retry, status: *status, mid_message }
+        let Self { requests, statements, copy_in, describing, retry, status, .. } = self;
+        frontend::Server { requests, statements, copy_in, describing, retry, status: *status, mid_message }
     }
 
     /// The server owes nothing and is in no transaction.
@@ -126,6 +135,8 @@ pub(crate) struct Seen {
     pub(crate) hidden_error: Option<HiddenError>,
     /// The server has refused this statement because a table or type has changed: it is to be retired.
     pub(crate) stale: Option<StatementId>,
+    /// Statements that the server has described.
+    pub(crate) described: Vec<Described>,
     /// And the batch that failed for it is to be sent again: [`super::retry::again`].
     pub(crate) retry: bool,
     /// RESET or DISCARD ALL was answered.
@@ -182,6 +193,7 @@ pub(crate) fn relay<'a>(
         let taken = total.min(rest.len());
         match fate {
             Fate::Pass if client.is_some() => out.pass(at..at + taken),
+            Fate::OutOfDate => out_of_date(out.edit()),
             Fate::Pass | Fate::Swallow => {}
             Fate::NeedWhole if total > LONGEST_HELD => {
                 violation = Some("bad pkt header");
@@ -193,7 +205,7 @@ pub(crate) fn relay<'a>(
                 break;
             }
         }
-        back.swallow = client.is_none() || matches!(fate, Fate::Swallow);
+        back.swallow = client.is_none() || matches!(fate, Fate::Swallow | Fate::OutOfDate);
         back.skip = total - taken;
         at += taken;
     }
@@ -209,6 +221,8 @@ pub(crate) fn relay<'a>(
 enum Fate {
     Pass,
     Swallow,
+    /// PostgreSQL's error takes the place of another of its own.
+    OutOfDate,
     NeedWhole,
     Violation(&'static str),
 }
@@ -269,6 +283,15 @@ fn answer(back: &mut Backend, client: &mut Option<&mut Frontend>, header: Header
             }
             Fate::Pass
         }
+        b't' if requests.head().is_some_and(is_described) => {
+            let Some(body) = rest.get(HEADER_BYTES..header.total) else { return Fate::NeedWhole };
+            back.parameters = messages::parameter_description(body).ok().map(Into::into);
+            if matches!(requests.head(), Some(Request::HiddenDescribe(..))) { Fate::Swallow } else { Fate::Pass }
+        }
+        b'T' | b'n' if requests.head().is_some_and(is_described) => {
+            let Some(body) = rest.get(HEADER_BYTES..header.total) else { return Fate::NeedWhole };
+            described(back, body, seen)
+        }
         b'3' => match requests.answered(|r| matches!(r, Request::Close | Request::HiddenClose(_))) {
             Some(Request::HiddenClose(_)) => Fate::Swallow,
             _ => Fate::Pass,
@@ -309,16 +332,39 @@ fn ready(back: &mut Backend, client: &mut Option<&mut Frontend>, status: u8, see
     }
 }
 
+/// A Describe of a tracked statement, the client's or ours.
+fn is_described(request: Request) -> bool {
+    matches!(request, Request::Describe(Some(_)) | Request::HiddenDescribe(..))
+}
+
+/// The second half of a description.
+fn described(back: &mut Backend, row: &[u8], seen: &mut Seen) -> Fate {
+    let (id, learns, fate) = match back.requests.answered(is_described) {
+        Some(Request::HiddenDescribe(id, learns)) => {
+            back.describing = false;
+            (id, learns, Fate::Swallow)
+        }
+        Some(Request::Describe(Some(id))) => (id, true, Fate::Pass),
+        _ => return Fate::Pass,
+    };
+    let description = Description::new(back.parameters.take(), row);
+    seen.described.extend(description.map(|description| Described { id, description, learns }));
+    fate
+}
+
 fn error(back: &mut Backend, client: &mut Option<&mut Frontend>, body: &[u8], hidden: bool, seen: &mut Seen) -> Fate {
     let fields = messages::fields(body).unwrap_or_default();
     back.copy_in = false;
+    back.describing = false;
+    back.parameters = None;
     if hidden && !fields.ends_connection() {
         seen.hidden_error = Some(fields.into());
         return Fate::Swallow;
     }
     let head = back.requests.head();
     seen.stale = head.and_then(|request| stale_statement(request, back.bound, &fields));
-    let may_repeat = |retry: &Retry| result_has_changed(&fields) || type_is_gone(&fields) && retry.sends_text();
+    let may_repeat =
+        |retry: &Retry| retry.takes_any_columns() && (result_has_changed(&fields) || type_is_gone(&fields) && retry.sends_text());
     if seen.stale.is_some() && client.is_some() && head.is_some_and(|r| back.retry.is_of(r)) && may_repeat(&back.retry) {
         back.retry.requests = back.requests.take_batch();
         seen.retry = true;
@@ -330,6 +376,9 @@ fn error(back: &mut Backend, client: &mut Option<&mut Frontend>, body: &[u8], hi
     }
     let Backend { requests, statements, .. } = back;
     requests.failed(|request| undo(request, statements, client));
+    if head == Some(Request::Gone) && !fields.ends_connection() {
+        return Fate::OutOfDate;
+    }
     seen.last_words |= fields.ends_connection();
     seen.stray_error |= client.is_none();
     Fate::Pass
@@ -374,13 +423,20 @@ fn cleared(back: &mut Backend, front: Option<&mut Frontend>, tag: &[u8], seen: &
     }
 }
 
+/// The error that PostgreSQL gives when a statement's result is not what it was, with the fields by which drivers know it.
+fn out_of_date(out: &mut Vec<u8>) {
+    encode::message(out, b'E', |b| {
+        b.extend_from_slice(b"SERROR\0VERROR\0C0A000\0Mcached plan must not change result type\0RRevalidateCachedQuery\0\0");
+    });
+}
+
 /// A request that the server has ignored, or that has failed, leaves nothing behind.
 fn undo(request: Request, server: &mut ServerStatements, client: &mut Option<&mut Frontend>) {
     match request {
         Request::Parse(Some((id, _))) | Request::HiddenParse(id) => {
             server.remove(id);
         }
-        Request::HiddenClose(id) => server.insert(id),
+        Request::HiddenClose(Some(id)) => server.insert(id),
         _ => {}
     }
     let Some(front) = client.as_deref_mut() else { return };

@@ -1,10 +1,11 @@
 //! From a client to its server: which messages are requests, which name a prepared statement, what goes out.
 
 use super::command::{self, Command};
+use super::held::{GONE, Held};
 use super::outstanding::{Outstanding, Request};
-use super::retry::{Part, Retry, Shape};
+use super::retry::{self, Part, Retry, Shape};
 use super::splice::Splice;
-use super::statements::{ClientStatements, Registry, ServerStatements, Statement, StatementId};
+use super::statements::{ClientStatements, Registry, ServerStatements, StatementId};
 use shared::wire::encode;
 use shared::wire::frontend::{self as messages, Target};
 use shared::wire::header::{self, HEADER_BYTES, Header, Peek};
@@ -78,6 +79,8 @@ pub(crate) struct Server<'a> {
     pub(crate) statements: &'a mut ServerStatements,
     /// PostgreSQL has answered CopyInResponse and the client has not ended the copy.
     pub(crate) copy_in: &'a mut bool,
+    /// What the server is asked to describe for us is still to come: until then nothing more is sent.
+    pub(crate) describing: &'a mut bool,
     /// What could be sent once more.
     pub(crate) retry: &'a mut Retry,
     /// Transaction status of the last ReadyForQuery.
@@ -237,7 +240,8 @@ pub(crate) fn forward<'a>(
         out.pass(0..at);
     }
     let fresh = rules.max_statements > 0 && at == 0 && server.status == b'I' && server.requests.is_settled() && !server.mid_message;
-    let mut pass = Pass { front, server, registry, rules, counts: Counts::default(), shape: Shape::new(fresh), replies };
+    let mut pass =
+        Pass { front, server, registry, rules, counts: Counts::default(), shape: Shape::new(fresh), bound: None, replies };
     let mut stop = Stop::No;
     while at < data.len() {
         if out.copied() > data.len() + MOST_ADDED {
@@ -309,13 +313,15 @@ enum Step {
     Stop(Stop),
 }
 
-struct Pass<'a, 'b> {
-    front: &'a mut Frontend,
-    server: Server<'b>,
-    registry: &'a mut Registry,
-    rules: Rules,
-    counts: Counts,
+pub(super) struct Pass<'a, 'b> {
+    pub(super) front: &'a mut Frontend,
+    pub(super) server: Server<'b>,
+    pub(super) registry: &'a mut Registry,
+    pub(super) rules: Rules,
+    pub(super) counts: Counts,
     shape: Shape,
+    /// The statement of the unnamed portal, if it was bound just now and nobody has asked yet what it returns.
+    bound: Option<StatementId>,
     replies: &'b mut Vec<u8>,
 }
 
@@ -400,7 +406,7 @@ impl Pass<'_, '_> {
                     return Step::Stop(Stop::Wait);
                 }
                 let was_open = self.server.requests.has_open_batch();
-                let Some(statement) = self.held(&name, out) else { return Step::NeedWhole };
+                let Held::Ready(statement) = self.held(&name, || true, out) else { return Step::NeedWhole };
                 if !was_open && self.server.requests.has_open_batch() {
                     encode::message(out.edit(), b'S', |_| ());
                     self.server.requests.push(Request::HiddenSync);
@@ -463,6 +469,7 @@ impl Pass<'_, '_> {
             self.server.requests.changes_statements();
             self.server.requests.push(Request::Parse(Some((statement.id, serial))));
             self.counts.server_parses += 1;
+            self.compare(&statement, out);
         }
         Step::Drop
     }
@@ -478,17 +485,31 @@ impl Pass<'_, '_> {
         if self.must_wait(bind.statement) {
             return Step::Stop(Stop::Wait);
         }
-        let Some(statement) = self.held(bind.statement, out) else {
-            return match bind.statement {
-                b"" => self.request(Request::Bind(None)),
-                _ => Step::Stop(Stop::Violation("prepared statement did not exist")),
-            };
+        // Described before it is executed, a portal tells its client which columns it gets.
+        let describes = matches!(rest.get(header.total..), Some([b'D', _, _, _, _, b'P', ..]));
+        let learns = || describes && retry::takes_any_columns(&bind);
+        let statement = match self.held(bind.statement, learns, out) {
+            Held::Ready(statement) => statement,
+            Held::Wait => return Step::Stop(Stop::Wait),
+            Held::Gone => {
+                messages::write_bind_front(out.edit(), &bind, GONE, header.total);
+                self.server.requests.push(Request::Gone);
+                self.shape.add(Part::Other);
+                return Step::PassFrom(HEADER_BYTES + body.len() - bind.rest.len());
+            }
+            Held::Unknown if bind.statement.is_empty() => {
+                self.bound = None;
+                return self.request(Request::Bind(None));
+            }
+            Held::Unknown => return Step::Stop(Stop::Violation("prepared statement did not exist")),
         };
         self.counts.binds += 1;
         let out = out.edit();
         let at = out.len();
         messages::write_bind_front(out, &bind, &statement.server_name, header.total);
         self.server.requests.push(Request::Bind(Some(statement.id)));
+        let of_interest = bind.portal.is_empty() && statement.description.get().is_none();
+        self.bound = of_interest.then_some(statement.id);
         self.shape.add(Part::Bind(at, statement));
         Step::PassFrom(HEADER_BYTES + body.len() - bind.rest.len())
     }
@@ -501,8 +522,8 @@ impl Pass<'_, '_> {
             Err(_) if is_close => Step::Stop(Stop::Violation("broken Close packet")),
             Err(_) => Step::Stop(Stop::Violation("broken Describe packet")),
             Ok(Target::Portal(_)) if is_close => self.request(Request::Close),
-            Ok(Target::Portal(_)) => {
-                self.server.requests.push(Request::Describe(None));
+            Ok(Target::Portal(portal)) => {
+                self.server.requests.push(Request::Describe(self.bound.filter(|_| portal.is_empty())));
                 self.shape.add(Part::DescribePortal);
                 Step::Pass
             }
@@ -517,7 +538,7 @@ impl Pass<'_, '_> {
             }
             Ok(Target::Statement(name)) if self.must_wait(name) => Step::Stop(Stop::Wait),
             Ok(Target::Statement(name)) => {
-                let Some(statement) = self.held(name, out) else {
+                let Held::Ready(statement) = self.held(name, || true, out) else {
                     return Step::Stop(Stop::Violation("prepared statement did not exist"));
                 };
                 let out = out.edit();
@@ -538,32 +559,9 @@ impl Pass<'_, '_> {
 
     /// Whether it is not certain yet that the server has this statement, or has it not, or which one would make room for it.
     #[inline]
-    fn is_unsettled(&self, id: StatementId) -> bool {
+    pub(super) fn is_unsettled(&self, id: StatementId) -> bool {
         let Server { requests, statements, .. } = &self.server;
         requests.is_uncertain()
             && (requests.is_uncertain_of(id) || statements.len() >= self.rules.max_statements && !statements.has(id))
-    }
-
-    /// The statement of the client's `name`, which the server holds when this returns.
-    fn held(&mut self, name: &[u8], out: &mut Splice<'_>) -> Option<Rc<Statement>> {
-        let statement = Rc::clone(self.front.statements.get(name)?);
-        if !self.server.statements.touch(statement.id) {
-            self.make_room(out);
-            messages::write_parse(out.edit(), &statement.server_name, &statement.identity);
-            self.server.statements.insert(statement.id);
-            if self.server.status != b'I' || self.server.requests.is_waiting() {
-                self.server.requests.changes_statements();
-            }
-            self.server.requests.push(Request::HiddenParse(statement.id));
-            self.counts.server_parses += 1;
-        }
-        Some(statement)
-    }
-
-    fn make_room(&mut self, out: &mut Splice<'_>) {
-        while let Some(evicted) = self.server.statements.evict(self.rules.max_statements - 1) {
-            messages::write_statement_target(out.edit(), b'C', &evicted.server_name());
-            self.server.requests.push(Request::HiddenClose(evicted));
-        }
     }
 }

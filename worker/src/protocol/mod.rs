@@ -7,7 +7,9 @@
 
 pub(crate) mod backend;
 mod command;
+pub(crate) mod description;
 pub(crate) mod frontend;
+mod held;
 pub(crate) mod outstanding;
 pub(crate) mod retry;
 pub(crate) mod splice;

@@ -20,14 +20,18 @@ pub(crate) enum Request {
     Parse(Option<(StatementId, u32)>),
     /// A Bind; of a tracked statement, which one.
     Bind(Option<StatementId>),
-    /// A Describe; of a tracked statement, which one.
+    /// A Describe; of a tracked statement that is to be looked at, or of its portal, which one.
     Describe(Option<StatementId>),
     Execute,
     Close,
     /// A Parse of a statement that this server did not hold yet.
     HiddenParse(StatementId),
-    /// A Close of the statement that was used least recently.
-    HiddenClose(StatementId),
+    /// A Close of the statement that was used least recently; which one, if it is still of use.
+    HiddenClose(Option<StatementId>),
+    /// A Describe of a statement, for us to compare; whether the client goes by the answer too.
+    HiddenDescribe(StatementId, bool),
+    /// A Bind or Describe of a statement that is out of date for its client: it fails, and the client is told why.
+    Gone,
     /// SET or the reset query.
     HiddenQuery,
     /// A Sync of our own, or one whose batch is sent again.
@@ -108,7 +112,7 @@ impl Outstanding {
     /// Whether a batch before this one makes the server hold or forget this statement, if it does not fail: what comes now must not rely on it.
     pub(super) fn is_uncertain_of(&self, id: StatementId) -> bool {
         let about = |request: &Request| match *request {
-            Request::Parse(Some((about, _))) | Request::HiddenParse(about) | Request::HiddenClose(about) => about == id,
+            Request::Parse(Some((about, _))) | Request::HiddenParse(about) | Request::HiddenClose(Some(about)) => about == id,
             _ => false,
         };
         self.forgetting > 0 || self.uncertain > 0 && self.queue.iter().take(self.uncertain).any(about)

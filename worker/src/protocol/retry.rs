@@ -11,7 +11,7 @@ use super::backend::Backend;
 use super::frontend::Frontend;
 use super::outstanding::Request;
 use super::statements::{NAME_BYTES, Registry, Statement, StatementId};
-use shared::wire::frontend::{bind, write_parse, write_statement_target};
+use shared::wire::frontend::{Bind, bind, write_parse, write_statement_target};
 use shared::wire::header::{self, HEADER_BYTES, Header, Peek};
 use std::rc::Rc;
 
@@ -48,16 +48,34 @@ impl Retry {
 
     /// The parameters are all sent as text, which means the same when a type has been made anew. Binary ones may not.
     pub(super) fn sends_text(&self) -> bool {
+        self.binds_are(sends_text)
+    }
+
+    /// Whichever columns there are will do.
+    pub(super) fn takes_any_columns(&self) -> bool {
+        self.binds_are(takes_any_columns)
+    }
+
+    fn binds_are(&self, so: impl Fn(&Bind<'_>) -> bool) -> bool {
         let mut rest = &self.bytes[..];
         while let Peek::Header(Header { tag, total }) = header::peek(rest, u32::MAX) {
             let Some(body) = rest.get(HEADER_BYTES..total) else { return false };
-            if tag == b'B' && !bind(body).is_ok_and(|bind| bind.sends_text()) {
+            if tag == b'B' && !bind(body).is_ok_and(|bind| so(&bind)) {
                 return false;
             }
             rest = &rest[total..];
         }
         true
     }
+}
+
+fn sends_text(bind: &Bind<'_>) -> bool {
+    bind.sends_text()
+}
+
+/// It names no format for each of so many columns.
+pub(super) fn takes_any_columns(bind: &Bind<'_>) -> bool {
+    bind.result_formats().is_ok_and(|formats| formats <= 1)
 }
 
 /// A part of a batch.
@@ -146,7 +164,7 @@ pub(crate) fn again(back: &mut Backend, front: &mut Frontend, registry: &mut Reg
     front.statements.renew(old.id, &new);
     if back.statements.remove(old.id) {
         write_statement_target(&mut out, b'C', &old.server_name);
-        back.requests.push(Request::HiddenClose(old.id));
+        back.requests.push(Request::HiddenClose(None));
     }
     if back.statements.touch(new.id) {
         // It may be out of date as well: then the next epoch's turn comes.
@@ -155,6 +173,10 @@ pub(crate) fn again(back: &mut Backend, front: &mut Frontend, registry: &mut Reg
         write_parse(&mut out, &new.server_name, &new.identity);
         back.statements.insert(new.id);
         back.requests.push(Request::HiddenParse(new.id));
+        if new.description.get().is_some() {
+            write_statement_target(&mut out, b'D', &new.server_name);
+            back.requests.push(Request::HiddenDescribe(new.id, true));
+        }
     }
     rename(&mut back.retry.bytes, &old, &new);
     out.extend_from_slice(&back.retry.bytes);

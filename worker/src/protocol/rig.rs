@@ -80,6 +80,14 @@ impl ServerEnd {
         if let Some(stale) = seen.stale {
             registry.retire(stale);
         }
+        for described in &seen.described {
+            if let Some(new) = registry.described(described) {
+                self.back.statements.spoil(described.id);
+                if let (Some(front), true) = (front.as_deref_mut(), described.learns) {
+                    front.statements.renew(described.id, &new);
+                }
+            }
+        }
         if let (Some(front), true) = (front, seen.retry) {
             self.received.extend_from_slice(&retry::again(&mut self.back, front, registry));
         }

@@ -5,10 +5,11 @@
 //! client's own names map to statements; the text is kept once per worker as long as a client refers to it. A statement that a server
 //! refuses because a table has changed is retired: the next epoch of its text begins, in all workers.
 
+use super::description::{Described, Description};
 use rustc_hash::FxHashMap;
 use sha2::{Digest, Sha256};
 use shared::shm::Shm;
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 
 /// SHA-256, cut to 128 bits, so that no client can make two texts share a name.
@@ -56,6 +57,15 @@ pub(crate) struct Statement {
     /// The hash of `identity`.
     text: [u8; 16],
     epoch: u32,
+    /// What clients have been told of it, since one has asked.
+    pub(super) description: OnceCell<Description>,
+}
+
+impl Statement {
+    /// Whether who was told of one can go by the other.
+    pub(super) fn agrees(&self, other: &Statement) -> bool {
+        self.description.get().zip(other.description.get()).is_none_or(|(mine, theirs)| mine.agrees(theirs))
+    }
 }
 
 /// Which epoch a text is in.
@@ -119,7 +129,8 @@ impl Registry {
             self.statements.retain(|_, statement| Rc::strong_count(statement) > 1);
             self.sweep_at = (self.statements.len() * 2).max(1024);
         }
-        let statement = Rc::new(Statement { id, server_name: id.server_name(), identity: identity.into(), text, epoch });
+        let (server_name, description) = (id.server_name(), OnceCell::new());
+        let statement = Rc::new(Statement { id, server_name, identity: identity.into(), text, epoch, description });
         self.statements.insert(id, Rc::clone(&statement));
         statement
     }
@@ -135,6 +146,25 @@ impl Registry {
         if let Some(statement) = self.statements.get(&id) {
             self.epochs.retire(&statement.text, statement.epoch);
         }
+    }
+
+    /// What a statement's text means by now: itself, unless it has been retired.
+    pub(super) fn current(&mut self, statement: &Rc<Statement>) -> Rc<Statement> {
+        if self.epochs.epoch(&statement.text) == statement.epoch {
+            return Rc::clone(statement);
+        }
+        self.intern(&statement.identity)
+    }
+
+    /// A server has described a statement. If it was described otherwise before, it is retired, and this is what takes its place.
+    pub(crate) fn described(&mut self, described: &Described) -> Option<Rc<Statement>> {
+        let statement = Rc::clone(self.statements.get(&described.id)?);
+        if statement.description.get_or_init(|| described.description.clone()).agrees(&described.description) {
+            return None;
+        }
+        let new = self.renew(&statement);
+        let _ = new.description.set(described.description.clone());
+        Some(new)
     }
 
     /// Retires a statement; gives the one that takes its place.
@@ -248,8 +278,14 @@ impl ClientStatements {
 /// What one server connection holds.
 #[derive(Default)]
 pub(crate) struct ServerStatements {
-    held: FxHashMap<StatementId, u64>,
+    held: FxHashMap<StatementId, Place>,
     clock: u64,
+}
+
+struct Place {
+    used: u64,
+    /// The server made something else of it than clients were told: nobody may use it.
+    spoiled: bool,
 }
 
 impl ServerStatements {
@@ -259,18 +295,18 @@ impl ServerStatements {
 
     /// Whether it holds `id`.
     pub(crate) fn has(&self, id: StatementId) -> bool {
-        self.held.contains_key(&id)
+        self.held.get(&id).is_some_and(|place| !place.spoiled)
     }
 
     /// Whether it holds `id`; if so that is now the one used last.
     pub(crate) fn touch(&mut self, id: StatementId) -> bool {
         self.clock += 1;
-        self.held.get_mut(&id).map(|used| *used = self.clock).is_some()
+        self.held.get_mut(&id).filter(|place| !place.spoiled).map(|place| place.used = self.clock).is_some()
     }
 
     pub(crate) fn insert(&mut self, id: StatementId) {
         self.clock += 1;
-        self.held.insert(id, self.clock);
+        self.held.insert(id, Place { used: self.clock, spoiled: false });
     }
 
     /// Whether it was there.
@@ -278,23 +314,30 @@ impl ServerStatements {
         self.held.remove(&id).is_some()
     }
 
-    /// Takes out the one used least recently, if there are more than `limit`.
-    pub(crate) fn evict(&mut self, limit: usize) -> Option<StatementId> {
+    /// `id` is there, but not what clients were told.
+    pub(crate) fn spoil(&mut self, id: StatementId) {
+        if let Some(place) = self.held.get_mut(&id) {
+            *place = Place { used: 0, spoiled: true };
+        }
+    }
+
+    /// Takes out the one used least recently, if there are more than `limit`; and whether it was spoiled.
+    pub(crate) fn evict(&mut self, limit: usize) -> Option<(StatementId, bool)> {
         if self.held.len() <= limit {
             return None;
         }
-        let (&id, _) = self.held.iter().min_by_key(|(_, used)| **used)?;
-        self.held.remove(&id);
-        Some(id)
+        let (&id, _) = self.held.iter().min_by_key(|(_, place)| place.used)?;
+        self.held.remove(&id).map(|place| (id, place.spoiled))
     }
 
     pub(crate) fn clear(&mut self) {
         self.held.clear();
     }
 
-    /// All of them, the least recently used first.
+    /// All that can be used, the least recently used first.
     pub(crate) fn in_order(&self) -> Vec<[u8; 16]> {
-        let mut all: Vec<_> = self.held.iter().map(|(id, used)| (*used, id.0)).collect();
+        let usable = self.held.iter().filter(|(_, place)| !place.spoiled);
+        let mut all: Vec<_> = usable.map(|(id, place)| (place.used, id.0)).collect();
         all.sort_unstable();
         all.into_iter().map(|(_, id)| id).collect()
     }
@@ -358,7 +401,10 @@ mod tests {
         }
         assert!(server.touch(ids[0]));
         assert_eq!(server.evict(3), None);
-        assert_eq!(server.evict(2), Some(ids[1]));
-        assert_eq!(server.in_order(), [ids[2].0, ids[0].0]);
+        assert_eq!(server.evict(2), Some((ids[1], false)));
+        server.spoil(ids[0]);
+        assert!(!server.touch(ids[0]) && server.in_order() == [ids[2].0]);
+        assert_eq!(server.evict(1), Some((ids[0], true)));
+        assert_eq!(server.in_order(), [ids[2].0]);
     }
 }

@@ -288,7 +288,10 @@ impl Worker {
             let welcome =
                 Welcome { database: pool.entry.name.clone(), user: pool.user.clone(), parameters: login.parameters.clone() };
             self.control.send(&ToSupervisor::Welcome(welcome), &[]);
+            // In session mode it was opened for whoever waits to be greeted.
+            pool.notices.clone_from(&server.notices);
             self.learn_welcome(pool_index, &login.parameters);
+            self.pools.get_mut(pool_index).notices = Vec::new();
         }
         self.server_free(index);
     }

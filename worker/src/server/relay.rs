@@ -122,6 +122,14 @@ impl Worker {
         if let Some(stale) = seen.stale {
             self.statements.retire(stale);
         }
+        for described in &seen.described {
+            if let Some(new) = self.statements.described(described) {
+                server.back.statements.spoil(described.id);
+                if described.learns {
+                    session.front.statements.renew(described.id, &new);
+                }
+            }
+        }
         if seen.retry {
             let batch = retry::again(&mut server.back, &mut session.front, &mut self.statements);
             if server.conn.send(&batch, &mut self.buffers).is_err() {

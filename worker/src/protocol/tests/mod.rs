@@ -395,6 +395,90 @@ fn nothing_is_sent_again_in_a_transaction() {
     assert_eq!(x.tags(), ("QBDES".into(), "CZEZ".into()));
 }
 
+/// What a server says of a statement without parameters and with one column of this type.
+fn description(type_oid: u8) -> Vec<u8> {
+    let column = [b"\0\x01a\0\0\0\0\0\0\0\0\0\0".as_slice(), &[type_oid], b"\0\x04\xff\xff\xff\xff\0\0"].concat();
+    [message(b't', b"\0\0"), message(b'T', &column)].concat()
+}
+
+fn describe(name: &str) -> Vec<u8> {
+    message(b'D', &[b"S", name.as_bytes(), b"\0"].concat())
+}
+
+/// A client that has asked once what `a` is, and goes by that; the server holds it no more.
+fn told() -> Exchange {
+    let mut x = Exchange::default();
+    x.client(TRACKING, &[parse("a", "select 1"), describe("a"), sync()].concat());
+    x.server(&[message(b'1', b""), description(23), ready()].concat());
+    assert_eq!(x.tags(), ("PDS".into(), "1tTZ".into()));
+    x.server.back.statements.clear();
+    x
+}
+
+#[test]
+fn what_a_client_was_told_is_checked_when_its_statement_is_prepared_anew() {
+    let mut x = told();
+    let batch = [bind("a"), execute(), sync()].concat();
+    x.client(TRACKING, &batch);
+    assert_eq!(x.tags(), ("PDH".into(), String::new()), "nothing is executed before the server has described it");
+    assert!(!x.is_free());
+    x.server(&[message(b'1', b""), description(23)].concat());
+    x.client(TRACKING, b"");
+    x.server(&[message(b'2', b""), complete(), ready()].concat());
+    assert_eq!(x.tags(), ("BES".into(), "2CZ".into()));
+    assert!(x.is_free());
+}
+
+#[test]
+fn a_client_that_would_misread_the_rows_is_told_instead() {
+    let mut x = told();
+    x.client(TRACKING, &[bind("a"), execute(), sync()].concat());
+    x.server(&[message(b'1', b""), description(25)].concat());
+    x.tags();
+    // The text is another statement now: it is prepared under its new name and described, and is not what the client knows.
+    x.client(TRACKING, b"");
+    x.server(&[message(b'1', b""), description(25)].concat());
+    assert_eq!(x.tags(), ("PDH".into(), String::new()));
+    x.client(TRACKING, b"");
+    assert!(x.server.received.windows(12).any(|w| w == b"pgfleet_gone"));
+    x.server(&[message(b'E', b"SERROR\0VERROR\0C26000\0Mno such statement\0\0"), ready()].concat());
+    assert!(
+        x.client.received.windows(6).any(|w| w == b"C0A000")
+            && x.client.received.windows(22).any(|w| w == b"RRevalidateCachedQuery")
+    );
+    assert_eq!(x.tags(), ("BES".into(), "EZ".into()));
+    assert!(x.is_free());
+    // Preparing it anew helps, as on a connection of its own.
+    x.client(TRACKING, &[close("a"), parse("a", "select 1"), describe("a"), sync()].concat());
+    x.server(&[description(25), ready()].concat());
+    assert_eq!(x.tags(), ("DS".into(), "31tTZ".into()));
+    x.client(TRACKING, &[bind("a"), execute(), sync()].concat());
+    assert_eq!(x.tags().0, "BES");
+}
+
+#[test]
+fn a_client_that_asks_each_time_waits_for_nothing() {
+    let mut x = told();
+    x.client(TRACKING, &[bind("a"), describe_portal(), execute(), sync()].concat());
+    assert_eq!(x.tags().0, "PDBDES");
+    let rest = [message(b'2', b""), message(b'T', b"\0\0"), complete(), ready()].concat();
+    x.server(&[message(b'1', b""), description(25), rest].concat());
+    assert_eq!(x.tags().1, "2TCZ");
+    // Others who were told something else must not use what the server has made of it.
+    assert!(x.is_free() && x.server.back.statements.in_order().is_empty());
+}
+
+#[test]
+fn a_statement_that_cannot_be_prepared_anew_fails_with_the_servers_own_words() {
+    let mut x = told();
+    x.client(TRACKING, &[bind("a"), execute(), sync()].concat());
+    x.server(&error());
+    x.client(TRACKING, b"");
+    x.server(&ready());
+    assert_eq!(x.tags(), ("PDHS".into(), "EZ".into()));
+    assert!(x.is_free());
+}
+
 #[test]
 fn deallocate_of_a_statement_prepared_by_protocol_is_answered_here() {
     let mut x = prepared();
