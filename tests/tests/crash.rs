@@ -128,7 +128,7 @@ fn a_running_query_keeps_its_seat_until_its_backend_is_gone() {
     process::signal(pids[0], Signal::SIGKILL);
     // They are cancelled, and their seats are free again, long before a minute has passed.
     assert_exactly(&fleet, &server, SERVERS);
-    assert_eq!(sampler.finish().most, SERVERS as i64);
+    assert!(sampler.finish().most <= SERVERS as i64);
 }
 
 #[test]

@@ -42,7 +42,6 @@ impl Worker {
 
     /// Keeps the list of pools with waiters, and tells the other workers whether clients wait here, and since when.
     pub(crate) fn announce(&mut self, index: PoolIndex) {
-        let oldest = self.longest_waiter(index);
         let pool = self.pools.get_mut(index);
         let wanting = pool.demand() > 0;
         let changed = wanting != pool.announced;
@@ -57,6 +56,7 @@ impl Worker {
         if !self.has_colleagues() {
             return;
         }
+        let oldest = self.longest_waiter(index);
         let (state, slot) = (self.shm.pool_state(id), self.me.slot);
         state.set_oldest(slot, oldest.map_or(0, Instant::as_micros));
         if changed && wanting {

@@ -90,9 +90,11 @@ impl Worker {
         if lifetime.is_zero() {
             return server.used;
         }
+        if self.now - server.connected_at <= lifetime {
+            return false;
+        }
         let gap = lifetime.checked_div(pool.limits.pool as u32).unwrap_or_default();
-        self.now - server.connected_at > lifetime
-            && self.shm.pool_state(pool.id).claim_lifetime(self.now.as_micros(), gap.as_micros() as u64)
+        self.shm.pool_state(pool.id).claim_lifetime(self.now.as_micros(), gap.as_micros() as u64)
     }
 
     pub(super) fn waiting_elsewhere(&self, index: PoolIndex) -> Option<(Slot, Instant)> {

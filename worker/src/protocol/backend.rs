@@ -3,9 +3,9 @@
 use super::description::{Described, Description};
 use super::frontend::{self, Frontend, answer_local};
 use super::outstanding::{Ended, Outstanding, Request};
-use super::retry::Retry;
+use super::retry::{self, Retry};
 use super::splice::Splice;
-use super::statements::{ServerStatements, StatementId};
+use super::statements::{Registry, ServerStatements, StatementId};
 use shared::wire::backend::{self as messages, Fields};
 use shared::wire::encode;
 use shared::wire::header::{self, HEADER_BYTES, Header, Peek};
@@ -123,7 +123,6 @@ pub(crate) enum Reset {
 
 /// What the caller has to act on.
 #[derive(Default, Debug)]
-#[allow(clippy::struct_excessive_bools)] // independent facts, not one state
 pub(crate) struct Seen {
     /// How many batches or queries of the client's ended.
     pub(crate) queries_ended: u32,
@@ -131,22 +130,53 @@ pub(crate) struct Seen {
     pub(crate) transactions_ended: u32,
     /// The pooler's own query ended.
     pub(crate) hidden_ended: bool,
-    /// The pooler's own query failed.
-    pub(crate) hidden_error: Option<HiddenError>,
-    /// The server has refused this statement because a table or type has changed: it is to be retired.
-    pub(crate) stale: Option<StatementId>,
-    /// Statements that the server has described.
-    pub(crate) described: Vec<Described>,
-    /// And the batch that failed for it is to be sent again: [`super::retry::again`].
-    pub(crate) retry: bool,
-    /// RESET or DISCARD ALL was answered.
-    pub(crate) reset: Option<Reset>,
     /// An error has come that nobody had asked for.
     pub(crate) stray_error: bool,
     /// An error after which the server ends the connection has been passed on.
     pub(crate) last_words: bool,
+    /// What most answers do not bring.
+    pub(crate) rare: Option<Box<Rare>>,
+}
+
+impl Seen {
+    fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+}
+
+/// What the caller has to act on now and then.
+#[derive(Default, Debug)]
+pub(crate) struct Rare {
+    /// The pooler's own query failed.
+    pub(crate) hidden_error: Option<HiddenError>,
     /// ParameterStatus, in order.
     pub(crate) parameters: Vec<(String, String)>,
+    /// RESET or DISCARD ALL was answered.
+    pub(crate) reset: Option<Reset>,
+    /// The server has refused this statement because a table or type has changed: it is to be retired.
+    stale: Option<StatementId>,
+    /// Statements that the server has described.
+    described: Vec<Described>,
+    /// A batch that failed is to be sent again.
+    retry: bool,
+}
+
+impl Rare {
+    /// Draws the conclusions about statements; gives what is to be sent to the server.
+    pub(crate) fn settle(&self, back: &mut Backend, front: &mut Frontend, registry: &mut Registry) -> Vec<u8> {
+        if let Some(stale) = self.stale {
+            registry.retire(stale);
+        }
+        for described in &self.described {
+            if let Some(new) = registry.described(described) {
+                back.statements.spoil(described.id);
+                if described.learns {
+                    front.statements.renew(described.id, &new);
+                }
+            }
+        }
+        if self.retry { retry::again(back, front, registry) } else { Vec::new() }
+    }
 }
 
 /// Takes what a server sent. `client` is `None` while only the pooler's own query runs: then nothing is for a client.
@@ -180,7 +210,7 @@ pub(crate) fn relay<'a>(
                 break;
             }
         };
-        if back.requests.head().is_some_and(|r| matches!(r, Request::LocalParse(_) | Request::LocalClose(_)))
+        if back.requests.has_local()
             && let Some(front) = client.as_deref_mut()
         {
             answer_local(&mut back.requests, front, out.edit());
@@ -228,7 +258,7 @@ enum Fate {
 }
 
 fn answer(back: &mut Backend, client: &mut Option<&mut Frontend>, header: Header, rest: &[u8], seen: &mut Seen) -> Fate {
-    let hidden = back.requests.head() == Some(Request::HiddenQuery);
+    let hidden = matches!(back.requests.head(), Some(Request::HiddenQuery));
     let requests = &mut back.requests;
     match header.tag {
         b'Z' => match rest.get(HEADER_BYTES..header.total) {
@@ -246,7 +276,7 @@ fn answer(back: &mut Backend, client: &mut Option<&mut Frontend>, header: Header
             let Ok((name, value)) = messages::parameter_status(body) else {
                 return Fate::Violation("broken ParameterStatus packet");
             };
-            seen.parameters.push((String::from_utf8_lossy(name).into_owned(), String::from_utf8_lossy(value).into_owned()));
+            seen.rare().parameters.push((String::from_utf8_lossy(name).into_owned(), String::from_utf8_lossy(value).into_owned()));
             if hidden { Fate::Swallow } else { Fate::Pass }
         }
         b'E' => {
@@ -259,7 +289,7 @@ fn answer(back: &mut Backend, client: &mut Option<&mut Frontend>, header: Header
         }
         b'C' => {
             let Some(body) = rest.get(HEADER_BYTES..header.total) else { return Fate::NeedWhole };
-            requests.answered(|r| r == Request::Execute);
+            requests.answered(|r| matches!(r, Request::Execute));
             if let b"DISCARD ALL\0" | b"DEALLOCATE ALL\0" | b"RESET\0" = body {
                 cleared(back, client.as_deref_mut().filter(|_| !hidden), body, seen);
             }
@@ -301,7 +331,7 @@ fn answer(back: &mut Backend, client: &mut Option<&mut Frontend>, header: Header
             Fate::Pass
         }
         b'I' | b's' => {
-            requests.answered(|r| r == Request::Execute);
+            requests.answered(|r| matches!(r, Request::Execute));
             Fate::Pass
         }
         b'G' => {
@@ -333,7 +363,7 @@ fn ready(back: &mut Backend, client: &mut Option<&mut Frontend>, status: u8, see
 }
 
 /// A Describe of a tracked statement, the client's or ours.
-fn is_described(request: Request) -> bool {
+fn is_described(request: &Request) -> bool {
     matches!(request, Request::Describe(Some(_)) | Request::HiddenDescribe(..))
 }
 
@@ -348,7 +378,9 @@ fn described(back: &mut Backend, row: &[u8], seen: &mut Seen) -> Fate {
         _ => return Fate::Pass,
     };
     let description = Description::new(back.parameters.take(), row);
-    seen.described.extend(description.map(|description| Described { id, description, learns }));
+    if let Ok(description) = description {
+        seen.rare().described.push(Described { id, description, learns });
+    }
     fate
 }
 
@@ -358,16 +390,19 @@ fn error(back: &mut Backend, client: &mut Option<&mut Frontend>, body: &[u8], hi
     back.describing = false;
     back.parameters = None;
     if hidden && !fields.ends_connection() {
-        seen.hidden_error = Some(fields.into());
+        seen.rare().hidden_error = Some(fields.into());
         return Fate::Swallow;
     }
-    let head = back.requests.head();
-    seen.stale = head.and_then(|request| stale_statement(request, back.bound, &fields));
+    let head = back.requests.head().copied();
+    let stale = head.and_then(|request| stale_statement(request, back.bound, &fields));
+    if stale.is_some() {
+        seen.rare().stale = stale;
+    }
     let may_repeat =
         |retry: &Retry| retry.takes_any_columns() && (result_has_changed(&fields) || type_is_gone(&fields) && retry.sends_text());
-    if seen.stale.is_some() && client.is_some() && head.is_some_and(|r| back.retry.is_of(r)) && may_repeat(&back.retry) {
+    if stale.is_some() && client.is_some() && head.is_some_and(|r| back.retry.is_of(r)) && may_repeat(&back.retry) {
         back.retry.requests = back.requests.take_batch();
-        seen.retry = true;
+        seen.rare().retry = true;
         return Fate::Swallow;
     }
     if let (Some(Request::Parse(Some((_, serial)))), Some(front)) = (head, client.as_deref_mut()) {
@@ -419,7 +454,7 @@ fn cleared(back: &mut Backend, front: Option<&mut Frontend>, tag: &[u8], seen: &
         }
     }
     if tag != b"DEALLOCATE ALL\0" {
-        seen.reset = Some(name.map_or(Reset::All, Reset::One));
+        seen.rare().reset = Some(name.map_or(Reset::All, Reset::One));
     }
 }
 

@@ -3,7 +3,7 @@
 use super::command::{self, Command};
 use super::held::{GONE, Held};
 use super::outstanding::{Outstanding, Request};
-use super::retry::{self, Part, Retry, Shape};
+use super::retry::{self, Retry, Shape};
 use super::splice::Splice;
 use super::statements::{ClientStatements, Registry, ServerStatements, StatementId};
 use shared::wire::encode;
@@ -335,7 +335,7 @@ impl Pass<'_, '_> {
                 if !*self.server.copy_in {
                     self.server.requests.push(Request::Sync);
                 }
-                self.shape.add(Part::Sync);
+                self.shape.sync();
                 Step::Pass
             }
             b'X' => Step::Stop(Stop::Terminate),
@@ -344,7 +344,7 @@ impl Pass<'_, '_> {
             b'Q' => self.query(header, rest, out),
             b'F' => self.request(Request::FunctionCall),
             b'E' => {
-                self.shape.add(Part::Execute);
+                self.shape.execute();
                 self.server.requests.push(Request::Execute);
                 Step::Pass
             }
@@ -375,7 +375,7 @@ impl Pass<'_, '_> {
     /// Passed on without an answer being waited for.
     #[inline]
     fn unasked(&mut self) -> Step {
-        self.shape.add(Part::Other);
+        self.shape.other();
         Step::Pass
     }
 
@@ -414,7 +414,7 @@ impl Pass<'_, '_> {
                 let text = [b"EXECUTE ", &statement.server_name[..], arguments].concat();
                 encode::message(out.edit(), b'Q', |b| encode::cstr(b, &text));
                 self.server.requests.push(Request::Query);
-                self.shape.add(Part::Other);
+                self.shape.other();
                 Step::Drop
             }
             command => {
@@ -459,7 +459,7 @@ impl Pass<'_, '_> {
         } else {
             self.front.statements.add(parse.name, Rc::clone(&statement))
         };
-        self.shape.add(Part::Parse(statement.id));
+        self.shape.parse(statement.id);
         if self.server.statements.touch(statement.id) {
             self.server.requests.push(Request::LocalParse(serial));
         } else {
@@ -494,7 +494,7 @@ impl Pass<'_, '_> {
             Held::Gone => {
                 messages::write_bind_front(out.edit(), &bind, GONE, header.total);
                 self.server.requests.push(Request::Gone);
-                self.shape.add(Part::Other);
+                self.shape.other();
                 return Step::PassFrom(HEADER_BYTES + body.len() - bind.rest.len());
             }
             Held::Unknown if bind.statement.is_empty() => {
@@ -510,7 +510,7 @@ impl Pass<'_, '_> {
         self.server.requests.push(Request::Bind(Some(statement.id)));
         let of_interest = bind.portal.is_empty() && statement.description.get().is_none();
         self.bound = of_interest.then_some(statement.id);
-        self.shape.add(Part::Bind(at, statement));
+        self.shape.name(at, statement, false);
         Step::PassFrom(HEADER_BYTES + body.len() - bind.rest.len())
     }
 
@@ -524,7 +524,7 @@ impl Pass<'_, '_> {
             Ok(Target::Portal(_)) if is_close => self.request(Request::Close),
             Ok(Target::Portal(portal)) => {
                 self.server.requests.push(Request::Describe(self.bound.filter(|_| portal.is_empty())));
-                self.shape.add(Part::DescribePortal);
+                self.shape.describe_portal();
                 Step::Pass
             }
             Ok(Target::Statement(b"")) if self.front.statements.get(b"").is_none() => {
@@ -533,7 +533,7 @@ impl Pass<'_, '_> {
             Ok(Target::Statement(name)) if is_close => {
                 let serial = self.front.statements.close(name);
                 self.server.requests.push(Request::LocalClose(serial));
-                self.shape.add(Part::Other);
+                self.shape.other();
                 Step::Drop
             }
             Ok(Target::Statement(name)) if self.must_wait(name) => Step::Stop(Stop::Wait),
@@ -545,7 +545,7 @@ impl Pass<'_, '_> {
                 let at = out.len();
                 messages::write_statement_target(out, b'D', &statement.server_name);
                 self.server.requests.push(Request::Describe(Some(statement.id)));
-                self.shape.add(Part::DescribeStatement(at, statement));
+                self.shape.name(at, statement, true);
                 Step::Drop
             }
         }
@@ -554,7 +554,7 @@ impl Pass<'_, '_> {
     /// Whether it is not certain yet that the server has what this name means, or has it not.
     #[inline]
     fn must_wait(&self, name: &[u8]) -> bool {
-        self.front.statements.get(name).is_some_and(|statement| self.is_unsettled(statement.id))
+        self.server.requests.is_uncertain() && self.front.statements.get(name).is_some_and(|s| self.is_unsettled(s.id))
     }
 
     /// Whether it is not certain yet that the server has this statement, or has it not, or which one would make room for it.

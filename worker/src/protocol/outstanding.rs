@@ -105,8 +105,15 @@ impl Outstanding {
     }
 
     /// The next request to be answered.
-    pub(crate) fn head(&self) -> Option<Request> {
-        self.queue.front().copied()
+    #[inline]
+    pub(crate) fn head(&self) -> Option<&Request> {
+        self.queue.front()
+    }
+
+    /// There is a request that the pooler answers itself.
+    #[inline]
+    pub(super) fn has_local(&self) -> bool {
+        self.local > 0
     }
 
     /// Whether a batch before this one makes the server hold or forget this statement, if it does not fail: what comes now must not rely on it.
@@ -161,14 +168,13 @@ impl Outstanding {
 
     /// The server has answered the head, if it is one that `answers` fits.
     #[inline]
-    pub(crate) fn answered(&mut self, answers: impl FnOnce(Request) -> bool) -> Option<Request> {
-        let head = self.head()?;
-        if !answers(head) {
+    pub(crate) fn answered(&mut self, answers: impl FnOnce(&Request) -> bool) -> Option<Request> {
+        if !answers(self.head()?) {
             return None;
         }
-        self.pop();
+        let head = self.pop();
         self.drop_copy_ends();
-        Some(head)
+        head
     }
 
     /// Takes a local request off the head.
@@ -193,7 +199,7 @@ impl Outstanding {
         let ends = |r: &Request| {
             matches!(r, Request::Sync | Request::Query | Request::FunctionCall | Request::HiddenQuery | Request::HiddenSync)
         };
-        if !self.head().as_ref().is_some_and(ends) {
+        if !self.head().is_some_and(ends) {
             let end = self.queue.iter().position(ends).unwrap_or(self.queue.len());
             self.undo(end, undone);
         }
@@ -228,7 +234,7 @@ impl Outstanding {
     /// CopyInResponse: the server ignores Sync until the copy ends, so those already sent behind the Execute get no ReadyForQuery. Gives
     /// whether it takes data from now on: the end of the copy may be on its way already.
     pub(crate) fn copy_in_started(&mut self) -> bool {
-        while self.head() == Some(Request::Execute) && self.queue.get(1) == Some(&Request::Sync) {
+        while matches!(self.head(), Some(Request::Execute)) && self.queue.get(1) == Some(&Request::Sync) {
             self.remove_second();
             // Behind the end of the copy there may be one that counts.
             self.open_batch |= !self.queue.contains(&Request::Sync);
@@ -256,7 +262,7 @@ impl Outstanding {
 
     #[inline]
     fn drop_copy_ends(&mut self) {
-        while self.head() == Some(Request::CopyEnd) {
+        while matches!(self.head(), Some(Request::CopyEnd)) {
             self.pop();
         }
     }
@@ -316,7 +322,7 @@ mod tests {
         assert_eq!(undone, [Request::Execute, Request::LocalParse(7), Request::Bind(None)]);
         assert!(!o.is_ignoring());
         assert_eq!(o.ready(|_| ()), Ended::Client);
-        assert_eq!(o.head(), Some(Request::Query));
+        assert_eq!(o.head(), Some(&Request::Query));
     }
 
     #[test]
@@ -335,7 +341,7 @@ mod tests {
         let mut o = queue(&[Request::Query, Request::Query]);
         o.failed(|_| panic!("nothing is undone"));
         assert_eq!(o.ready(|_| ()), Ended::Client);
-        assert_eq!(o.head(), Some(Request::Query));
+        assert_eq!(o.head(), Some(&Request::Query));
     }
 
     #[test]
@@ -344,7 +350,7 @@ mod tests {
         let mut o = queue(&[Request::Execute, Request::Sync]);
         o.copy_in_started();
         o.push(Request::Sync);
-        o.answered(|r| r == Request::Execute);
+        o.answered(|r| *r == Request::Execute);
         assert_eq!(o.ready(|_| ()), Ended::Client);
         assert!(o.is_settled());
     }

@@ -78,75 +78,84 @@ pub(super) fn takes_any_columns(bind: &Bind<'_>) -> bool {
     bind.result_formats().is_ok_and(|formats| formats <= 1)
 }
 
-/// A part of a batch.
-pub(super) enum Part {
-    Parse(StatementId),
-    /// Names a statement, at this place of the output.
-    Bind(usize, Rc<Statement>),
-    DescribeStatement(usize, Rc<Statement>),
-    DescribePortal,
-    Execute,
-    Sync,
-    Other,
-}
-
-/// A batch about one statement.
-pub(super) struct Batch {
-    /// Where in the output it is named first.
-    at: usize,
-    statement: Rc<Statement>,
+/// How far what is being sent has the shape of a batch that can be sent again: one about one statement, from the first message that names
+/// it to its Sync, with nothing before it in its transaction.
+pub(super) struct Shape {
+    stage: Stage,
     /// The client learns from the answers which columns it gets.
     learns: bool,
+    /// The statement that was prepared first.
+    parsed: Option<StatementId>,
+    /// Where in the output the statement is named first.
+    named: Option<(usize, Rc<Statement>)>,
 }
 
-/// How far what is being sent has the shape of a batch that can be sent again.
-#[derive(Default)]
-pub(super) enum Shape {
-    #[default]
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// It cannot be sent again.
     Other,
-    /// No statement was named yet; this one was prepared.
-    Fresh(Option<StatementId>),
-    Open(Batch),
-    Synced(Batch),
+    /// No statement was named yet.
+    Fresh,
+    Open,
+    Synced,
 }
 
 impl Shape {
     /// `fresh`: the server has nothing else to do and is in no transaction.
     pub(super) fn new(fresh: bool) -> Self {
-        if fresh { Self::Fresh(None) } else { Self::Other }
+        Self { stage: if fresh { Stage::Fresh } else { Stage::Other }, learns: false, parsed: None, named: None }
     }
 
     #[inline]
-    pub(super) fn add(&mut self, part: Part) {
-        if !matches!(self, Self::Other) {
-            *self = std::mem::take(self).with(part);
+    pub(super) fn other(&mut self) {
+        self.stage = Stage::Other;
+    }
+
+    pub(super) fn parse(&mut self, id: StatementId) {
+        if self.stage != Stage::Fresh || self.parsed.replace(id).is_some() {
+            self.other();
         }
     }
 
-    fn with(self, part: Part) -> Self {
-        match (self, part) {
-            (Self::Fresh(None), Part::Parse(id)) => Self::Fresh(Some(id)),
-            (Self::Fresh(parsed), Part::Bind(at, statement)) => {
-                let learns = parsed == Some(statement.id);
-                Self::Open(Batch { at, statement, learns })
+    /// A Bind or Describe of a statement.
+    #[inline]
+    pub(super) fn name(&mut self, at: usize, statement: Rc<Statement>, learns: bool) {
+        match (self.stage, &self.named) {
+            (Stage::Fresh, _) => {
+                self.learns = learns || self.parsed == Some(statement.id);
+                self.named = Some((at, statement));
+                self.stage = Stage::Open;
             }
-            (Self::Fresh(_), Part::DescribeStatement(at, statement)) => Self::Open(Batch { at, statement, learns: true }),
-            (Self::Open(batch), Part::Bind(_, statement)) if statement.id == batch.statement.id => Self::Open(batch),
-            (Self::Open(batch), Part::DescribeStatement(_, statement)) if statement.id == batch.statement.id => {
-                Self::Open(Batch { learns: true, ..batch })
-            }
-            (Self::Open(batch), Part::DescribePortal) => Self::Open(Batch { learns: true, ..batch }),
-            (Self::Open(batch), Part::Execute) if batch.learns => Self::Open(batch),
-            (Self::Open(batch), Part::Sync) if batch.learns => Self::Synced(batch),
-            _ => Self::Other,
+            (Stage::Open, Some((_, named))) if named.id == statement.id => self.learns |= learns,
+            _ => self.other(),
         }
+    }
+
+    #[inline]
+    pub(super) fn describe_portal(&mut self) {
+        match self.stage {
+            Stage::Open => self.learns = true,
+            _ => self.other(),
+        }
+    }
+
+    #[inline]
+    pub(super) fn execute(&mut self) {
+        if self.stage != Stage::Open || !self.learns {
+            self.other();
+        }
+    }
+
+    #[inline]
+    pub(super) fn sync(&mut self) {
+        self.stage = if self.stage == Stage::Open && self.learns { Stage::Synced } else { Stage::Other };
     }
 
     /// `output` goes to the server; `complete`: no message of it is left half sent.
     #[inline]
     pub(super) fn finish(self, output: &[u8], complete: bool, retry: &mut Retry) {
-        match self {
-            Self::Synced(Batch { at, statement, .. }) if complete && output.len() - at <= LONGEST => {
+        match self.named {
+            Some((at, statement)) if self.stage == Stage::Synced && complete && output.len() - at <= LONGEST => {
                 retry.arm(&output[at..], statement);
             }
             _ if output.is_empty() => {}

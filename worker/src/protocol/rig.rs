@@ -4,7 +4,6 @@
 
 use super::backend::{Backend, Seen, relay};
 use super::frontend::{Frontend, Need, Rules, Stop, forward, need};
-use super::retry;
 use super::statements::Registry;
 
 /// The client's end.
@@ -77,19 +76,8 @@ impl ServerEnd {
         }
         let (consumed, seen, violation) = (done.consumed, done.seen, done.violation);
         self.held.drain(..consumed);
-        if let Some(stale) = seen.stale {
-            registry.retire(stale);
-        }
-        for described in &seen.described {
-            if let Some(new) = registry.described(described) {
-                self.back.statements.spoil(described.id);
-                if let (Some(front), true) = (front.as_deref_mut(), described.learns) {
-                    front.statements.renew(described.id, &new);
-                }
-            }
-        }
-        if let (Some(front), true) = (front, seen.retry) {
-            self.received.extend_from_slice(&retry::again(&mut self.back, front, registry));
+        if let (Some(front), Some(rare)) = (front, &seen.rare) {
+            self.received.extend_from_slice(&rare.settle(&mut self.back, front, registry));
         }
         (seen, violation)
     }

@@ -2,8 +2,7 @@
 
 use super::{Server, ServerState};
 use crate::client::{Client, ClientState, Ending, Link};
-use crate::protocol::backend::{self, HiddenError, Relayed, Reset, Seen};
-use crate::protocol::retry;
+use crate::protocol::backend::{self, HiddenError, Rare, Relayed, Reset};
 use crate::socket::Read;
 use crate::worker::{READ_BYTES, READS_PER_TURN, Source, Worker};
 use shared::config::PoolMode;
@@ -119,29 +118,13 @@ impl Worker {
             server.conn.keep(&data[consumed..], &mut self.buffers);
         }
         server.said_last_words |= seen.last_words;
-        if let Some(stale) = seen.stale {
-            self.statements.retire(stale);
-        }
-        for described in &seen.described {
-            if let Some(new) = self.statements.described(described) {
-                server.back.statements.spoil(described.id);
-                if described.learns {
-                    session.front.statements.renew(described.id, &new);
-                }
-            }
-        }
-        if seen.retry {
-            let batch = retry::again(&mut server.back, &mut session.front, &mut self.statements);
-            if server.conn.send(&batch, &mut self.buffers).is_err() {
+        if let Some(rare) = seen.rare {
+            let again = rare.settle(&mut server.back, &mut session.front, &mut self.statements);
+            if server.conn.send(&again, &mut self.buffers).is_err() {
                 server.conn.readable = true;
                 self.again.push(Source::Server(index));
             }
-        }
-        if !seen.parameters.is_empty() {
-            self.parameters_changed(index, Some(client_index), &seen);
-        }
-        if let Some(reset) = seen.reset {
-            self.reset_seen(index, Some(client_index), reset);
+            self.values_reported(index, Some(client_index), *rare);
         }
         if let Some(text) = violation {
             return self.server_broke(index, text);
@@ -216,12 +199,11 @@ impl Worker {
             server.said_last_words |= seen.last_words;
             server.close_reason = Some("idle server got dirty");
         }
-        if !seen.parameters.is_empty() {
-            self.parameters_changed(index, None, &seen);
-        }
-        if let Some(reset) = seen.reset {
-            self.reset_seen(index, None, reset);
-        }
+        let hidden_error = seen.rare.and_then(|mut rare| {
+            let error = rare.hidden_error.take();
+            self.values_reported(index, None, *rare);
+            error
+        });
         if stray {
             log::warn!("{} got packet 'E' from server when not linked", self.server_prefix(index));
         }
@@ -229,7 +211,7 @@ impl Worker {
             return self.server_broke(index, text);
         }
         let server = &mut self.servers[index];
-        if let Some(error) = seen.hidden_error {
+        if let Some(error) = hidden_error {
             server.hidden_error = Some(Box::new(error));
         }
         if seen.hidden_ended {
@@ -335,9 +317,9 @@ impl Worker {
         true
     }
 
-    /// ParameterStatus: the server's values have changed, and those of the client that it serves.
-    fn parameters_changed(&mut self, index: usize, client: Option<usize>, seen: &Seen) {
-        for (name, value) in seen.parameters.iter().filter(|(name, _)| crate::params::is_tracked(name)) {
+    /// The server's values have changed, and those of the client that it serves.
+    fn values_reported(&mut self, index: usize, client: Option<usize>, rare: Rare) {
+        for (name, value) in rare.parameters.iter().filter(|(name, _)| crate::params::is_tracked(name)) {
             let server = &mut self.servers[index];
             if let Some(params) = &mut server.params {
                 *params = self.interner.with(params, name, value);
@@ -345,6 +327,9 @@ impl Worker {
             if let Some(session) = client.and_then(|c| self.clients[c].session_mut()) {
                 session.params = self.interner.with(&session.params, name, value);
             }
+        }
+        if let Some(reset) = rare.reset {
+            self.reset_seen(index, client, reset);
         }
     }
 }
