@@ -347,3 +347,56 @@ fn report_backend_pid_tells_the_servers_process() {
         },
     );
 }
+
+/// What one client's startup values are is nobody else's, whatever goes wrong while they are set or set back.
+#[test]
+fn values_never_reach_another_client() {
+    let server = Postgres::start();
+    each_worker_count(
+        &server,
+        |builder| builder.pool_size(1),
+        |fleet| {
+            let path = ("search_path", "tenant_a");
+            let mut first = with(fleet, &[path]);
+            assert_eq!(first.value("show search_path"), "tenant_a");
+            // One that is refused sets nothing back: the connection still has the first one's values.
+            assert_eq!(refused(fleet, &[("nosuch", "1")]).0, "42704");
+            assert_eq!(fleet.client().value("show search_path"), "\"$user\", public");
+            // A RESET that fails is not the one that succeeds later.
+            assert_eq!(first.query("reset nosuch").error().code(), "42704");
+            assert!(first.query("reset all").errors.is_empty());
+            assert_eq!(with(fleet, &[path]).value("show search_path"), "tenant_a");
+            // A style without an order has the server's own, not the last client's.
+            fleet.client().query("set datestyle = 'SQL, DMY'");
+            for _ in 0..2 {
+                let mut iso = with(fleet, &[("DateStyle", "ISO")]);
+                assert_eq!(iso.parameters["DateStyle"].clone() + &iso.value("show datestyle"), "ISO, MDYISO, MDY");
+            }
+            // Case matters in a name.
+            let mut upper = with(fleet, &[("application_name", "App")]);
+            let mut lower = with(fleet, &[("application_name", "app")]);
+            assert_eq!(upper.value("show application_name") + &lower.value("show application_name"), "Appapp");
+        },
+    );
+}
+
+/// Npgsql sends DISCARD ALL and its first command in one breath.
+#[test]
+fn nothing_goes_past_a_reset_in_a_pipeline() {
+    let server = Postgres::start();
+    each_fleet(
+        &server,
+        |builder| builder.pool_size(1),
+        |fleet, _| {
+            let mut client = with(fleet, &[("search_path", "tenant_a")]);
+            for reset in ["discard all", "reset search_path", "RESET ALL"] {
+                let show = end_to_end::frontend::extended("show search_path", &[]);
+                client.send(&[end_to_end::frontend::query(reset), end_to_end::frontend::query("show search_path"), show].concat());
+                assert!(client.answer().errors.is_empty());
+                for _ in 0..2 {
+                    assert_eq!(client.answer().value(), "tenant_a", "after {reset}");
+                }
+            }
+        },
+    );
+}

@@ -131,6 +131,22 @@ fn what_postgresql_refuses_is_refused() {
     assert_eq!(fleet.client().value("select 1"), "1");
 }
 
+/// A connection that is closed while it logs in is opened anew.
+#[test]
+fn a_login_that_is_cut_off_is_begun_again() {
+    let server = server();
+    let fleet = Fleet::builder(&server).start();
+    assert_eq!(fleet.client().value("select 1"), "1");
+    server.freeze();
+    let mut waiting = Client::tcp(fleet.port());
+    waiting.send(&frontend::startup(&[("user", "app"), ("database", "app"), ("replication", "yes")]));
+    wait_until("the replication connection to begin", SOON, || column(&fleet, "show servers", "state").contains(&"new".to_owned()));
+    fleet.console().query("reconnect app");
+    server.thaw();
+    waiting.authenticate("app", None).unwrap();
+    assert!(waiting.query("IDENTIFY_SYSTEM").errors.is_empty());
+}
+
 /// A connection that is to be closed is closed at once: it would never fall free.
 #[test]
 fn a_changed_entry_ends_it() {

@@ -53,12 +53,17 @@ impl Params {
         self.reported().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
+    /// The value of a parameter, whether reported or asked for.
+    pub(crate) fn value(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|pair| pair.name.eq_ignore_ascii_case(name)).map(|pair| &*pair.value)
+    }
+
     /// One query that turns a server with these values into one with `wanted`'s; `None` when nothing differs. A reported parameter that
     /// either side does not have is left alone; one that was asked for by somebody else is set back.
     pub(crate) fn difference(&self, wanted: &Params) -> Option<String> {
         let mut sql = String::new();
         for (name, value) in wanted.reported() {
-            if self.get(name).is_some_and(|have| !have.eq_ignore_ascii_case(value)) {
+            if self.get(name).is_some_and(|have| have != value) {
                 set(&mut sql, name, value);
             }
         }
@@ -78,6 +83,10 @@ fn set(sql: &mut String, name: &str, value: &str) {
     // A list: as one literal it would be one name.
     if name.eq_ignore_ascii_case("search_path") {
         return set_config(sql, name, value);
+    }
+    // A style without an order of fields would keep the order that somebody else has set.
+    if name.eq_ignore_ascii_case("datestyle") && !value.contains(',') {
+        let _ = write!(sql, "RESET {name};");
     }
     let _ = write!(sql, "SET {name}=");
     quote(sql, value);
@@ -221,12 +230,19 @@ mod tests {
     #[test]
     fn only_what_differs_is_set() {
         let mut i = Interner::default();
-        let server = i.set([("client_encoding", "UTF8"), ("application_name", ""), ("search_path", "public")].into_iter());
-        let client = [("client_encoding", "utf8"), ("application_name", "it's \\"), ("x", "1"), ("search_path", "\"\"")];
+        let server = [("client_encoding", "UTF8"), ("application_name", ""), ("search_path", "public"), ("DateStyle", "ISO, DMY")];
+        let server = i.set(server.into_iter());
+        let client = [
+            ("client_encoding", "UTF8"),
+            ("application_name", "it's \\"),
+            ("x", "1"),
+            ("search_path", "\"\""),
+            ("DateStyle", "ISO"),
+        ];
         let client = i.set(client.into_iter());
         assert_eq!(
             server.difference(&client).unwrap(),
-            "SET application_name=E'it''s \\\\';SELECT pg_catalog.set_config('search_path','\"\"',false);"
+            "SET application_name=E'it''s \\\\';SELECT pg_catalog.set_config('search_path','\"\"',false);RESET DateStyle;SET DateStyle='ISO';"
         );
         assert_eq!(server.difference(&server), None);
     }

@@ -55,12 +55,12 @@ impl Worker {
         let keeps_server = self.config.settings.report_backend_pid && pool.mode == PoolMode::Session;
         self.by_seat.insert(login.seats.client, index);
         let LoggedIn { who, seats, .. } = login;
-        self.clients[index].state = ClientState::Session(Session {
+        let mut session = Session {
             pool: pool_index,
             who,
             seats,
             key: [0; 8],
-            params,
+            params: params.clone(),
             startup,
             replication: Replication::None,
             front: Frontend::default(),
@@ -69,7 +69,10 @@ impl Worker {
             reset: None,
             query_start: None,
             transaction_start: None,
-        });
+        };
+        session.front.has_startup_values = session.startup.is_some();
+        session.set_params(params);
+        self.clients[index].state = ClientState::Session(session);
         let may_wait = keeps_server || !self.pools.get(pool_index).paused && self.failing(pool_index).is_none();
         if !keeps_server && (learn.is_empty() || !may_wait) {
             return self.send_greeting(index, &welcome, None, &[]);
@@ -232,7 +235,7 @@ impl Pool {
             if name == "application_name" && value.bytes().all(|b| matches!(b, b' '..=b'~')) {
                 return Some(value.to_owned());
             }
-            if name != "application_name" && server.eq_ignore_ascii_case(value) {
+            if server == value || !["application_name", "search_path"].contains(&name) && server.eq_ignore_ascii_case(value) {
                 return Some(server.to_owned());
             }
         }

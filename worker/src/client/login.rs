@@ -352,7 +352,9 @@ impl Worker {
         let Some(entry) = entry else { return Ok((None, None)) };
         let most = self.config.max_db_client_connections(entry);
         let database = take(Limit::DatabaseClients(&who.database), most, "max_db_client_connections")?;
-        let most = self.config.max_user_client_connections(&who.user);
+        // Names that nobody has would fill the directory of limits; whoever has such a name will not get in.
+        let is_known = self.config.secrets.contains_key(&who.user) || self.config.users.contains_key(&who.user);
+        let most = if is_known { self.config.max_user_client_connections(&who.user) } else { 0 };
         match take(Limit::UserClients(&who.user), most, "max_user_client_connections") {
             Ok(user) => Ok((database, user)),
             Err(ending) => {

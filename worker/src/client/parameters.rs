@@ -72,17 +72,20 @@ pub(super) fn read_parameters(parameters: Vec<(String, String)>, settings: &Sett
             "options" if asked.replication != Replication::None => asked.options = Some(value),
             "options" => {
                 for (name, value) in read_options(&value).ok_or_else(|| Unsupported::Options(value.clone()))? {
-                    if ignored(&name) {
-                    } else if is_accepted(&name, settings) {
+                    let is_known = is_tracked(&name, settings);
+                    if ignored(&name) || ignored("options") && !is_known {
+                    } else if is_known || settings.startup_parameters == StartupParameters::Apply {
                         asked.parameters.push((name, value));
-                    } else if !ignored("options") {
+                    } else {
                         return Err(Unsupported::InOptions(name, value));
                     }
                 }
             }
             _ if name.starts_with("_pq_.") => asked.unknown_options.push(name),
             _ if ignored(&name) => {}
-            _ if is_accepted(&name, settings) => asked.parameters.push((name, value)),
+            _ if is_tracked(&name, settings) || settings.startup_parameters == StartupParameters::Apply => {
+                asked.parameters.push((name, value));
+            }
             _ => return Err(Unsupported::Parameter(name, value)),
         }
     }
@@ -98,10 +101,9 @@ fn replication(value: &str) -> Replication {
     }
 }
 
-/// PgBouncer takes what PostgreSQL reports, or is told to; we take everything, unless the setting says otherwise.
-fn is_accepted(name: &str, settings: &Settings) -> bool {
-    settings.startup_parameters == StartupParameters::Apply
-        || REPORTED.iter().any(|t| t.eq_ignore_ascii_case(name))
+/// What PgBouncer takes: what PostgreSQL reports, and what it is told to take.
+fn is_tracked(name: &str, settings: &Settings) -> bool {
+    REPORTED.iter().any(|t| t.eq_ignore_ascii_case(name))
         || settings.track_extra_parameters.iter().any(|t| t.eq_ignore_ascii_case(name))
 }
 
@@ -161,6 +163,8 @@ mod tests {
         let other = [("extra_float_digits", "2"), ("options", "-c statement_timeout=1")];
         assert_eq!(read(&other, "", Apply).unwrap().parameters.len(), 2);
         assert_eq!(read(&other, "extra_float_digits", Apply).unwrap().parameters.len(), 1);
+        let in_options = [("options", "-c statement_timeout=1 -c datestyle=German")];
+        assert_eq!(read(&in_options, "options", Apply).unwrap().parameters, [("datestyle".to_owned(), "German".to_owned())]);
         assert_eq!(read(&other, "", Reject).unwrap_err().to_string(), "unsupported startup parameter: extra_float_digits");
         let in_options = read(&other, "extra_float_digits", Reject).unwrap_err().to_string();
         assert_eq!(in_options, "unsupported startup parameter in options: statement_timeout");

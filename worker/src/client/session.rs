@@ -1,7 +1,9 @@
 //! A logged-in client's bytes on their way to a server.
 
 use super::{Client, ClientState, Ending, Link, Session};
+use crate::params::Params;
 use crate::protocol::frontend::{self, Forwarded, Need, Rules, Stop};
+use crate::protocol::statements::Scope;
 use crate::socket::Read;
 use crate::worker::{READS_PER_TURN, Source, Worker};
 use shared::config::PoolMode;
@@ -316,6 +318,13 @@ fn rules(config: &shared::config::Config, mode: PoolMode) -> Rules {
 }
 
 impl Session {
+    /// Its values are others now: what its statements mean may be another thing, too.
+    pub(crate) fn set_params(&mut self, params: Params) {
+        self.params = params;
+        let value = |name| self.params.value(name).unwrap_or("");
+        self.front.scope = Scope::new(&self.who.database, value("search_path"), value("role"));
+    }
+
     /// The pool mode as it holds for this client.
     #[inline]
     pub(crate) fn mode(&self, pool: PoolMode) -> PoolMode {

@@ -154,6 +154,7 @@ impl Worker {
             close_reason,
             notices: Vec::new(),
             hidden_error: None,
+            unserved: false,
             dedication: None,
             said_last_words: false,
             used: lent.used,

@@ -90,6 +90,7 @@ impl Worker {
         server.used = true;
         server.state = ServerState::Linked(client);
         server.said_last_words = false;
+        server.unserved = false;
         server.back.single_statements = pool.mode == PoolMode::Statement;
         if !server.busy {
             server.busy = true;

@@ -5,7 +5,7 @@
 
 use super::PoolIndex;
 use crate::server::{Server, ServerState};
-use crate::worker::Worker;
+use crate::worker::{Source, Worker};
 use std::time::Duration;
 
 /// How long the answer to server_reset_query proves a connection alive when server_check_delay is 0.
@@ -36,7 +36,9 @@ impl Worker {
         let query = self.config.settings.server_check_query.as_str();
         let query = if query == "<empty>" { "" } else { query };
         if server.send_hidden(query, &mut self.buffers).is_err() {
-            self.check_failed(index);
+            // Its end is to be read.
+            server.conn.readable = true;
+            self.again.push(Source::Server(index));
         }
     }
 

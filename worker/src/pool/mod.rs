@@ -134,6 +134,16 @@ impl Pool {
         self.failure = Some((now, text));
     }
 
+    /// Connections being opened for whoever waits longest, not for one client alone.
+    fn opening_for_all(&self) -> usize {
+        self.opening.saturating_sub(self.candidates.iter().filter(|candidate| candidate.opening).count())
+    }
+
+    /// Of the demand, what any connection of the pool would meet.
+    fn common_demand(&self) -> usize {
+        self.demand() - self.candidates.len()
+    }
+
     /// Clients that a new server would be of use to.
     fn demand(&self) -> usize {
         self.waiting + self.candidates.len() + usize::from(self.welcome.is_none() && !self.to_greet.is_empty())

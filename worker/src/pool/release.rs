@@ -4,7 +4,7 @@ use super::PoolIndex;
 use super::policy::{self, Next};
 use crate::clock::Instant;
 use crate::server::ServerState;
-use crate::worker::{Life, Worker};
+use crate::worker::{Life, Source, Worker};
 use shared::config::PoolMode;
 use shared::control::StopMode;
 use shared::ids::Slot;
@@ -117,7 +117,9 @@ impl Worker {
         self.link(waiter.client, server_index);
         self.announce(index);
         if self.servers[server_index].takes_queries() {
-            self.forward_kept(waiter.client, server_index);
+            // Not at once: whoever is served may leave at once, and the next one be served from within.
+            self.servers[server_index].unserved = true;
+            self.again.push(Source::Server(server_index));
         }
     }
 

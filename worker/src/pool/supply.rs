@@ -30,7 +30,7 @@ impl Worker {
         self.pump_candidates(index);
         loop {
             let pool = self.pools.get(index);
-            if pool.opening + pool.borrows.len() >= pool.demand() {
+            if pool.opening_for_all() + pool.borrows.len() >= pool.common_demand() {
                 return;
             }
             if self.check_idle(index) {

@@ -310,13 +310,18 @@ fn answer(back: &mut Backend, client: &mut Option<&mut Frontend>, header: Header
         b'2' => {
             if let Some(Request::Bind(statement)) = requests.answered(|r| matches!(r, Request::Bind(_))) {
                 back.bound = statement;
+                back.retry.disarm();
             }
             Fate::Pass
         }
         b't' if requests.head().is_some_and(is_described) => {
             let Some(body) = rest.get(HEADER_BYTES..header.total) else { return Fate::NeedWhole };
             back.parameters = messages::parameter_description(body).ok().map(Into::into);
-            if matches!(requests.head(), Some(Request::HiddenDescribe(..))) { Fate::Swallow } else { Fate::Pass }
+            if matches!(requests.head(), Some(Request::HiddenDescribe(..))) {
+                return Fate::Swallow;
+            }
+            back.retry.disarm();
+            Fate::Pass
         }
         b'T' | b'n' if requests.head().is_some_and(is_described) => {
             let Some(body) = rest.get(HEADER_BYTES..header.total) else { return Fate::NeedWhole };
@@ -389,6 +394,9 @@ fn error(back: &mut Backend, client: &mut Option<&mut Frontend>, body: &[u8], hi
     back.copy_in = false;
     back.describing = false;
     back.parameters = None;
+    if let Some(front) = client {
+        front.reset = None;
+    }
     if hidden && !fields.ends_connection() {
         seen.rare().hidden_error = Some(fields.into());
         return Fate::Swallow;

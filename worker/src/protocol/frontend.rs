@@ -5,7 +5,7 @@ use super::held::{GONE, Held};
 use super::outstanding::{Outstanding, Request};
 use super::retry::{self, Retry, Shape};
 use super::splice::Splice;
-use super::statements::{ClientStatements, Registry, ServerStatements, StatementId};
+use super::statements::{ClientStatements, Registry, Scope, ServerStatements, StatementId};
 use shared::wire::encode;
 use shared::wire::frontend::{self as messages, Target};
 use shared::wire::header::{self, HEADER_BYTES, Header, Peek};
@@ -17,6 +17,7 @@ const MOST_ADDED: usize = 256 * 1024;
 
 /// A client's place in its own stream.
 #[derive(Default)]
+#[allow(clippy::struct_excessive_bools)] // independent facts, not one state
 pub(crate) struct Frontend {
     /// Bytes still to come of the message begun last.
     skip: usize,
@@ -26,10 +27,14 @@ pub(crate) struct Frontend {
     ignoring: bool,
     /// What it has sent since is not looked at before the server has answered more.
     held_back: bool,
+    /// The client has startup values, which are set again after a RESET or DISCARD ALL: nothing goes past one.
+    pub(crate) has_startup_values: bool,
     /// What the client has asked to RESET, until the answer comes.
     #[allow(clippy::box_collection)] // a pointer in every client, a string in next to none
     pub(super) reset: Option<Box<String>>,
     pub(crate) statements: ClientStatements,
+    /// Where its statements mean what they mean.
+    pub(crate) scope: Scope,
 }
 
 impl Frontend {
@@ -329,6 +334,12 @@ impl Pass<'_, '_> {
     #[inline]
     fn message(&mut self, header: Header, rest: &[u8], out: &mut Splice<'_>) -> Step {
         let ignored = self.server.requests.is_ignoring();
+        if self.front.has_startup_values
+            && self.server.requests.is_forgetting()
+            && matches!(header.tag, b'Q' | b'F' | b'P' | b'B' | b'D' | b'E' | b'C')
+        {
+            return Step::Stop(Stop::Wait);
+        }
         match header.tag {
             b'S' => {
                 // During COPY IN the server takes no notice of Sync.
@@ -406,7 +417,7 @@ impl Pass<'_, '_> {
                     return Step::Stop(Stop::Wait);
                 }
                 let was_open = self.server.requests.has_open_batch();
-                let Held::Ready(statement) = self.held(&name, || true, out) else { return Step::NeedWhole };
+                let Held::Ready(statement) = self.held(&name, || true, out) else { return Step::Stop(Stop::Wait) };
                 if !was_open && self.server.requests.has_open_batch() {
                     encode::message(out.edit(), b'S', |_| ());
                     self.server.requests.push(Request::HiddenSync);
@@ -418,10 +429,12 @@ impl Pass<'_, '_> {
                 Step::Drop
             }
             command => {
-                if let Some(Command::Reset(name)) = command {
-                    self.front.reset = Some(Box::new(String::from_utf8_lossy(&name).into_owned()));
-                }
+                self.front.reset = match command {
+                    Some(Command::Reset(name)) => Some(Box::new(String::from_utf8_lossy(&name).into_owned())),
+                    _ => None,
+                };
                 let all = body.len() < 64 && body.to_ascii_lowercase().windows(3).any(|word| word == b"all");
+                let all = all || self.front.reset.is_some() && self.front.has_startup_values;
                 let step = self.request(Request::Query);
                 if all {
                     // DEALLOCATE ALL or DISCARD ALL, perhaps: its tag will tell.
@@ -449,7 +462,7 @@ impl Pass<'_, '_> {
         if !parse.name.is_empty() && self.front.statements.get(parse.name).is_some() {
             return Step::Stop(Stop::Violation("prepared statement name is already in use"));
         }
-        let statement = self.registry.intern(parse.identity);
+        let statement = self.registry.intern(self.front.scope, parse.identity);
         if self.is_unsettled(statement.id) {
             return Step::Stop(Stop::Wait);
         }
@@ -538,8 +551,12 @@ impl Pass<'_, '_> {
             }
             Ok(Target::Statement(name)) if self.must_wait(name) => Step::Stop(Stop::Wait),
             Ok(Target::Statement(name)) => {
-                let Held::Ready(statement) = self.held(name, || true, out) else {
-                    return Step::Stop(Stop::Violation("prepared statement did not exist"));
+                let statement = match self.held(name, || true, out) {
+                    Held::Ready(statement) => statement,
+                    Held::Wait => return Step::Stop(Stop::Wait),
+                    Held::Gone | Held::Unknown => {
+                        return Step::Stop(Stop::Violation("prepared statement did not exist"));
+                    }
                 };
                 let out = out.edit();
                 let at = out.len();

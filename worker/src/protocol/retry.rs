@@ -35,8 +35,9 @@ impl Retry {
         self.statement = Some(statement);
     }
 
+    /// It has been answered in part, or something else was sent behind it.
     #[inline]
-    fn disarm(&mut self) {
+    pub(super) fn disarm(&mut self) {
         self.statement = None;
     }
 

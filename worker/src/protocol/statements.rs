@@ -1,7 +1,7 @@
 //! Prepared statements of clients, and which server connection holds which.
 //!
-//! A statement is known by a hash of its text, its parameter types and the epoch of the text, and its name on the server is made of that
-//! hash: so a name means the same on every connection and in every worker, and a connection that is lent can say what it holds. A
+//! A statement is known by a hash of where it is asked for ([`Scope`]), its text, its parameter types and the epoch of the text, and its name on
+//! the server is made of that hash: so a name means the same on every connection and in every worker, and a connection that is lent can say what it holds. A
 //! client's own names map to statements; the text is kept once per worker as long as a client refers to it. A statement that a server
 //! refuses because a table has changed is retired: the next epoch of its text begins, in all workers.
 
@@ -23,7 +23,19 @@ fn digest(parts: &[&[u8]]) -> [u8; 16] {
     hash
 }
 
-/// The hash of a statement's text and parameter types, and of the epoch if it is not the first.
+/// Where a text means what it means: the database, and what decides there which tables its names lead to. What is learned of a statement in
+/// one scope says nothing about the same text in another.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub(crate) struct Scope([u8; 16]);
+
+impl Scope {
+    /// The scope of an entry's clients with these values of search_path and role.
+    pub(crate) fn new(database: &str, search_path: &str, role: &str) -> Self {
+        Self(digest(&[database.as_bytes(), b"\0", search_path.as_bytes(), b"\0", role.as_bytes()]))
+    }
+}
+
+/// The hash of a statement's scope, text and parameter types, and of the epoch if it is not the first.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct StatementId(pub(crate) [u8; 16]);
 
@@ -54,7 +66,7 @@ pub(crate) struct Statement {
     pub(crate) server_name: [u8; NAME_BYTES],
     /// Query text with its zero byte, parameter count and types.
     pub(crate) identity: Box<[u8]>,
-    /// The hash of `identity`.
+    /// The hash of `identity` and its scope.
     text: [u8; 16],
     epoch: u32,
     /// What clients have been told of it, since one has asked.
@@ -118,8 +130,11 @@ impl Registry {
     }
 
     /// The statement of this text and these types.
-    pub(crate) fn intern(&mut self, identity: &[u8]) -> Rc<Statement> {
-        let text = digest(&[identity]);
+    pub(crate) fn intern(&mut self, scope: Scope, identity: &[u8]) -> Rc<Statement> {
+        self.at_present(digest(&[&scope.0, identity]), identity)
+    }
+
+    fn at_present(&mut self, text: [u8; 16], identity: &[u8]) -> Rc<Statement> {
         let epoch = self.epochs.epoch(&text);
         let id = StatementId::new(text, epoch);
         if let Some(statement) = self.statements.get(&id) {
@@ -153,7 +168,7 @@ impl Registry {
         if self.epochs.epoch(&statement.text) == statement.epoch {
             return Rc::clone(statement);
         }
-        self.intern(&statement.identity)
+        self.at_present(statement.text, &statement.identity)
     }
 
     /// A server has described a statement. If it was described otherwise before, it is retired, and this is what takes its place.
@@ -170,7 +185,7 @@ impl Registry {
     /// Retires a statement; gives the one that takes its place.
     pub(crate) fn renew(&mut self, statement: &Statement) -> Rc<Statement> {
         self.epochs.retire(&statement.text, statement.epoch);
-        self.intern(&statement.identity)
+        self.at_present(statement.text, &statement.identity)
     }
 }
 
@@ -363,21 +378,23 @@ mod tests {
     #[test]
     fn a_retired_text_is_another_statement() {
         let (mut registry, mut other) = (Registry::default(), Registry::default());
-        let first = registry.intern(b"select 1\0\0\0");
+        let first = registry.intern(Scope::default(), b"select 1\0\0\0");
         registry.retire(first.id);
         registry.retire(first.id);
-        let second = registry.intern(b"select 1\0\0\0");
+        let second = registry.intern(Scope::default(), b"select 1\0\0\0");
         assert_ne!(first.server_name, second.server_name);
         // Two workers that have seen as many failures mean the same.
-        let theirs = other.intern(b"select 1\0\0\0");
+        let theirs = other.intern(Scope::default(), b"select 1\0\0\0");
         assert_eq!(theirs.id, first.id);
+        let elsewhere = other.intern(Scope::new("b", "", ""), b"select 1\0\0\0");
+        assert_ne!(elsewhere.id, theirs.id, "another database has other tables");
         assert_eq!(other.renew(&theirs).id, second.id);
     }
 
     #[test]
     fn a_failed_parse_frees_the_name_and_an_ignored_close_gives_it_back() {
         let (mut registry, mut client) = (Registry::default(), ClientStatements::default());
-        let statement = registry.intern(b"select 1\0\0\0");
+        let statement = registry.intern(Scope::default(), b"select 1\0\0\0");
         let serial = client.add(b"s", Rc::clone(&statement));
         client.undo_add(serial);
         assert!(client.get(b"s").is_none());

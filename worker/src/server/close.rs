@@ -127,6 +127,10 @@ impl Worker {
     /// Takes a server off the lists of its pool that its state put it on.
     fn unlist(&mut self, index: usize) {
         let server = &self.servers[index];
+        if let Some(dedication) = &server.dedication {
+            self.candidate_waits(server.pool, dedication.id);
+        }
+        let server = &self.servers[index];
         let pool = self.pools.get_mut(server.pool);
         match server.state {
             ServerState::Idle => {
@@ -271,13 +275,14 @@ impl Worker {
         let over = |since: Option<crate::clock::Instant>, limit: Option<Duration>| {
             since.zip(limit).is_some_and(|(since, limit)| self.now - since > limit)
         };
-        let running = server.back.requests.is_waiting();
+        // Half a message holds the server as well as a query does.
+        let running = server.back.requests.is_waiting() || session.front.is_mid_message();
+        let busy = running || !server.back.is_free();
         let text = if running && over(session.query_start, self.config.query_timeout(user)) {
             "query timeout"
-        } else if !running && !server.back.is_free() && over(Some(server.last_activity), self.config.idle_transaction_timeout(user))
-        {
+        } else if !running && busy && over(Some(server.last_activity), self.config.idle_transaction_timeout(user)) {
             "idle transaction timeout"
-        } else if !server.back.is_free() && over(session.transaction_start, self.config.transaction_timeout(user)) {
+        } else if busy && over(session.transaction_start, self.config.transaction_timeout(user)) {
             "transaction timeout"
         } else {
             return;

@@ -62,6 +62,7 @@ impl Worker {
             close_reason: None,
             notices: Vec::new(),
             hidden_error: None,
+            unserved: false,
             dedication,
             said_last_words: false,
             used: false,

@@ -47,6 +47,8 @@ pub(crate) struct Server {
     pub(crate) notices: Vec<u8>,
     /// Why the pooler's own query has failed, until its end.
     pub(crate) hidden_error: Option<Box<HiddenError>>,
+    /// What its client sent before it had a server is still to be forwarded.
+    pub(crate) unserved: bool,
     /// It was opened for one replication client alone.
     pub(crate) dedication: Option<Box<Dedication>>,
     /// The server has said its last words to the client.

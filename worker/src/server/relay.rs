@@ -7,6 +7,7 @@ use crate::socket::Read;
 use crate::worker::{READ_BYTES, READS_PER_TURN, Source, Worker};
 use shared::config::PoolMode;
 use shared::wire::encode;
+use shared::wire::header::HEADER_BYTES;
 
 /// The longest message a server may send, in bytes: PostgreSQL's own bound is 1 GB.
 const LONGEST_MESSAGE: u32 = 0x7fff_ffff;
@@ -141,9 +142,16 @@ impl Worker {
 
     /// A server's turn that no event brings: it may have more to read, or its client may have left nothing to wait for.
     pub(crate) fn server_again(&mut self, index: usize) {
-        let Some(server) = self.servers.get(index) else { return };
+        let Some(server) = self.servers.get_mut(index) else { return };
         if let ServerState::Linked(client) = server.state
-            && self.clients[client].conn.input.is_empty()
+            && std::mem::take(&mut server.unserved)
+        {
+            self.forward_kept(client, index);
+        }
+        let Some(server) = self.servers.get(index) else { return };
+        // What is kept and is more than the beginning of a message is still to be forwarded.
+        if let ServerState::Linked(client) = server.state
+            && self.clients[client].conn.input.len() < HEADER_BYTES
         {
             self.release_if_done(index, client);
         }
@@ -157,7 +165,7 @@ impl Worker {
     pub(crate) fn release_if_done(&mut self, index: usize, client_index: usize) {
         let server = &self.servers[index];
         let Some(session) = self.clients[client_index].session() else { return };
-        if !server.back.is_free() || server.conn.is_backed_up() || session.front.is_mid_message() {
+        if !server.back.is_free() || server.unserved || server.conn.is_backed_up() || session.front.is_mid_message() {
             return;
         }
         let mode = session.mode(self.pools.get(session.pool).mode);
@@ -255,7 +263,7 @@ impl Worker {
             // A socket that is broken is found out when it is read.
             let _ = conn.send(&told, &mut self.buffers);
         }
-        session.params = params.clone();
+        session.set_params(params.clone());
     }
 
     /// PostgreSQL does not take a client's values. One that has not been greeted hears what a connection of its own would have heard.
@@ -325,10 +333,14 @@ impl Worker {
                 *params = self.interner.with(params, name, value);
             }
             if let Some(session) = client.and_then(|c| self.clients[c].session_mut()) {
-                session.params = self.interner.with(&session.params, name, value);
+                let params = self.interner.with(&session.params, name, value);
+                session.set_params(params);
             }
         }
-        if let Some(reset) = rare.reset {
+        // While values are being set it is the end that counts: a failure sets nothing back.
+        if let Some(reset) = rare.reset
+            && !matches!(self.servers[index].state, ServerState::Setting(_))
+        {
             self.reset_seen(index, client, reset);
         }
     }

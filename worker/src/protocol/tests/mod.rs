@@ -8,7 +8,7 @@ mod postgres;
 
 use super::frontend::{Frontend, Need, Rules, Stop, cancel_first, need};
 use super::rig::{ClientEnd, ServerEnd};
-use super::statements::Registry;
+use super::statements::{Registry, Scope};
 use shared::wire::encode;
 use shared::wire::frontend::write_parse;
 
@@ -368,9 +368,9 @@ fn a_batch_that_fails_again_is_not_sent_a_third_time() {
 fn two_epochs_can_be_out_of_date_at_once() {
     let mut x = prepared();
     let identity = &b"select 1\0\0\0"[..];
-    let first = x.registry.intern(identity);
+    let first = x.registry.intern(Scope::default(), identity);
     x.registry.retire(first.id);
-    let second = x.registry.intern(identity);
+    let second = x.registry.intern(Scope::default(), identity);
     x.server.back.statements.insert(second.id);
     let batch = [bind("a"), describe_portal(), execute(), sync()].concat();
     x.client(TRACKING, &batch);
