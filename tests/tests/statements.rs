@@ -122,6 +122,25 @@ fn sql_knows_the_names_that_the_client_gave() {
     );
 }
 
+/// A name whose Parse fails is free for the next, in the same breath too.
+#[test]
+fn a_name_whose_parse_fails_can_be_given_again_in_a_pipeline() {
+    let server = Postgres::start();
+    each_worker_count(
+        &server,
+        |builder| builder.pool_size(1),
+        |fleet| {
+            let mut client = fleet.client();
+            let bad = [frontend::parse("s", "selec 1"), frontend::sync()].concat();
+            let good =
+                [frontend::parse("s", "select 'good'"), frontend::bind("", "s", &[]), frontend::execute("", 0), frontend::sync()];
+            client.send(&[bad, good.concat()].concat());
+            assert_eq!(client.answer().error().code(), "42601");
+            assert_eq!(client.answer().value(), "good");
+        },
+    );
+}
+
 #[test]
 fn unnamed_statements_are_kept_where_the_setting_says_so() {
     let server = Postgres::start();

@@ -38,6 +38,8 @@ pub(super) enum Unsupported {
     Parameter(String, String),
     #[error("unsupported startup parameter in options: {0}")]
     InOptions(String, String),
+    #[error("too many startup parameters")]
+    TooMany(usize),
     #[error("unsupported options startup parameter: only '-c config=val' and '--config=val' are allowed")]
     Options(String),
 }
@@ -48,6 +50,7 @@ impl Unsupported {
         match self {
             Unsupported::Parameter(name, value) => format!("unsupported startup parameter: {name}={value}"),
             Unsupported::InOptions(name, value) => format!("unsupported startup parameter in options: {name}={value}"),
+            Unsupported::TooMany(count) => format!("too many startup parameters: {count}, the most is {MOST_PARAMETERS}"),
             Unsupported::Options(text) => format!("unsupported startup parameter: options={text}"),
         }
     }
@@ -58,6 +61,9 @@ impl From<Unsupported> for Ending {
         Ending::violation(unsupported.to_string())
     }
 }
+
+/// More are nobody's wish: PostgreSQL knows fewer than twice as many.
+const MOST_PARAMETERS: usize = 256;
 
 /// Sorts out a startup message's parameters.
 pub(super) fn read_parameters(parameters: Vec<(String, String)>, settings: &Settings) -> Result<Asked, Unsupported> {
@@ -89,7 +95,10 @@ pub(super) fn read_parameters(parameters: Vec<(String, String)>, settings: &Sett
             _ => return Err(Unsupported::Parameter(name, value)),
         }
     }
-    Ok(asked)
+    match asked.parameters.len() {
+        count if count > MOST_PARAMETERS => Err(Unsupported::TooMany(count)),
+        _ => Ok(asked),
+    }
 }
 
 /// The startup parameter `replication`; what is neither `database` nor a boolean asks for nothing.

@@ -460,6 +460,10 @@ impl Pass<'_, '_> {
             return Step::Stop(Stop::Wait);
         }
         if !parse.name.is_empty() && self.front.statements.get(parse.name).is_some() {
+            // The Parse before it may yet fail.
+            if self.front.statements.serial(parse.name).is_some_and(|serial| self.server.requests.ends_a_batch_behind(serial)) {
+                return Step::Stop(Stop::Wait);
+            }
             return Step::Stop(Stop::Violation("prepared statement name is already in use"));
         }
         let statement = self.registry.intern(self.front.scope, parse.identity);

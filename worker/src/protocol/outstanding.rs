@@ -125,6 +125,16 @@ impl Outstanding {
         self.forgetting > 0 || self.uncertain > 0 && self.queue.iter().take(self.uncertain).any(about)
     }
 
+    /// Whether the Parse that added `serial` is unanswered, and its batch is closed.
+    pub(super) fn ends_a_batch_behind(&self, serial: u32) -> bool {
+        let is_it = |request: &&Request| match **request {
+            Request::Parse(Some((_, added))) | Request::LocalParse(added) => added == serial,
+            _ => false,
+        };
+        let mut behind = self.queue.iter().skip_while(|request| !is_it(request));
+        behind.any(|request| matches!(request, Request::Sync))
+    }
+
     /// Whether there is any such statement.
     pub(super) fn is_uncertain(&self) -> bool {
         self.uncertain > 0 || self.forgetting > 0

@@ -220,6 +220,11 @@ impl ClientStatements {
         self.0.as_ref()?.by_name.get(name).map(|entry| &entry.statement)
     }
 
+    /// The serial of a name that is there.
+    pub(crate) fn serial(&self, name: &[u8]) -> Option<u32> {
+        self.0.as_ref()?.by_name.get(name).map(|entry| entry.serial)
+    }
+
     /// Adds a name that is not there; the serial undoes it.
     pub(crate) fn add(&mut self, name: &[u8], statement: Rc<Statement>) -> u32 {
         let names = self.0.get_or_insert_default();

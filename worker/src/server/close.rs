@@ -235,7 +235,7 @@ impl Worker {
                     self.close_server(index, reason);
                 }
             }
-            ServerState::Linked(client) => self.expire_linked(index, client),
+            ServerState::Linked(client) | ServerState::Setting(client) => self.expire_linked(index, client),
             // A client waits for it as it would for a new connection, and no longer.
             ServerState::Checking if over(server.since, settings.server_connect_timeout) => self.check_failed(index),
             ServerState::Resetting if over(server.since, settings.server_idle_timeout) => {

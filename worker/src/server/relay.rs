@@ -275,7 +275,10 @@ impl Worker {
             (Some(session), Some(error)) if session.owed.is_some() => Ending::Relayed(error.code.clone(), error.message.clone()),
             _ => Ending::violation("invalid server parameter"),
         };
-        if self.servers[index].back.status == b'I' {
+        // What cannot be set back would fail for everybody: such a server is of no use.
+        let server = &self.servers[index];
+        let has_others_values = server.params.as_ref().is_some_and(|params| params.asked().next().is_some());
+        if server.back.status == b'I' && !has_others_values {
             self.unlink(index, client);
             self.close_client(client, &ending);
             self.server_released(index);
