@@ -343,3 +343,52 @@ fn a_seat_that_pools_share_goes_to_the_longest_waiter() {
         },
     );
 }
+
+/// max_packet_size holds for what servers send as well.
+#[test]
+fn a_message_of_the_servers_that_is_too_long() {
+    let server = Postgres::start();
+    each_worker_count(
+        &server,
+        |builder| builder.setting("max_packet_size", 4096),
+        |fleet| {
+            let mut client = fleet.client();
+            assert_eq!(client.value("select length(repeat('x', 4000))"), "4000");
+            client.send(&frontend::query("select repeat('x', 5000)"));
+            let refusal = client.refusal();
+            assert_eq!((refusal.severity(), refusal.code(), refusal.text()), ("FATAL", "08P01", "bad pkt header"));
+            let mut client = fleet.client();
+            client.send(&frontend::query(&format!("select '{}'", "x".repeat(5000))));
+            assert!(client.refusal().text().starts_with("bad packet header: '51"));
+        },
+    );
+}
+
+/// However many ask for a query to be cancelled, PostgreSQL gets few connections for it.
+#[test]
+fn a_crowd_of_cancel_requests_shares_connections() {
+    let server = Postgres::start();
+    let fleet = Fleet::builder(&server).workers(2).pool_size(1).start();
+    let mut client = fleet.client();
+    client.send(&frontend::query("select pg_sleep(60)"));
+    let running = || fleet.console().query("show pools").lookup("database", "app", "sv_active") == "1";
+    wait_until("the query to run", SOON, running);
+    server.freeze();
+    let mut askers: Vec<Client> = (0..40).map(|_| Client::tcp(fleet.port())).collect();
+    for asker in &mut askers {
+        asker.send(&frontend::cancel(&client.key));
+    }
+    let waiting = || {
+        let pools = fleet.console().query("show pools");
+        let count = |column: &str| pools.lookup("database", "app", column).parse::<u32>().unwrap();
+        let asked = count("cl_waiting_cancel_req") + count("cl_active_cancel_req");
+        assert!(count("sv_active_cancel") + count("sv_login") <= 2, "{asked} requests");
+        asked == 40
+    };
+    wait_until("all requests to be on their way", SOON, waiting);
+    server.thaw();
+    assert_eq!(client.answer().error().code(), "57014");
+    for asker in &mut askers {
+        asker.expect_end();
+    }
+}

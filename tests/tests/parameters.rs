@@ -400,3 +400,22 @@ fn nothing_goes_past_a_reset_in_a_pipeline() {
         },
     );
 }
+
+/// A value that nobody has asked for before has a server look at it; a pool that is full does not hold the login up for that.
+#[test]
+fn a_full_pool_holds_up_no_login() {
+    let server = Postgres::start();
+    each_worker_count(
+        &server,
+        |builder| builder.pool_size(1),
+        |fleet| {
+            let mut holder = fleet.client();
+            holder.query("begin");
+            let mut late = with(fleet, &[("TimeZone", "asia/tokyo"), ("options", "-c statement_timeout=7s")]);
+            assert_eq!(late.parameters["TimeZone"], "asia/tokyo", "in its own spelling");
+            holder.query("commit");
+            assert_eq!(late.value("show timezone") + &late.value("show statement_timeout"), "Asia/Tokyo7s");
+            assert_eq!(late.parameters["TimeZone"], "Asia/Tokyo", "told when it is known");
+        },
+    );
+}

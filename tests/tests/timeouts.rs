@@ -243,16 +243,19 @@ fn a_cancel_request_that_gets_nowhere() {
         let fleet = Fleet::builder(&server)
             .workers(workers)
             .setting("cancel_wait_timeout", 1)
+            .pool_size(1)
             .database("app", format!("host=127.0.0.1 port={} dbname=app", port.number()))
             .start();
         let mut client = fleet.client();
-        client.send(&query("select pg_sleep(2), 'slept'"));
+        client.send(&query("select pg_sleep(2), pg_backend_pid(), 'slept'"));
         let mut admin = server.admin();
         let running = "select count(*) from pg_stat_activity where query like '%slept%' and usename = 'app'";
         wait_until("the query to run", SOON, || admin.query_one(running, &[]).unwrap().get::<_, i64>(0) == 1);
         client.cancel(fleet.port());
         fleet.wait_for_log("closing because: cancel_wait_timeout");
-        assert_eq!(client.answer().rows.len(), 1, "the query is left alone");
-        assert_eq!(fleet.client().value("select 1"), "1");
+        let answer = client.answer();
+        let pid = answer.rows[0][1].clone().expect("the query is left alone");
+        // The request may still reach that backend: nobody else is given it.
+        assert_ne!(fleet.client().value("select pg_backend_pid()"), pid);
     }
 }

@@ -16,7 +16,7 @@ impl Worker {
             connections: match what {
                 ReportKind::Pools | ReportKind::Memory => Vec::new(),
                 ReportKind::Clients => {
-                    let askers = self.carriers.iter().filter_map(|(_, c)| self.asker_row(c));
+                    let askers = self.carriers.iter().flat_map(|(_, c)| self.asker_rows(c));
                     self.clients.iter().filter_map(|(_, c)| self.client_row(c)).chain(askers).collect()
                 }
                 ReportKind::Servers => {

@@ -16,13 +16,16 @@ use std::time::Duration;
 /// A connection that failed is tried again after this long.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// PostgreSQL has taken the request.
+const DELIVERED: &str = "successfully sent cancel request";
+
 /// A cancel request on its way.
 pub(crate) struct Carrier {
     pub(super) id: ConnectionId,
     key: [u8; 8],
     pub(super) aim: Aim,
     /// Who asked; nobody for a client that has gone.
-    pub(super) asker: Option<Asker>,
+    pub(super) askers: Vec<Asker>,
     since: Instant,
     pub(super) stage: Stage,
     /// Its place among the requests to the same peer.
@@ -58,7 +61,21 @@ impl Carrier {
 
     /// Somebody waits for it to be done.
     pub(crate) fn is_asked_for(&self) -> bool {
-        self.asker.is_some()
+        !self.askers.is_empty()
+    }
+
+    /// Both are aimed at the same server of ours.
+    fn has_same_target(&self, other: &Carrier) -> bool {
+        match (&self.aim, &other.aim) {
+            (Aim::Backend { held: Some(mine), .. }, Aim::Backend { held: Some(theirs), .. }) => mine == theirs,
+            _ => false,
+        }
+    }
+
+    /// It is aimed at this server and has not been sent yet.
+    pub(super) fn is_about_to_reach(&self, server: usize, id: ConnectionId) -> bool {
+        matches!(self.stage, Stage::Waiting(_) | Stage::Connecting(..))
+            && matches!(self.aim, Aim::Backend { held: Some(held), .. } if held == (server, id))
     }
 
     /// It has to do with this pool.
@@ -68,7 +85,7 @@ impl Carrier {
 
     /// Descriptors it has open.
     pub(crate) fn descriptors(&self) -> usize {
-        usize::from(self.is_asked_for()) + usize::from(self.is_connected())
+        self.askers.len() + usize::from(self.is_connected())
     }
 
     /// It has a connection, or is about to have one.
@@ -80,8 +97,8 @@ impl Carrier {
 impl Worker {
     /// Sends a request on its way.
     pub(super) fn carry(&mut self, key: [u8; 8], aim: Aim, asker: Option<Asker>) {
-        let (id, now) = (self.next_connection_id(), self.now);
-        let index = self.carriers.insert(Carrier { id, key, aim, asker, since: now, stage: Stage::Waiting(now), seat: None });
+        let (id, now, askers) = (self.next_connection_id(), self.now, asker.into_iter().collect());
+        let index = self.carriers.insert(Carrier { id, key, aim, askers, since: now, stage: Stage::Waiting(now), seat: None });
         self.start_carrier(index);
     }
 
@@ -89,7 +106,8 @@ impl Worker {
     fn start_carrier(&mut self, index: usize) {
         let carrier = &self.carriers[index];
         let Stage::Waiting(not_before) = carrier.stage else { return };
-        if self.now < not_before {
+        // One after the other: PostgreSQL is not to be flooded for the sake of one query.
+        if self.now < not_before || self.carriers.iter().any(|(_, other)| other.is_connected() && other.has_same_target(carrier)) {
             return;
         }
         let address = match &carrier.aim {
@@ -147,7 +165,7 @@ impl Worker {
         if let Stage::Sent(conn, _) = &mut self.carriers[index].stage
             && let Read::End | Read::Broken = conn.read(&mut [0; 16])
         {
-            self.end_carrier(index, "successfully sent cancel request");
+            self.end_carrier(index, DELIVERED);
         }
     }
 
@@ -171,7 +189,7 @@ impl Worker {
 
     /// Ends the request of the client with this number; a request gets no message. False: there is none.
     pub(crate) fn kill_asker(&mut self, id: ConnectionId) -> bool {
-        let carrier = self.carriers.iter().find(|(_, carrier)| carrier.asker.as_ref().is_some_and(|asker| asker.who.id == id));
+        let carrier = self.carriers.iter().find(|(_, carrier)| carrier.askers.iter().any(|asker| asker.who.id == id));
         let found = carrier.map(|(index, _)| index);
         if let Some(index) = found {
             self.end_carrier(index, "admin forced disconnect");
@@ -182,8 +200,10 @@ impl Worker {
     fn end_carrier(&mut self, index: usize, reason: &str) {
         let carrier = &mut self.carriers[index];
         let stage = std::mem::replace(&mut carrier.stage, Stage::Done);
-        let (asker, seat) = (carrier.asker.take(), carrier.seat.take());
+        let (askers, seat) = (std::mem::take(&mut carrier.askers), carrier.seat.take());
         let carrier = &self.carriers[index];
+        // One that was sent and not answered may reach the backend at any time, whoever it serves by then.
+        let is_at_large = matches!(stage, Stage::Sent(..)) && reason != DELIVERED;
         if let Stage::Connecting(conn, address) | Stage::Sent(conn, address) = stage {
             let _ = conn.deregister(self.poll.registry());
             if self.config.settings.log_disconnections {
@@ -191,21 +211,24 @@ impl Worker {
                 log::info!("{} closing because: {reason} (age={age}s)", self.carrier_prefix(carrier.id, &carrier.aim, &address));
             }
         }
-        if let Some(asker) = &asker {
+        for asker in &askers {
             self.log_asker(&asker.who, Some(&carrier.aim), reason);
         }
         let held = if let Aim::Backend { held, .. } = carrier.aim { held } else { None };
         if let Some((limit, seat)) = seat {
             self.shm.seats(limit).leave(self.me, seat);
-            self.start_carriers();
         }
-        self.cancel_landed(held);
+        self.start_carriers();
+        self.cancel_landed(held, is_at_large);
     }
 
-    /// The server that a request was aimed at may serve others again.
-    fn cancel_landed(&mut self, held: Option<(usize, ConnectionId)>) {
+    /// The server that a request was aimed at may serve others again, unless the request may still reach it.
+    fn cancel_landed(&mut self, held: Option<(usize, ConnectionId)>, is_at_large: bool) {
         let Some((index, id)) = held else { return };
         let Some(server) = self.servers.get_mut(index).filter(|s| s.id == id) else { return };
+        if is_at_large {
+            server.close_reason = Some("cancel_wait_timeout");
+        }
         server.cancels = server.cancels.saturating_sub(1);
         if server.cancels == 0 && matches!(server.state, ServerState::BeingCanceled) {
             self.server_released(index);

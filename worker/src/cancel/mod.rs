@@ -85,6 +85,10 @@ impl Worker {
             _ => return self.log_asker(&asker.who, None, "cancel request for idle client"),
         };
         let server = &mut self.servers[index];
+        // Requests for the same query go on one connection: however many ask, a server has one on its way and one behind it.
+        if let Some((_, carrier)) = self.carriers.iter_mut().find(|(_, carrier)| carrier.is_about_to_reach(index, server.id)) {
+            return carrier.askers.push(asker);
+        }
         if !matches!(server.state, ServerState::Linked(_)) {
             return self.log_asker(&asker.who, None, "ignoring cancel request for server that is setting vars");
         }

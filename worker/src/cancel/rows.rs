@@ -1,5 +1,6 @@
 //! Cancel requests as the console shows them: one row for who asked, one for the connection that carries the request.
 
+use super::Asker;
 use super::carry::{Aim, Carrier, Stage};
 use crate::clock::Instant;
 use crate::pool::PoolIndex;
@@ -15,7 +16,7 @@ impl Worker {
             if !matches!(carrier.aim, Aim::Backend { pool, .. } if pool == index) {
                 continue;
             }
-            let asked = u32::from(carrier.asker.is_some());
+            let asked = carrier.askers.len() as u32;
             match carrier.stage {
                 Stage::Waiting(_) => row.cl_waiting_cancel_req += asked,
                 Stage::Connecting(..) => {
@@ -31,14 +32,17 @@ impl Worker {
         }
     }
 
-    /// The row of SHOW CLIENTS.
-    pub(crate) fn asker_row(&self, carrier: &Carrier) -> Option<ConnectionRow> {
-        let asker = carrier.asker.as_ref()?;
+    /// The rows of SHOW CLIENTS.
+    pub(crate) fn asker_rows<'a>(&'a self, carrier: &'a Carrier) -> impl Iterator<Item = ConnectionRow> + 'a {
+        carrier.askers.iter().map(|asker| self.asker_row(carrier, asker))
+    }
+
+    fn asker_row(&self, carrier: &Carrier, asker: &Asker) -> ConnectionRow {
         let state = if matches!(carrier.stage, Stage::Sent(..)) { "active_cancel_req" } else { "waiting_cancel_req" };
         let local = asker.socket.as_ref().map(|socket| local_address(socket.as_fd(), self.config.settings.listen_port));
         let (local_addr, local_port) = local.unwrap_or_default();
         let since = Instant::from_micros(asker.who.connected_at);
-        Some(ConnectionRow {
+        ConnectionRow {
             id: asker.who.id,
             state: state.to_owned(),
             addr: asker.who.peer.address.clone(),
@@ -51,7 +55,7 @@ impl Worker {
             remote_pid: asker.who.peer.pid,
             fd: asker.socket.as_ref().map_or(-1, OwnedFd::as_raw_fd),
             ..self.blank_row(carrier)
-        })
+        }
     }
 
     /// The row of SHOW SERVERS.
@@ -70,7 +74,7 @@ impl Worker {
             port,
             local_addr,
             local_port,
-            link: carrier.asker.as_ref().map(|asker| asker.who.id),
+            link: carrier.askers.first().map(|asker| asker.who.id),
             fd: conn.as_fd().as_raw_fd(),
             user: match carrier.aim {
                 Aim::Backend { pool, .. } => self.pools.get(pool).user.clone(),

@@ -106,6 +106,24 @@ impl Worker {
         }
     }
 
+    /// A client whose values could not be set anywhere yet is greeted all the same: in its own spelling.
+    pub(crate) fn greet_unlearned(&mut self, index: usize) {
+        let Some(session) = self.clients[index].session_mut() else { return };
+        if let Some(Owed::Values { welcome, .. }) = session.owed.take().map(|owed| *owed) {
+            session.link = Link::None;
+            let pool = session.pool;
+            self.pools.get_mut(pool).waiters.retain(|waiter| waiter.client != index);
+            self.waiter_left(pool);
+            self.send_greeting(index, &welcome, None, &[]);
+        }
+    }
+
+    /// Whether it waits for its greeting and any server would do.
+    pub(crate) fn may_be_greeted_unlearned(&self, index: usize) -> bool {
+        let session = self.clients.get(index).and_then(Client::session);
+        matches!(session.and_then(|s| s.owed.as_deref()), Some(Owed::Values { keeps_server: false, .. }))
+    }
+
     /// Greets a session; with `pid`, the key it is given begins with that process id.
     pub(super) fn send_greeting(&mut self, index: usize, welcome: &Greeting, pid: Option<u32>, notices: &[u8]) {
         let random = u64::from_ne_bytes(super::auth::random());

@@ -117,6 +117,10 @@ impl Worker {
         if !waits {
             return self.close_server(server_index, "replication client was closed");
         }
+        if server.close_reason.is_some() || server.epoch != self.pools.get(pool).epoch {
+            self.candidate_waits(pool, id);
+            return self.close_server(server_index, "database configuration changed");
+        }
         server.state = ServerState::Linked(client);
         server.used = true;
         server.busy = true;

@@ -13,6 +13,9 @@ use std::time::Duration;
 /// An answer to Borrow that has not come by then never will.
 const BORROW_PATIENCE: Duration = Duration::from_millis(500);
 
+/// How long a client waits for a server that is to say how it spells the client's startup values.
+const GREETING_PATIENCE: Duration = Duration::from_millis(500);
+
 impl Worker {
     pub(super) fn enqueue(&mut self, client: usize, index: PoolIndex) {
         let now = self.now;
@@ -142,6 +145,7 @@ impl Worker {
             for client in expired {
                 self.close_client(client, &Ending::violation("query_wait_timeout"));
             }
+            self.greet_impatient(index);
             self.expire_query_timeout(index);
             self.notify_waiters(index);
         }
@@ -160,6 +164,18 @@ impl Worker {
             self.lend_idle(index, slot);
         }
         self.make_room_elsewhere(index);
+    }
+
+    /// A full pool must not hold up logins for the sake of their values' spelling.
+    fn greet_impatient(&mut self, index: PoolIndex) {
+        let now = self.now;
+        let waiters = self.pools.get(index).waiters.iter();
+        let late = waiters.take_while(|w| now - w.since > GREETING_PATIENCE);
+        let late: Vec<usize> =
+            late.filter(|w| self.still_waits(w) && self.may_be_greeted_unlearned(w.client)).map(|w| w.client).collect();
+        for client in late {
+            self.greet_unlearned(client);
+        }
     }
 
     /// query_wait_notify: a client that has waited for longer is told why it gets no answer.

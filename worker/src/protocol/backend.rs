@@ -397,9 +397,11 @@ fn error(back: &mut Backend, client: &mut Option<&mut Frontend>, body: &[u8], hi
     if let Some(front) = client {
         front.reset = None;
     }
-    if hidden && !fields.ends_connection() {
+    if hidden {
         seen.rare().hidden_error = Some(fields.into());
-        return Fate::Swallow;
+        if !fields.ends_connection() {
+            return Fate::Swallow;
+        }
     }
     let head = back.requests.head().copied();
     let stale = head.and_then(|request| stale_statement(request, back.bound, &fields));

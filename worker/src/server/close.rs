@@ -62,7 +62,9 @@ impl Worker {
                 self.server_failed(index, "server closed the connection during login");
             }
             ServerState::Linked(client) | ServerState::Setting(client) => {
-                let ending = if server.said_last_words || server.back.is_mid_message() {
+                let ending = if let Some(error) = server.hidden_error.take() {
+                    Ending::Relayed(error.code, error.message)
+                } else if server.said_last_words || server.back.is_mid_message() {
                     Ending::ServerGone("server conn crashed?")
                 } else {
                     Ending::violation("server conn crashed?")

@@ -277,11 +277,11 @@ impl Worker {
         server.params = Some(self.interner.set(pairs().filter(|(name, _)| is_tracked(name))));
         server.since = self.now;
         let pool = self.pools.get_mut(pool_index);
-        pool.opening = pool.opening.saturating_sub(1);
         pool.failure = None;
         pool.hosts.succeeded(&server.address);
         self.shm.pool_state(pool.id).set_login_failed_at(0);
         if server.dedication.is_some() {
+            pool.opening = pool.opening.saturating_sub(1);
             return self.dedicated_ready(index, &login.parameters);
         }
         if pool.welcome.is_none() {
@@ -293,6 +293,9 @@ impl Worker {
             self.learn_welcome(pool_index, &login.parameters);
             self.pools.get_mut(pool_index).notices = Vec::new();
         }
+        // Counted up to here, it keeps those who were greeted just now from opening another.
+        let pool = self.pools.get_mut(pool_index);
+        pool.opening = pool.opening.saturating_sub(1);
         self.server_free(index);
     }
 

@@ -9,9 +9,6 @@ use shared::config::PoolMode;
 use shared::wire::encode;
 use shared::wire::header::HEADER_BYTES;
 
-/// The longest message a server may send, in bytes: PostgreSQL's own bound is 1 GB.
-const LONGEST_MESSAGE: u32 = 0x7fff_ffff;
-
 impl Worker {
     /// The server's socket has bytes, or has ended (`closed`: it sends no more).
     pub(crate) fn server_readable(&mut self, index: usize, closed: bool) {
@@ -94,8 +91,13 @@ impl Worker {
         let server = &mut self.servers[index];
         let Client { conn, state: ClientState::Session(session), .. } = &mut self.clients[client_index] else { return };
         let held_back = session.front.is_held_back();
-        let Relayed { to_client, consumed, seen, violation } =
-            backend::relay(&mut server.back, Some(&mut session.front), LONGEST_MESSAGE, data, &mut self.scratch);
+        let Relayed { to_client, consumed, seen, violation } = backend::relay(
+            &mut server.back,
+            Some(&mut session.front),
+            self.config.settings.max_packet_size,
+            data,
+            &mut self.scratch,
+        );
         let stats = &mut self.pools.get_mut(session.pool).stats;
         stats.bytes_sent += to_client.len() as u64;
         stats.query_count += u64::from(seen.queries_ended);
@@ -198,7 +200,7 @@ impl Worker {
     fn listen(&mut self, index: usize, data: &[u8]) {
         let server = &mut self.servers[index];
         let Relayed { consumed, seen, violation, .. } =
-            backend::relay(&mut server.back, None, LONGEST_MESSAGE, data, &mut self.scratch);
+            backend::relay(&mut server.back, None, self.config.settings.max_packet_size, data, &mut self.scratch);
         if consumed < data.len() {
             server.conn.keep(&data[consumed..], &mut self.buffers);
         }
