@@ -161,6 +161,39 @@ fn a_query_that_waits_for_a_server() {
     );
 }
 
+/// The same through a driver; and one that vanishes while it waits gives up its place.
+#[test]
+fn a_driver_cancels_or_leaves_while_it_waits() {
+    let server = Postgres::start();
+    each_fleet(
+        &server,
+        |builder| builder.pool_size(1),
+        |fleet, _| {
+            let mut holder = fleet.client();
+            holder.query("begin");
+            let waiting = || fleet.console().query("show pools").lookup("database", "app", "cl_waiting");
+            let mut client = fleet.driver().connect(postgres::NoTls).unwrap();
+            let token = client.cancel_token();
+            std::thread::scope(|scope| {
+                let query = scope.spawn(|| client.query_one("select $1::int", &[&1]));
+                wait_until("the client to wait", SOON, || waiting() == "1");
+                token.cancel_query(postgres::NoTls).unwrap();
+                let error = query.join().unwrap().unwrap_err();
+                assert_eq!(error.code().unwrap().code(), "57014");
+            });
+            assert_eq!(waiting(), "0");
+            let mut leaving = fleet.client();
+            leaving.send(&frontend::query("select 'unheard'"));
+            wait_until("the other to wait", SOON, || waiting() == "1");
+            drop(leaving);
+            wait_until("its place to be given up", SOON, || waiting() == "0");
+            holder.query("commit");
+            drop(holder);
+            assert_eq!(client.query_one("select $1::int", &[&2]).unwrap().get::<_, i32>(0), 2);
+        },
+    );
+}
+
 /// PostgreSQL is slow to take a request: who asked, what carries it and the server held back for it can be seen, and the log has both ends.
 #[test]
 fn requests_on_their_way_are_shown() {

@@ -22,9 +22,9 @@
 //! | 21 to 28 | certificates, peer, LDAP, PAM, hba, auth_query | with these methods |
 //! | 29 | `not allowed` | `console::who_may_do_what` |
 //! | 30 | `no such database: X` | `login::unknown_database_is_told_only_to_those_who_are_known` |
-//! | 31 | `database "X" is disabled` | with DISABLE |
+//! | 31 | `database "X" is disabled` | `orders::a_disabled_database_admits_nobody_new` |
 //! | 32 | `pooler is shutting down` | `a_login_that_ends_in_a_shutdown` |
-//! | 33 | `database removed` | `a_database_that_is_removed` |
+//! | 33 | `database removed` | `a_database_that_is_removed`, `orders::a_database_is_killed` |
 //! | 34 | `query_wait_timeout` | `limits::query_wait_timeout` |
 //! | 35 | `query_timeout` | `queued_longer_than_query_timeout` |
 //! | 36 | `client_login_timeout` | `startup::a_client_that_stops_in_the_middle_is_dropped_after_client_login_timeout` |
@@ -32,15 +32,16 @@
 //! | 38 | `server shutting down` | `signals::int_waits_for_transactions` |
 //! | 39 | `server login has been failing…` | `a_server_that_cannot_be_reached_is_told_from_memory` |
 //! | 40 | the server's own | `login::postgresql_refusing_the_pooler_is_told_in_its_own_words` |
-//! | 41 | `login failed` | with replication |
+//! | 41 | `login failed` | `replication::what_postgresql_refuses_is_refused` |
 //! | 42, 43 | `server login failed: …` | `credentials_that_do_not_fit_the_server`, `failures::servers_that_misbehave_in_the_login` |
 //! | 44 to 47 | `query timeout` and its like | `failures::time_limits_of_clients` |
 //! | 48 | `server conn crashed?` | `failures::a_crashed_backend` |
 //! | 49 | `invalid server parameter` | `parameters::a_value_that_postgresql_refuses_is_fatal_for_its_client_only` |
 //! | 50 | `transaction blocks not allowed in statement pooling mode` | `modes::a_transaction_block_ends_client_and_server` |
-//! | 51 | `database configuration changed` | `hygiene::server_fast_close_does_not_wait_for_the_client` |
-//! | 52, 53 | `admin forced disconnect`, `suspend_timeout` | with KILL_CLIENT and SUSPEND |
-//! | 54 | `unknown pkt`, `bad pkt header`, `broken ParameterStatus packet` | `servers_that_break_the_protocol` |
+//! | 51 | `database configuration changed` | `hygiene::server_fast_close_does_not_wait_for_the_client`, `replication::a_changed_entry_ends_it` |
+//! | 52 | `admin forced disconnect` | `orders::a_client_is_killed` |
+//! | 53 | `suspend_timeout` | never: there is no SUSPEND (`orders::what_commands_refuse`) |
+//! | 54 | `unknown pkt`, `bad pkt header`, `broken ParameterStatus packet` | `servers_that_break_the_protocol`; `suspend_timeout` never |
 //! | 55 | `PQexec disallowed` | `limits::simple_queries_can_be_refused` |
 //! | 56 | `unknown pkt` | `startup::an_unknown_message_ends_that_connection_only` |
 //! | 57 | prepared statements | `statements_that_cannot_be` |
@@ -48,7 +49,7 @@
 //! | 59 | `bad packet`, `incomplete pkt`, `incomplete query` | `a_console_that_is_sent_nonsense`, `console::what_it_does_not_understand` |
 //! | 60 | `No server connection available…` | `timeouts::a_client_that_waits_is_told_once_a_wait` |
 //! | 61 | login_notify_message | `a_notice_with_the_login` |
-//! | 62 | `SET ignored` | `a_console_that_is_sent_nonsense` |
+//! | 62 | `SET ignored`, `Console usage` | `a_console_that_is_sent_nonsense`, `console::the_columns_of_every_show`; the one about TLS with TLS |
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, missing_docs)]
 

@@ -70,6 +70,29 @@ fn a_logical_stream_brings_what_others_write() {
     );
 }
 
+/// Statement pooling is for queries: a replica has its server to itself there too.
+#[test]
+fn statement_mode_leaves_a_replica_its_server() {
+    let server = server();
+    for workers in [1, 2] {
+        let fleet = Fleet::builder(&server).workers(workers).setting("pool_mode", "statement").start();
+        let mut writer = fleet.client();
+        writer.query("drop table if exists streamed; create table streamed (n int)");
+        let mut stream = replica(&fleet, "database");
+        assert_eq!(stream.query("IDENTIFY_SYSTEM").rows.len(), 1);
+        let pid = stream.value("select pg_backend_pid()");
+        let slot = "CREATE_REPLICATION_SLOT pgfleet_statement TEMPORARY LOGICAL test_decoding";
+        assert!(stream.query(slot).errors.is_empty());
+        stream.send(&frontend::query("START_REPLICATION SLOT pgfleet_statement LOGICAL 0/0"));
+        assert_eq!(stream.read().kind, b'W');
+        assert_eq!(writer.query("insert into streamed values (1)").tags, ["INSERT 0 1"]);
+        while !String::from_utf8_lossy(&stream.read().body).contains("streamed: INSERT: n[integer]:1") {}
+        stream.send(&frontend::copy_done());
+        assert!(stream.answer().errors.is_empty());
+        assert_eq!(stream.value("select pg_backend_pid()"), pid);
+    }
+}
+
 #[test]
 fn a_base_backup_is_taken_through_the_pooler() {
     let server = server();
