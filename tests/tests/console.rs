@@ -214,7 +214,7 @@ fn who_may_do_what() {
     );
 }
 
-/// Non-members are turned away before a password is asked for; members give theirs.
+/// Everybody gives a password; only then are those turned away who may not use the console.
 #[test]
 fn it_asks_for_the_password() {
     let server = Postgres::start();

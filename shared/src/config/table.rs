@@ -111,7 +111,7 @@ settings! {
     listen_port: u16 = "6432", int(1, 65535, ""), Network, Restart, Works,
         "The TCP port, and the number in the Unix socket's name.";
     log_connections: bool = "1", Switch, Logging, Reload, Works,
-        "Whether successful logins are logged.";
+        "Whether each login attempt of a client is logged, before it has proved who it is, and each new connection to PostgreSQL.";
     log_disconnections: bool = "1", Switch, Logging, Reload, Works,
         "Whether disconnections are logged, with the reason.";
     log_pooler_errors: bool = "1", Switch, Logging, Reload, Works,
