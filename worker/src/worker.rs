@@ -224,6 +224,7 @@ impl Worker {
     /// Serves until told to stop.
     pub(crate) fn run(mut self) -> ExitCode {
         let mut events = Events::with_capacity(1024);
+        let mut again = Vec::new();
         loop {
             let timeout = if self.again.is_empty() { self.next_tick.saturating_duration_since(self.now) } else { Duration::ZERO };
             if let Err(error) = self.poll.poll(&mut events, Some(timeout))
@@ -236,7 +237,9 @@ impl Worker {
             for event in &events {
                 self.dispatch(event);
             }
-            for source in std::mem::take(&mut self.again) {
+            // Two lists that take turns: neither is ever allocated anew.
+            std::mem::swap(&mut self.again, &mut again);
+            for source in again.drain(..) {
                 match source {
                     Source::Client(index) => self.client_readable(index, false),
                     Source::Server(index) => self.server_again(index),

@@ -149,6 +149,9 @@ impl Worker {
             && std::mem::take(&mut server.unserved)
         {
             self.forward_kept(client, index);
+            if !self.servers.get(index).is_some_and(|s| s.conn.readable || s.back.is_free()) {
+                return;
+            }
         }
         let Some(server) = self.servers.get(index) else { return };
         // What is kept and is more than the beginning of a message is still to be forwarded.
