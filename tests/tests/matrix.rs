@@ -17,8 +17,8 @@
 //! | plans after DDL | `a_plan_follows_its_tables` |
 //! | COPY, pipelines, FunctionCall | `copy_pipelines_and_function_calls` for statement mode, `copy.rs`, `queries.rs` |
 //! | cancel | `cancel_requests` for statement mode, `cancel.rs` |
-//! | replication | with replication |
-//! | server_reset_query | `parameters.rs`, `hygiene.rs` |
+//! | replication | `replication.rs` |
+//! | server_reset_query | `parameters.rs`, `hygiene.rs`, `settings.rs` for statement mode |
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, missing_docs)]
 
