@@ -11,6 +11,7 @@ pub mod control;
 pub mod ids;
 pub mod log;
 pub mod orders;
+mod rows;
 pub mod shm;
 pub mod sys;
 pub mod wire;

@@ -1,6 +1,6 @@
 //! Which statement of the server's a client's name means, and how the server comes to hold it.
 
-use super::frontend::Pass;
+use super::message::Pass;
 use super::outstanding::Request;
 use super::splice::Splice;
 use super::statements::Statement;

@@ -10,6 +10,7 @@ mod command;
 pub(crate) mod description;
 pub(crate) mod frontend;
 mod held;
+mod message;
 pub(crate) mod outstanding;
 pub(crate) mod retry;
 pub(crate) mod splice;
