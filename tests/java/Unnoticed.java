@@ -57,7 +57,7 @@ public final class Unnoticed {
         String sql = "select pg_sleep(60) /* terminated */";
         Thread ender = new Thread(() -> {
             try (Connection other = connect("")) {
-                String end = "select pg_terminate_backend(pid) from pg_stat_activity where state = 'active' and query = '" + sql + "'";
+                String end = "select pg_terminate_backend(pid) from pg_stat_activity where wait_event = 'PgSleep' and query = '" + sql + "'";
                 while (value(other, end) == null) { }
             } catch (SQLException error) {
                 throw new AssertionError(error);

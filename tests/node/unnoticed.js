@@ -55,7 +55,7 @@ const scenarios = {
     const [client, other] = [await connect(), await connect()];
     const text = 'select pg_sleep(60) /* terminated */';
     const sleep = outcome(client.query(text));
-    const end = "select pg_terminate_backend(pid) from pg_stat_activity where state = 'active' and query = $1";
+    const end = "select pg_terminate_backend(pid) from pg_stat_activity where wait_event = 'PgSleep' and query = $1";
     while (!(await other.query(end, [text])).rows.length);
     console.log(await sleep);
     await other.end();

@@ -60,7 +60,7 @@ async def terminated():
     connection, other = await connect(), await connect()
     text = "select pg_sleep(60) /* terminated */"
     sleep = asyncio.ensure_future(outcome(connection.fetchval(text)))
-    end = "select pg_terminate_backend(pid) from pg_stat_activity where state = 'active' and query = $1"
+    end = "select pg_terminate_backend(pid) from pg_stat_activity where wait_event = 'PgSleep' and query = $1"
     while not await other.fetchval(end, text):
         pass
     print(await sleep, connection.is_closed())

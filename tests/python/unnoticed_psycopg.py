@@ -61,7 +61,7 @@ def terminated():
     text = "select pg_sleep(60) /* terminated */"
 
     def end():
-        seen = "select pg_terminate_backend(pid) from pg_stat_activity where state = 'active' and query = %s"
+        seen = "select pg_terminate_backend(pid) from pg_stat_activity where wait_event = 'PgSleep' and query = %s"
         while other.execute(seen, (text,)).fetchone() is None:
             pass
 

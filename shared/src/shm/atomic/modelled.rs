@@ -43,6 +43,10 @@ macro_rules! modelled {
                 self.touch().fetch_and(bits, order)
             }
 
+            pub fn fetch_add(&self, value: $integer, order: Ordering) -> $integer {
+                self.touch().fetch_add(value, order)
+            }
+
             pub fn fetch_max(&self, value: $integer, order: Ordering) -> $integer {
                 self.touch().fetch_max(value, order)
             }
