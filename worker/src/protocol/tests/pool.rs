@@ -1,6 +1,6 @@
 //! Several clients over few servers, against the model: each hears exactly what a server of its own would have said.
 //!
-//! A seed decides who asks what, who comes next, and where the streams are cut. `PGFLEET_SEED=… cargo test -p worker model` runs one again.
+//! A seed decides who asks what, who comes next, and where the streams are cut. `PGFLEET_SEED=… cargo test -p worker every_client_hears` runs one again.
 
 use super::super::frontend::{Need, Rules, Stop};
 use super::super::outstanding::Request;
