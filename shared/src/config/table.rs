@@ -98,6 +98,8 @@ settings! {
         "How long a failed lookup is believed.";
     dns_zone_check_period: Duration = "0", Seconds, Network, Reload, Works,
         "How often the serial numbers of the DNS zones in use are looked at; 0: never.";
+    fairness_slack: Duration = "0.015", Seconds, Pools, Reload, Works,
+        "How much longer a client of another worker must have waited to be served before one of this worker's own.";
     idle_transaction_timeout: Duration = "0", Seconds, Timeouts, Reload, Works,
         "A client that has been idle in a transaction for this long is disconnected; 0: never.";
     ignore_startup_parameters: Words = "", WordList, Pools, Reload, Works,

@@ -4,11 +4,6 @@ use crate::clock::Instant;
 use shared::ids::Slot;
 use std::time::Duration;
 
-/// How much longer another worker's client must have waited to be served before one of ours. Passing a connection on costs both workers
-/// four to five system calls, and chance makes waits differ by about as much as they are long. With 64 clients and 20 servers on 2 workers all of
-/// lending comes to 0.15 system calls per query or less, with 5 ms as with 15 ms (`scripts/bench --scenario syscalls`); the larger value is for longer queues.
-pub(crate) const SLACK: Duration = Duration::from_millis(15);
-
 /// What happens to a free server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Next {
@@ -20,12 +15,14 @@ pub(crate) enum Next {
     Park,
 }
 
-/// `ours`: since when our longest waiter waits. `theirs`: the worker whose client has waited longest elsewhere, and since when.
-pub(crate) fn next(ours: Option<Instant>, theirs: Option<(Slot, Instant)>) -> Next {
+/// `ours`: since when our longest waiter waits. `theirs`: the worker whose client has waited longest elsewhere, and since when. `slack`: how much
+/// longer that one must have waited to go first (fairness_slack). Passing a connection on costs both workers four to five system calls, and
+/// chance makes waits differ by about as much as they are long.
+pub(crate) fn next(ours: Option<Instant>, theirs: Option<(Slot, Instant)>, slack: Duration) -> Next {
     match (ours, theirs) {
         (None, None) => Next::Park,
         (None, Some((slot, _))) => Next::Lend(slot),
-        (Some(ours), Some((slot, theirs))) if theirs + SLACK < ours => Next::Lend(slot),
+        (Some(ours), Some((slot, theirs))) if theirs + slack < ours => Next::Lend(slot),
         (Some(_), _) => Next::Ours,
     }
 }
@@ -37,12 +34,21 @@ mod tests {
     #[test]
     fn the_longest_waiter_is_served_first_within_the_slack() {
         let at = |ms: u64| Instant::from_micros(ms * 1000);
-        let other = Slot(3);
+        let next = |ours: Option<u64>, theirs: Option<u64>| {
+            super::next(ours.map(at), theirs.map(|since| (Slot(3), at(since))), Duration::from_millis(15))
+        };
         assert_eq!(next(None, None), Next::Park);
-        assert_eq!(next(Some(at(90)), None), Next::Ours);
-        assert_eq!(next(None, Some((other, at(99)))), Next::Lend(other));
-        assert_eq!(next(Some(at(80)), Some((other, at(65)))), Next::Ours);
-        assert_eq!(next(Some(at(80)), Some((other, at(64)))), Next::Lend(other));
-        assert_eq!(next(Some(at(80)), Some((other, Instant::from_micros(u64::MAX)))), Next::Ours);
+        assert_eq!(next(Some(90), None), Next::Ours);
+        assert_eq!(next(None, Some(99)), Next::Lend(Slot(3)));
+        assert_eq!(next(Some(80), Some(65)), Next::Ours);
+        assert_eq!(next(Some(80), Some(64)), Next::Lend(Slot(3)));
+        assert_eq!(next(Some(80), Some(u64::MAX / 1000)), Next::Ours);
+    }
+
+    #[test]
+    fn without_slack_a_microsecond_decides() {
+        let at = Instant::from_micros;
+        let next = |ours, theirs| super::next(Some(at(ours)), Some((Slot(1), at(theirs))), Duration::ZERO);
+        assert_eq!((next(10, 10), next(10, 9)), (Next::Ours, Next::Lend(Slot(1))));
     }
 }

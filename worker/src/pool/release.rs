@@ -56,7 +56,7 @@ impl Worker {
         }
         let ours = self.longest_waiter(index);
         let theirs = if self.has_colleagues() { self.waiting_elsewhere(index) } else { None };
-        match policy::next(ours, theirs) {
+        match policy::next(ours, theirs, self.config.settings.fairness_slack) {
             Next::Ours if !alive => self.check(server_index),
             Next::Ours => self.serve_next(index, server_index),
             Next::Lend(slot) => self.lend(server_index, slot),

@@ -61,7 +61,7 @@ impl Worker {
         }
         let ours = self.longest_wait(index);
         let others = shared.into_iter().flatten().flat_map(|(limit, _)| self.waiting_for(limit));
-        match policy::next(ours, others.min_by_key(|(_, since)| *since)) {
+        match policy::next(ours, others.min_by_key(|(_, since)| *since), self.config.settings.fairness_slack) {
             Next::Lend(slot) => Some(slot),
             Next::Ours | Next::Park => None,
         }
