@@ -1,7 +1,7 @@
 //! pgfleet seen from outside.
 //!
 //! The library is the harness: a real PostgreSQL ([`Postgres`]), a real fleet in front of it ([`Fleet`]), clients that speak the wire
-//! protocol byte by byte ([`Client`]) and eyes that watch from the side ([`Sampler`], [`process`]). The cases are in `tests/`, one
+//! protocol byte by byte ([`Client`]), alone or by the hundred ([`Crowd`]), and eyes that watch from the side ([`Sampler`], [`process`]). The cases are in `tests/`, one
 //! subject a file. Every server that a test starts belongs to a value that stops it when dropped, also when the test panics.
 //!
 //! Environment: `PGFLEET_BINARY` (the program under test), `PGFLEET_PG_BIN` (PostgreSQL's programs), `PGFLEET_TEST_USER` (who runs the
@@ -12,8 +12,10 @@
 #![allow(clippy::unwrap_used, reason = "a harness that cannot go on has nothing better to do than to panic")]
 
 mod account;
+mod crowd;
 mod fleet;
 mod lock;
+mod placement;
 mod port;
 mod postgres_server;
 mod sampler;
@@ -26,7 +28,9 @@ pub mod process;
 pub mod program;
 pub mod wire;
 
+pub use crowd::{Crowd, Record, Tally};
 pub use fleet::{Builder, Fleet, PoolMode, each_fleet, each_worker_count};
+pub use placement::place;
 pub use port::Port;
 pub use postgres_server::Postgres;
 pub use sampler::{Sampler, Seen, backends};

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 const INTERVAL: Duration = Duration::from_millis(10);
 
-const COUNT: &str = "select count(*) from pg_stat_activity
+const COUNT: &str = "select count(*), count(*) filter (where state = 'active') from pg_stat_activity
                      where backend_type = 'client backend' and usename is distinct from 'postgres'";
 
 /// What was seen.
@@ -18,6 +18,8 @@ const COUNT: &str = "select count(*) from pg_stat_activity
 pub struct Seen {
     /// The most backends at one time.
     pub most: i64,
+    /// The most that were running a query at one time.
+    pub busiest: i64,
     /// How many at the last look.
     pub last: i64,
     /// How many looks.
@@ -38,10 +40,12 @@ impl Sampler {
         let (stop, stopped) = channel();
         let thread = std::thread::spawn(move || {
             let statement = connection.prepare(COUNT).unwrap();
-            let mut seen = Seen { most: 0, last: 0, samples: 0 };
+            let mut seen = Seen { most: 0, busiest: 0, last: 0, samples: 0 };
             loop {
-                seen.last = connection.query_one(&statement, &[]).unwrap().get(0);
+                let row = connection.query_one(&statement, &[]).unwrap();
+                seen.last = row.get(0);
                 seen.most = seen.most.max(seen.last);
+                seen.busiest = seen.busiest.max(row.get(1));
                 seen.samples += 1;
                 if stopped.recv_timeout(INTERVAL) != Err(RecvTimeoutError::Timeout) {
                     return seen;

@@ -189,6 +189,15 @@ impl Client {
         Ok(Self::over(Stream::Tcp(stream)))
     }
 
+    /// The bare connection, between two answers.
+    pub fn into_tcp(self) -> TcpStream {
+        assert_eq!(self.taken, self.input.len(), "nothing unread");
+        match self.stream {
+            Stream::Tcp(stream) => stream,
+            Stream::Unix(_) => panic!("a connection over a Unix socket"),
+        }
+    }
+
     /// Connects to the Unix socket of a server with this port number in `folder`.
     pub fn unix(folder: &Path, port: u16) -> Client {
         let stream = UnixStream::connect(folder.join(format!(".s.PGSQL.{port}"))).unwrap();
