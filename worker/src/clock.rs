@@ -9,12 +9,16 @@ pub(crate) struct Instant(u64);
 
 /// This moment.
 pub(crate) fn now() -> Instant {
+    #[cfg(test)]
+    if let Some(now) = simulated::now() {
+        return now;
+    }
     Instant(shared::sys::clock::monotonic_us())
 }
 
 impl Instant {
     /// From what another process put into shared memory or a message.
-    pub(crate) fn from_micros(micros: u64) -> Self {
+    pub(crate) const fn from_micros(micros: u64) -> Self {
         Self(micros)
     }
 
@@ -45,5 +49,25 @@ impl Sub for Instant {
 
     fn sub(self, earlier: Instant) -> Duration {
         self.saturating_duration_since(earlier)
+    }
+}
+
+/// Time as a simulation has it, in its own thread.
+#[cfg(test)]
+pub(crate) mod simulated {
+    use super::Instant;
+    use std::cell::Cell;
+
+    thread_local! {
+        static NOW: Cell<Option<Instant>> = const { Cell::new(None) };
+    }
+
+    pub(super) fn now() -> Option<Instant> {
+        NOW.get()
+    }
+
+    /// For this thread it is `now` until it is told otherwise; `None`: what the clock says.
+    pub(crate) fn set(now: Option<Instant>) {
+        NOW.set(now);
     }
 }

@@ -18,6 +18,8 @@ mod pool;
 mod protocol;
 mod report;
 mod server;
+#[cfg(test)]
+mod simulation;
 mod socket;
 mod tcp;
 mod timers;

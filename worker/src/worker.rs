@@ -157,6 +157,18 @@ pub(crate) struct Worker {
     pub(crate) descriptor_limit: usize,
 }
 
+/// What the loop uses in every turn.
+pub(crate) struct Turn {
+    events: Events,
+    again: Vec<Source>,
+}
+
+impl Default for Turn {
+    fn default() -> Self {
+        Self { events: Events::with_capacity(1024), again: Vec::new() }
+    }
+}
+
 /// What the start message brought.
 pub(crate) struct Start {
     pub(crate) me: Owner,
@@ -223,43 +235,53 @@ impl Worker {
 
     /// Serves until told to stop.
     pub(crate) fn run(mut self) -> ExitCode {
-        let mut events = Events::with_capacity(1024);
-        let mut again = Vec::new();
+        let mut turn = Turn::default();
         loop {
-            let timeout = if self.again.is_empty() { self.next_tick.saturating_duration_since(self.now) } else { Duration::ZERO };
-            if let Err(error) = self.poll.poll(&mut events, Some(timeout))
-                && error.kind() != std::io::ErrorKind::Interrupted
-            {
-                log::error!(target: "process", "waiting for events failed: {error}");
-                return ExitCode::FAILURE;
-            }
-            self.now = now();
-            for event in &events {
-                self.dispatch(event);
-            }
-            // Two lists that take turns: neither is ever allocated anew.
-            std::mem::swap(&mut self.again, &mut again);
-            for source in again.drain(..) {
-                match source {
-                    Source::Client(index) => self.client_readable(index, false),
-                    Source::Server(index) => self.server_again(index),
-                    Source::Listener(index) => self.accept(index),
-                    Source::Inbox => self.inbox_readable(),
-                    _ => {}
-                }
-            }
-            if self.now >= self.next_tick {
-                self.tick();
-                self.next_tick = self.now + TICK;
-            }
-            self.bury();
-            let workers = self.shm.workers();
-            workers.beat(self.me.slot, self.now.as_micros());
-            workers.set_counts(self.me.slot, self.clients.len() as u32, self.servers.len() as u32);
-            if let Some(status) = self.finished() {
+            let timeout = self.until_next_turn();
+            if let Some(status) = self.turn(&mut turn, timeout) {
                 return status;
             }
         }
+    }
+
+    /// How long the loop may wait for events, counted from the last turn.
+    pub(crate) fn until_next_turn(&self) -> Duration {
+        if self.again.is_empty() { self.next_tick.saturating_duration_since(self.now) } else { Duration::ZERO }
+    }
+
+    /// Waits for events and deals with them. The exit status when there is nothing left to do.
+    pub(crate) fn turn(&mut self, turn: &mut Turn, timeout: Duration) -> Option<ExitCode> {
+        let Turn { events, again } = turn;
+        if let Err(error) = self.poll.poll(events, Some(timeout))
+            && error.kind() != std::io::ErrorKind::Interrupted
+        {
+            log::error!(target: "process", "waiting for events failed: {error}");
+            return Some(ExitCode::FAILURE);
+        }
+        self.now = now();
+        for event in &*events {
+            self.dispatch(event);
+        }
+        // Two lists that take turns: neither is ever allocated anew.
+        std::mem::swap(&mut self.again, again);
+        for source in again.drain(..) {
+            match source {
+                Source::Client(index) => self.client_readable(index, false),
+                Source::Server(index) => self.server_again(index),
+                Source::Listener(index) => self.accept(index),
+                Source::Inbox => self.inbox_readable(),
+                _ => {}
+            }
+        }
+        if self.now >= self.next_tick {
+            self.tick();
+            self.next_tick = self.now + TICK;
+        }
+        self.bury();
+        let workers = self.shm.workers();
+        workers.beat(self.me.slot, self.now.as_micros());
+        workers.set_counts(self.me.slot, self.clients.len() as u32, self.servers.len() as u32);
+        self.finished()
     }
 
     #[inline]

@@ -109,7 +109,7 @@ pub(crate) fn start(control: OwnedFd) -> Result<Worker, StartError> {
     }
     worker.apply_tcp_settings();
     worker.find_pools_to_fill();
-    worker.shm.workers().beat(slot, shared::sys::clock::monotonic_us());
+    worker.shm.workers().beat(slot, worker.now.as_micros());
     worker.shm.workers().set_state(slot, WorkerState::Serving);
     worker.control.send(&ToSupervisor::Ready, &[]);
     // What came before the sockets were watched has made no edge.

@@ -1,0 +1,96 @@
+//! What workers say to each other, on its way.
+//!
+//! A worker's sending ends lead here: each inbox has a tap, whose other end is read after every turn. A message is kept with its
+//! descriptors and put into the real inbox later, or lost.
+
+use super::Simulation;
+use super::schedule::Event;
+use crate::clock::Instant;
+use shared::control::{self, ToInbox};
+use shared::ids::Slot;
+use shared::sys::seqpacket;
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// A message between workers.
+pub(super) struct Mail {
+    pub(super) to: Slot,
+    bytes: Vec<u8>,
+    descriptors: Vec<OwnedFd>,
+}
+
+/// A slot's inbox. It outlives the slot's workers, with what has been delivered and not read.
+pub(super) struct Inbox {
+    /// What the other workers hold.
+    pub(super) sending: OwnedFd,
+    /// Where what they send comes out.
+    pub(super) tap: OwnedFd,
+    /// What the slot's worker reads.
+    pub(super) receiving: OwnedFd,
+    delivering: OwnedFd,
+    /// When the message sent last arrives: without faults the next one is not before it.
+    last: Instant,
+}
+
+impl Inbox {
+    pub(super) fn new() -> Self {
+        let (sending, tap) = seqpacket::pair().unwrap();
+        let (delivering, receiving) = seqpacket::pair().unwrap();
+        for end in [&tap, &delivering] {
+            socket2::SockRef::from(end).set_nonblocking(true).unwrap();
+        }
+        Self { sending, tap, receiving, delivering, last: Instant::default() }
+    }
+}
+
+impl Simulation {
+    /// Takes what was sent to `to` and decides when it arrives, if at all.
+    pub(super) fn collect_mail(&mut self, to: Slot) {
+        loop {
+            let mut buffer = std::mem::take(&mut self.buffer);
+            let received = seqpacket::recv(self.places[to.index()].inbox.tap.as_fd(), &mut buffer);
+            self.buffer = buffer;
+            let received = match received {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                other => other.unwrap(),
+            };
+            let bytes = self.buffer[..received.len].to_vec();
+            let (kind, word) = describe(&bytes);
+            self.note(word, u64::from(to.0), kind);
+            if self.chance(self.plan.loss_per_mille) {
+                self.note("lost", u64::from(to.0), kind);
+                continue;
+            }
+            let arrival = self.schedule.now + self.draw(&self.plan.mail_delay.clone());
+            let last = &mut self.places[to.index()].inbox.last;
+            let arrival = if self.plan.reorders { arrival } else { arrival.max(*last) };
+            *last = arrival;
+            self.in_transit += 1;
+            self.schedule.at(arrival, Event::Deliver(Mail { to, bytes, descriptors: received.fds }));
+        }
+    }
+
+    /// A message arrives. An inbox that is full keeps it waiting.
+    pub(super) fn deliver(&mut self, mail: Mail) {
+        let descriptors: Vec<_> = mail.descriptors.iter().map(AsFd::as_fd).collect();
+        let inbox = &self.places[mail.to.index()].inbox;
+        match seqpacket::send(inbox.delivering.as_fd(), &mail.bytes, &descriptors) {
+            Ok(()) => self.in_transit -= 1,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.schedule.after(crate::worker::TICK, Event::Deliver(mail));
+            }
+            Err(error) => panic!("an inbox cannot be written: {error}"),
+        }
+    }
+}
+
+/// For the trace: the pool it is about, and what it is.
+fn describe(bytes: &[u8]) -> (u64, &'static str) {
+    match control::decode(bytes).unwrap() {
+        ToInbox::Borrow { pool, .. } => (pool.0.into(), "borrow to"),
+        ToInbox::Nothing { pool, .. } => (pool.0.into(), "nothing to"),
+        ToInbox::Lend(lent) => (lent.seats.pool.0.into(), "lend to"),
+        ToInbox::Wake { pool } => (pool.0.into(), "wake to"),
+        ToInbox::Cancel { .. } => (0, "cancel to"),
+    }
+}
