@@ -334,6 +334,11 @@ pub enum ToInbox {
         /// The pool.
         pool: PoolId,
     },
+    /// A client waits for a seat of this limit, which is full: close an idle connection that counts in it.
+    MakeRoom {
+        /// The limit.
+        limit: LimitId,
+    },
     /// A cancel request landed here. Descriptor: the requester's socket, closed when the cancel has been delivered.
     Cancel {
         /// The key it carried.

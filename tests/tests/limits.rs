@@ -5,6 +5,7 @@
 use end_to_end::{
     Client, Fields, Fleet, Postgres, SOON, Sampler, backends, each_fleet, each_worker_count, frontend, wait_for, wait_until,
 };
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 fn try_login(fleet: &Fleet, user: &str, database: &str) -> Result<Client, Fields> {
@@ -340,6 +341,41 @@ fn a_seat_that_pools_share_goes_to_the_longest_waiter() {
                 let order = holder.query("select name from took order by at").column("name");
                 assert_eq!(order, ["d", "c", "b", "a"]);
             }
+        },
+    );
+}
+
+/// A pool whose servers are never idle gives one up for a client of another pool that has waited longer.
+#[test]
+fn a_saturated_pool_starves_no_other() {
+    let server = Postgres::start();
+    let entry = format!("host=127.0.0.1 port={} dbname=app", server.port());
+    each_worker_count(
+        &server,
+        |builder| builder.setting("max_user_connections", 2).database("busy", &entry).database("quiet", &entry),
+        |fleet| {
+            let port = fleet.port();
+            let stop = AtomicBool::new(false);
+            let sampler = Sampler::start(&server);
+            std::thread::scope(|scope| {
+                for _ in 0..12 {
+                    scope.spawn(|| {
+                        let mut client = Client::login(port, "app", "busy");
+                        while !stop.load(Ordering::Relaxed) {
+                            client.value("select 1 from pg_sleep(0.1)");
+                        }
+                    });
+                }
+                let waiting = || fleet.console().query("show pools").lookup("database", "busy", "cl_waiting") == "10";
+                wait_until("the pool to be full and the others to wait", SOON, waiting);
+                let mut client = Client::login(port, "app", "quiet");
+                for _ in 0..3 {
+                    assert_eq!(client.value("select 1 from pg_sleep(0.1)"), "1");
+                }
+                stop.store(true, Ordering::Relaxed);
+            });
+            assert!(sampler.finish().most <= 2);
+            assert!(fleet.logged("evicted for max_user_connections") > 0);
         },
     );
 }

@@ -3,8 +3,9 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use end_to_end::program::{postgres_program, stderr};
-use end_to_end::{Client, Fleet, PoolMode, Postgres, SOON, each_fleet, frontend, wait_until};
+use end_to_end::{Client, Fleet, PoolMode, Postgres, SOON, each_fleet, each_worker_count, frontend, wait_until};
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A PostgreSQL that lets `app` replicate.
 fn server() -> Postgres {
@@ -107,6 +108,32 @@ fn a_base_backup_is_taken_through_the_pooler() {
     assert!(output.status.success(), "{}", stderr(&output));
     assert!(target.join("backup_manifest").exists());
     assert_eq!(fleet.client().value("select 1"), "1");
+}
+
+/// A pool whose servers are never idle gives one up when it is the replica's turn.
+#[test]
+fn it_takes_its_turn_in_a_saturated_pool() {
+    let server = server();
+    each_worker_count(
+        &server,
+        |builder| builder.pool_mode(PoolMode::Transaction).pool_size(2),
+        |fleet| {
+            let stop = AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                for _ in 0..12 {
+                    scope.spawn(|| {
+                        let mut client = fleet.client();
+                        while !stop.load(Ordering::Relaxed) {
+                            client.value("select 1 from pg_sleep(0.05)");
+                        }
+                    });
+                }
+                wait_until("clients to wait", SOON, || column(fleet, "show pools", "cl_waiting").contains(&"10".to_owned()));
+                assert!(replica(fleet, "true").query("IDENTIFY_SYSTEM").errors.is_empty());
+                stop.store(true, Ordering::Relaxed);
+            });
+        },
+    );
 }
 
 /// Replication counts in its pool: idle servers make room for it, and when all are in use it waits for one.

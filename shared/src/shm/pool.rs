@@ -44,6 +44,7 @@ shared_struct! {
     #[repr(align(64))]
     pub struct LimitState {
         waiting: AtomicU64,
+        evicted_at: AtomicU64,
         /// Since when, for each slot.
         oldest: [AtomicU64; SLOTS],
     }
@@ -101,6 +102,16 @@ impl LimitState {
     pub fn oldest(&self, slot: Slot) -> u64 {
         let since = self.oldest.get(slot.index()).map_or(0, |cell| cell.load(Ordering::Acquire));
         if since == 0 { u64::MAX } else { since }
+    }
+
+    /// Whether any worker has a client waiting; it may have changed a moment ago.
+    pub fn is_waited_for(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) != 0
+    }
+
+    /// Claims the right to close a connection for a client of another pool: one worker's, and not more often than every `gap` (all in µs).
+    pub fn claim_eviction(&self, now_us: u64, gap_us: u64) -> bool {
+        claim(&self.evicted_at, now_us, gap_us)
     }
 
     /// Workers other than `slot` with a client waiting, a bit for each. Call it after leaving a seat.

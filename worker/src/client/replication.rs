@@ -87,6 +87,7 @@ impl Worker {
                 self.candidate_waits(pool, waiter.id);
                 return;
             }
+            self.announce(pool);
         }
     }
 
@@ -95,6 +96,7 @@ impl Worker {
         if let Some(candidate) = self.pools.get_mut(pool).candidates.iter_mut().find(|c| c.waiter.id == id) {
             candidate.opening = false;
         }
+        self.announce(pool);
     }
 
     /// A replication client waits no more.

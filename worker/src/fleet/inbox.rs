@@ -81,7 +81,7 @@ impl Worker {
             }
             ToInbox::Nothing { pool, from } => {
                 if let Some(index) = self.pools.by_id(pool) {
-                    self.pools.get_mut(index).borrows.retain(|(asked, _)| *asked != from);
+                    self.pools.get_mut(index).borrow_answered(from);
                     self.pump(index);
                 }
             }
@@ -96,6 +96,7 @@ impl Worker {
                 }
                 self.pump_waiting();
             }
+            ToInbox::MakeRoom { limit } => self.room_wanted(limit),
             ToInbox::Cancel { key, from } => self.cancel_forwarded(key, from, fds.next()),
         }
     }

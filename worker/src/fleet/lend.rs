@@ -101,7 +101,7 @@ impl Worker {
         if let Some(index) = self.take_over(lent, socket) {
             let pool_index = self.servers[index].pool;
             let pool = self.pools.get_mut(pool_index);
-            pool.borrows.retain(|(asked, _)| *asked != lent.from);
+            pool.borrow_answered(lent.from);
             self.server_arrived(index);
             // There may be more where it came from.
             self.pools.get_mut(pool_index).exhausted = false;

@@ -1,28 +1,78 @@
 //! Room under a limit that several pools share: an idle server of one makes way for a client of another.
 //!
-//! Who is turned away by max_db_connections or max_user_connections says so in that limit's waiting word. A worker with an idle server
-//! that counts there closes it: at once for a client of its own, at its next tick for another worker's.
+//! Who is turned away by max_db_connections, max_user_connections or max_host_connections says so in that limit's waiting word, closes what
+//! it has idle there itself, and else asks the other workers ([`ToInbox::MakeRoom`]). A server that others still wait for makes way only
+//! for a client that has waited much longer ([`super::policy`]). How often a limit's servers make way is the fleet's to say,
+//! or every worker that hears of one client would close one.
 
+use super::policy::ROOM_SLACK;
 use super::{Pool, PoolIndex};
+use crate::clock::Instant;
 use crate::server::ServerState;
 use crate::worker::Worker;
-use shared::control::ServerSeats;
-use shared::ids::LimitId;
+use shared::control::{ServerSeats, ToInbox};
+use shared::ids::{LimitId, SeatIndex, Slot};
+use std::time::Duration;
+
+/// How soon another idle server may make way for a client of another worker: about as long as a backend takes to end.
+const GAP: Duration = Duration::from_millis(10);
 
 impl Worker {
-    /// Closes idle servers of other pools that hold seats of `limit`, as many as this pool has clients waiting.
+    /// Closes idle servers of other pools that hold seats of `limit`, as many as this pool has clients waiting; where there are too few, the other
+    /// workers are asked, once for as long as the limit is in the way.
     pub(super) fn make_room(&mut self, index: PoolIndex, limit: LimitId) {
         let pool = self.pools.get(index);
-        let wanted = pool.demand().saturating_sub(pool.opening + pool.borrows.len());
+        let wanted = pool.unmet_demand() + pool.waiting_candidates().count();
         let leaving = self.servers.iter().filter(|(_, s)| matches!(s.state, ServerState::Closing) && counts_in(&s.seats, limit));
         for _ in leaving.count()..wanted {
-            let idle = self.servers.iter().filter(|(_, s)| {
-                matches!(s.state, ServerState::Idle) && counts_in(&s.seats, limit) && self.pools.get(s.pool).waiting == 0
-            });
-            let Some(victim) = idle.min_by_key(|(_, s)| s.since).map(|(victim, _)| victim) else { return };
+            if !self.evict_idle(limit) {
+                return self.ask_for_room(index, limit);
+            }
+        }
+    }
+
+    fn ask_for_room(&mut self, index: PoolIndex, limit: LimitId) {
+        if self.has_colleagues() && !std::mem::replace(&mut self.pools.get_mut(index).asked_for_room, true) {
+            let me = self.me.slot;
+            for slot in (0..self.inboxes.len() as u8).map(Slot).filter(|slot| *slot != me) {
+                self.send_inbox(slot, &ToInbox::MakeRoom { limit }, &[]);
+            }
+        }
+    }
+
+    /// Another worker's client waits for a seat of `limit`.
+    pub(crate) fn room_wanted(&mut self, limit: LimitId) {
+        if self.shm.limit_state(limit).waiting_others(self.me.slot) != 0 && self.has_idle(limit) && self.claim_eviction(limit, GAP)
+        {
+            self.evict_idle(limit);
+        }
+    }
+
+    /// Closes the server of a pool without waiters here that has been idle longest of those in `limit`. False: there is none.
+    fn evict_idle(&mut self, limit: LimitId) -> bool {
+        let idle = self.idle_in(limit).min_by_key(|(_, since)| *since).map(|(victim, _)| victim);
+        if let Some(victim) = idle {
             let reason = evicted_for(&self.servers[victim].seats, limit);
             self.close_server(victim, reason);
         }
+        idle.is_some()
+    }
+
+    fn has_idle(&self, limit: LimitId) -> bool {
+        self.idle_in(limit).next().is_some()
+    }
+
+    fn idle_in(&self, limit: LimitId) -> impl Iterator<Item = (usize, Instant)> {
+        let unwanted = |pool: PoolIndex| self.pools.get(pool).waiting == 0;
+        let servers = self
+            .servers
+            .iter()
+            .filter(move |(_, s)| matches!(s.state, ServerState::Idle) && counts_in(&s.seats, limit) && unwanted(s.pool));
+        servers.map(|(index, server)| (index, server.since))
+    }
+
+    fn claim_eviction(&self, limit: LimitId, gap: Duration) -> bool {
+        self.shm.limit_state(limit).claim_eviction(self.now.as_micros(), gap.as_micros() as u64)
     }
 
     /// Whether an idle server holds a seat that a client of another pool here waits for.
@@ -30,29 +80,45 @@ impl Worker {
         self.pools.with_waiters.iter().any(|&index| self.pools.get(index).blocked_on.is_some_and(|limit| counts_in(seats, limit)))
     }
 
-    /// Makes room for clients of other workers: one idle server of this pool for each limit that somebody waits for.
-    pub(super) fn make_room_elsewhere(&mut self, index: PoolIndex) {
+    /// Makes room for clients of other workers: one idle server of this pool for a limit that somebody waits for.
+    pub(super) fn make_room_for_others(&mut self, index: PoolIndex) {
         let Pool { limits, idle, .. } = self.pools.get(index);
+        if idle.is_empty() {
+            return;
+        }
         for (limit, most) in limits.database.into_iter().chain(limits.user).chain(limits.host) {
             let is_full = || self.shm.seats(limit).in_use() >= most;
-            if self.shm.limit_state(limit).waiting_others(self.me.slot) == 0 || !is_full() {
-                continue;
-            }
-            if let Some(&victim) = idle.iter().find(|&&server| counts_in(&self.servers[server].seats, limit)) {
-                let reason = evicted_for(&self.servers[victim].seats, limit);
-                return self.close_server(victim, reason);
+            if self.shm.limit_state(limit).waiting_others(self.me.slot) != 0 && is_full() && self.claim_eviction(limit, GAP) {
+                self.evict_idle(limit);
+                return;
             }
         }
     }
+
+    /// Of the limits that a server counts in: the one that a client has waited longest for, in whichever pool and worker, and since when.
+    pub(super) fn longest_blocked(&self, seats: &ServerSeats) -> Option<(LimitId, Instant)> {
+        let waited_for = limits_of(seats).map(|(limit, _)| limit).filter(|limit| self.shm.limit_state(*limit).is_waited_for());
+        let waits = waited_for.flat_map(|limit| self.waiting_for(limit, Slot::SUPERVISOR).map(move |(_, since)| (limit, since)));
+        waits.min_by_key(|(_, since)| *since)
+    }
+
+    /// A server that others wait for makes way, unless another one has done so a moment ago. The reason for the log.
+    pub(super) fn makes_way(&self, seats: &ServerSeats, limit: LimitId) -> Option<&'static str> {
+        self.claim_eviction(limit, ROOM_SLACK).then(|| evicted_for(seats, limit))
+    }
+}
+
+fn limits_of(seats: &ServerSeats) -> impl Iterator<Item = (LimitId, SeatIndex)> + use<> {
+    [seats.database, seats.user, seats.host].into_iter().flatten()
 }
 
 fn counts_in(seats: &ServerSeats, limit: LimitId) -> bool {
-    [seats.database, seats.user, seats.host].into_iter().flatten().any(|(id, _)| id == limit)
+    limits_of(seats).any(|(id, _)| id == limit)
 }
 
 /// PgBouncer's reason for the log.
 fn evicted_for(seats: &ServerSeats, limit: LimitId) -> &'static str {
-    let is = |seat: Option<(LimitId, _)>| seat.is_some_and(|(id, _): (_, shared::ids::SeatIndex)| id == limit);
+    let is = |seat: Option<(LimitId, _)>| seat.is_some_and(|(id, _): (_, SeatIndex)| id == limit);
     if is(seats.database) {
         "evicted for max_db_connections"
     } else if is(seats.user) {

@@ -73,10 +73,14 @@ pub(crate) struct Pool {
     pub(crate) borrows: Vec<(Slot, Instant)>,
     /// Nothing was to be had when last looked, and whoever frees something will say so.
     pub(crate) exhausted: bool,
-    /// It is one of `Pools::with_waiters`, and the other workers know that clients wait here.
+    /// It is one of `Pools::with_waiters`.
+    listed: bool,
+    /// The other workers know that clients here wait for a server.
     announced: bool,
     /// The limit above the pool's own that is in the way.
     pub(crate) blocked_on: Option<LimitId>,
+    /// Other workers were asked for room under it.
+    asked_for_room: bool,
     /// Since when a seat of such a limit has been left to another worker's client that has waited longer.
     yielding: Option<Instant>,
 
@@ -134,19 +138,27 @@ impl Pool {
         self.failure = Some((now, text));
     }
 
-    /// Connections being opened for whoever waits longest, not for one client alone.
-    fn opening_for_all(&self) -> usize {
-        self.opening.saturating_sub(self.candidates.iter().filter(|candidate| candidate.opening).count())
+    /// A worker has answered one question for a server, or given one unasked: the answer to that will find nobody waiting.
+    pub(crate) fn borrow_answered(&mut self, by: Slot) {
+        if let Some(first) = self.borrows.iter().position(|(asked, _)| *asked == by) {
+            self.borrows.remove(first);
+        }
     }
 
-    /// Of the demand, what any connection of the pool would meet.
-    fn common_demand(&self) -> usize {
-        self.demand() - self.candidates.len()
-    }
-
-    /// Clients that a new server would be of use to.
+    /// Clients that any connection of the pool would be of use to.
     fn demand(&self) -> usize {
-        self.waiting + self.candidates.len() + usize::from(self.welcome.is_none() && !self.to_greet.is_empty())
+        self.waiting + usize::from(self.welcome.is_none() && !self.to_greet.is_empty())
+    }
+
+    /// Of the demand, what is neither being opened nor asked for.
+    fn unmet_demand(&self) -> usize {
+        let for_one_client = self.candidates.iter().filter(|candidate| candidate.opening).count();
+        self.demand().saturating_sub(self.opening.saturating_sub(for_one_client) + self.borrows.len())
+    }
+
+    /// Replication clients whose connection is not being opened yet.
+    fn waiting_candidates(&self) -> impl Iterator<Item = &Waiter> {
+        self.candidates.iter().filter(|candidate| !candidate.opening).map(|candidate| &candidate.waiter)
     }
 }
 

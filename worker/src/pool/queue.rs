@@ -46,34 +46,40 @@ impl Worker {
     /// Keeps the list of pools with waiters, and tells the other workers whether clients wait here, and since when.
     pub(crate) fn announce(&mut self, index: PoolIndex) {
         let pool = self.pools.get_mut(index);
-        let wanting = pool.demand() > 0;
-        let changed = wanting != pool.announced;
-        pool.announced = wanting;
-        let id = pool.id;
-        if changed && wanting {
-            self.pools.with_waiters.push(index);
-        } else if changed {
-            self.pools.with_waiters.retain(|&other| other != index);
-            self.unblock(index);
+        let listed = pool.demand() > 0 || !pool.candidates.is_empty();
+        if std::mem::replace(&mut pool.listed, listed) != listed {
+            if listed {
+                self.pools.with_waiters.push(index);
+            } else {
+                self.pools.with_waiters.retain(|&other| other != index);
+                self.unblock(index);
+            }
+        }
+        if let Some(limit) = self.pools.get(index).blocked_on {
+            self.publish_block(limit);
         }
         if !self.has_colleagues() {
             return;
         }
-        let oldest = self.longest_waiter(index);
-        let (state, slot) = (self.shm.pool_state(id), self.me.slot);
+        let oldest = self.longest_wait(index);
+        let pool = self.pools.get_mut(index);
+        let waiting = pool.demand() > 0 || pool.waiting_candidates().next().is_some();
+        let changed = std::mem::replace(&mut pool.announced, waiting) != waiting;
+        let (state, slot) = (self.shm.pool_state(pool.id), self.me.slot);
         state.set_oldest(slot, oldest.map_or(0, Instant::as_micros));
-        if changed && wanting {
+        if changed && waiting {
             state.set_waiting(slot);
         } else if changed {
             state.clear_waiting(slot);
         }
     }
 
-    /// Since when the longest waiter waits, those for the greeting included.
+    /// Since when the longest waiter waits, those for the greeting and for a connection of their own included.
     pub(super) fn longest_wait(&mut self, index: PoolIndex) -> Option<Instant> {
         let for_server = self.longest_waiter(index);
-        let to_greet = self.pools.get(index).to_greet.first().map(|waiter| waiter.since);
-        for_server.into_iter().chain(to_greet).min()
+        let pool = self.pools.get(index);
+        let others = pool.to_greet.first().into_iter().chain(pool.waiting_candidates());
+        for_server.into_iter().chain(others.map(|waiter| waiter.since)).min()
     }
 
     /// Since when the longest waiter waits; waiters that have gone are taken off the front.
@@ -125,9 +131,8 @@ impl Worker {
             pool.borrows.retain(|(_, asked)| now - *asked < BORROW_PATIENCE);
             let clients = &self.clients;
             pool.to_greet.retain(|w| clients.get(w.client).is_some_and(|c| c.id == w.id && c.is_waiting()));
-            let wanting = pool.demand() > 0;
             self.announce(index);
-            if !wanting {
+            if !self.pools.get(index).listed {
                 if self.has_colleagues() {
                     self.help_others(index);
                 }
@@ -163,7 +168,7 @@ impl Worker {
         {
             self.lend_idle(index, slot);
         }
-        self.make_room_elsewhere(index);
+        self.make_room_for_others(index);
     }
 
     /// A full pool must not hold up logins for the sake of their values' spelling.

@@ -1,7 +1,7 @@
 //! A server that has nothing to do any more: cleaned up, then given to the longest waiter of the fleet, or kept idle, or closed.
 
 use super::PoolIndex;
-use super::policy::{self, Next};
+use super::policy::{self, Next, Room, Waits};
 use crate::clock::Instant;
 use crate::server::ServerState;
 use crate::worker::{Life, Source, Worker};
@@ -54,13 +54,34 @@ impl Worker {
         if let Some(reason) = self.unfit(server_index) {
             return self.close_server(server_index, reason);
         }
-        let ours = self.longest_waiter(index);
-        let theirs = if self.has_colleagues() { self.waiting_elsewhere(index) } else { None };
-        match policy::next(ours, theirs, self.config.settings.fairness_slack) {
+        let mut waits = self.who_waits(index, server_index);
+        let mut next = policy::next(&waits, self.config.settings.fairness_slack);
+        if let Next::Close(Room::Limit(limit)) = next {
+            if let Some(reason) = self.makes_way(&self.servers[server_index].seats, limit) {
+                return self.close_server(server_index, reason);
+            }
+            waits.blocked = None;
+            next = policy::next(&waits, self.config.settings.fairness_slack);
+        }
+        match next {
             Next::Ours if !alive => self.check(server_index),
             Next::Ours => self.serve_next(index, server_index),
             Next::Lend(slot) => self.lend(server_index, slot),
+            Next::Close(_) => self.close_server(server_index, "evicted for pool_size"),
             Next::Park => self.park(index, server_index),
+        }
+    }
+
+    /// Who waits for this server, or for a seat that it holds.
+    fn who_waits(&mut self, index: PoolIndex, server_index: usize) -> Waits {
+        let pool = self.pools.get(index);
+        let candidate = pool.waiting_candidates().map(|waiter| waiter.since).min();
+        let seats = self.servers[server_index].seats;
+        Waits {
+            ours: self.longest_waiter(index),
+            theirs: if self.has_colleagues() { self.waiting_elsewhere(index) } else { None },
+            candidate: candidate.filter(|_| self.retry_not_before(index).is_none()),
+            blocked: self.longest_blocked(&seats),
         }
     }
 
@@ -142,6 +163,7 @@ impl Worker {
         if let Some((slot, _)) = self.waiting_elsewhere(index) {
             self.lend_idle(index, slot);
         }
+        self.make_room_for_others(index);
     }
 
     /// A server that could not be passed on stays; the tick tries again.

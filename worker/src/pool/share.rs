@@ -4,7 +4,7 @@
 //! when its longest waiter waits for it; who has just taken a seat and sees a longer wait elsewhere leaves it to that one.
 
 use super::PoolIndex;
-use super::policy::{self, Next};
+use super::policy::{self, Next, Waits};
 use crate::clock::Instant;
 use crate::worker::Worker;
 use shared::control::{ServerSeats, ToInbox};
@@ -28,7 +28,9 @@ impl Worker {
     /// A limit above the pool's own is in its way: whoever leaves one of its seats is to know since when.
     pub(super) fn block(&mut self, index: PoolIndex, limit: LimitId) {
         self.unblock(index);
-        self.pools.get_mut(index).blocked_on = Some(limit);
+        let pool = self.pools.get_mut(index);
+        pool.blocked_on = Some(limit);
+        pool.asked_for_room = false;
         self.publish_block(limit);
         self.shm.limit_state(limit).set_waiting(self.me.slot);
     }
@@ -43,12 +45,17 @@ impl Worker {
     }
 
     /// Says since when the longest of those waits that a limit is in the way of. False: it is in nobody's.
-    fn publish_block(&mut self, limit: LimitId) -> bool {
-        let mut blocked = self.pools.indices();
-        blocked.retain(|&index| self.pools.get(index).blocked_on == Some(limit));
-        let longest = blocked.iter().filter_map(|&index| self.longest_wait(index)).min();
+    pub(super) fn publish_block(&mut self, limit: LimitId) -> bool {
+        let (mut longest, mut any) = (None, false);
+        for at in 0..self.pools.with_waiters.len() {
+            let index = self.pools.with_waiters[at];
+            if self.pools.get(index).blocked_on == Some(limit) {
+                any = true;
+                longest = longest.into_iter().chain(self.longest_wait(index)).min();
+            }
+        }
         self.shm.limit_state(limit).set_oldest(self.me.slot, longest.map_or(0, Instant::as_micros));
-        !blocked.is_empty()
+        any
     }
 
     /// The worker whose client has waited longer for a seat of a limit that this pool shares, unless it has been given way to for long enough:
@@ -60,17 +67,18 @@ impl Worker {
             return None;
         }
         let ours = self.longest_wait(index);
-        let others = shared.into_iter().flatten().flat_map(|(limit, _)| self.waiting_for(limit));
-        match policy::next(ours, others.min_by_key(|(_, since)| *since), self.config.settings.fairness_slack) {
+        let others = shared.into_iter().flatten().flat_map(|(limit, _)| self.waiting_for(limit, self.me.slot));
+        let waits = Waits { ours, theirs: others.min_by_key(|(_, since)| *since), ..Waits::default() };
+        match policy::next(&waits, self.config.settings.fairness_slack) {
             Next::Lend(slot) => Some(slot),
-            Next::Ours | Next::Park => None,
+            Next::Ours | Next::Close(_) | Next::Park => None,
         }
     }
 
-    /// Other workers with a client that waits for a seat of this limit, and since when.
-    fn waiting_for(&self, limit: LimitId) -> impl Iterator<Item = (Slot, Instant)> {
+    /// Workers other than `except` with a client that waits for a seat of this limit, and since when.
+    pub(super) fn waiting_for(&self, limit: LimitId, except: Slot) -> impl Iterator<Item = (Slot, Instant)> {
         let state = self.shm.limit_state(limit);
-        let waiting = state.waiting_others(self.me.slot);
+        let waiting = state.waiting_others(except);
         let slots = (0..self.inboxes.len() as u8).map(Slot).filter(move |slot| waiting & (1 << slot.0) != 0);
         slots.filter(|slot| self.is_responsive(*slot)).map(|slot| (slot, Instant::from_micros(state.oldest(slot))))
     }
@@ -81,8 +89,11 @@ impl Worker {
         let pool = self.pools.get_mut(index);
         pool.yielding.get_or_insert(now);
         let limits = [seats.database, seats.user, seats.host];
-        let limit =
-            limits.into_iter().flatten().map(|(limit, _)| limit).find(|limit| self.waiting_for(*limit).any(|(slot, _)| slot == to));
+        let limit = limits
+            .into_iter()
+            .flatten()
+            .map(|(limit, _)| limit)
+            .find(|limit| self.waiting_for(*limit, self.me.slot).any(|(slot, _)| slot == to));
         if let Some(limit) = limit {
             self.block(index, limit);
         }

@@ -24,15 +24,15 @@ const OBSOLETE: &str = "obsolete connection";
 impl Worker {
     /// Looks for servers for the clients that wait: idle ones that were no use unchecked, other workers' idle ones, then seats.
     pub(crate) fn pump(&mut self, index: PoolIndex) {
+        if self.pools.get(index).paused || self.retry_not_before(index).is_some() {
+            // A seat would be of no use: nobody is to make way for it.
+            self.unblock(index);
+        }
         if self.pools.get(index).paused {
             return;
         }
         self.pump_candidates(index);
-        loop {
-            let pool = self.pools.get(index);
-            if pool.opening_for_all() + pool.borrows.len() >= pool.common_demand() {
-                return;
-            }
+        while self.pools.get(index).unmet_demand() > 0 {
             if self.check_idle(index) {
                 continue;
             }
@@ -57,15 +57,15 @@ impl Worker {
         }
     }
 
-    /// A worker with an idle server of this pool that answers and has not been asked yet.
+    /// A worker with an idle server of this pool, more than it has been asked for already, that answers.
     fn lender(&self, index: PoolIndex) -> Option<Slot> {
         let pool = self.pools.get(index);
         let state = self.shm.pool_state(pool.id);
-        // This one has the fence in it; it may name a worker that was asked already, or hangs.
+        // This one has the fence in it; it may name a worker that was asked for all it has, or hangs.
         state.idle_elsewhere(self.me.slot)?;
         let mut others = (0..self.inboxes.len() as u8).map(Slot).filter(|slot| *slot != self.me.slot);
-        others
-            .find(|slot| state.idle(*slot) > 0 && !pool.borrows.iter().any(|(asked, _)| asked == slot) && self.is_responsive(*slot))
+        let asked = |slot: Slot| pool.borrows.iter().filter(|(asked, _)| *asked == slot).count();
+        others.find(|slot| state.idle(*slot) as usize > asked(*slot) && self.is_responsive(*slot))
     }
 
     /// Whether a worker's heart has beaten of late: from one that hangs nothing is asked, and to it nothing is sent.
@@ -89,12 +89,12 @@ impl Worker {
                 if let Some(slot) = self.older_elsewhere(index) {
                     return self.yield_seats(index, &seats, slot);
                 }
+                self.pools.get_mut(index).yielding = None;
+                self.unblock(index);
                 let Some((address, socket)) = self.connect_somewhere(index) else {
                     self.shm.leave_server(self.me, &seats);
                     return false;
                 };
-                self.pools.get_mut(index).yielding = None;
-                self.unblock(index);
                 if let Some(client) = late {
                     let prefix = self.clients[client].prefix(self.config.settings.listen_port);
                     log::warn!("{prefix} taking connection from reserve_pool");
