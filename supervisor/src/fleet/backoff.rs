@@ -1,43 +1,37 @@
 //! When a dead worker's successor starts: at once, unless the slot's workers die in a loop.
+//!
+//! A pause is for workers that do nothing but start and die: it spares the machine, the log and PostgreSQL. It costs the clients of the slot
+//! the whole pause, so it is not for one that has served, however it ended: killed from outside, say, or by a client that comes back.
+//! Such a worker is replaced at once, however often that happens.
 
-use super::event::Moment;
 use std::time::Duration;
 
-/// This many deaths …
-const DEATHS: usize = 3;
-/// … within this time are a loop.
-const WITHIN: Duration = Duration::from_secs(10);
+/// This many deaths in a row …
+const DEATHS: u32 = 3;
+/// … of workers that had served for less than this, or not at all, are a loop.
+const YOUNG: Duration = Duration::from_secs(1);
 const FIRST_DELAY: Duration = Duration::from_secs(1);
 const LONGEST_DELAY: Duration = Duration::from_secs(30);
-/// A worker that was up this long ends the loop.
-const HEALTHY: Duration = Duration::from_secs(60);
 
 /// One slot's history of deaths.
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
-    deaths: Vec<Moment>,
-    delay: Duration,
+    early_deaths: u32,
 }
 
 impl Backoff {
-    /// A worker that had been up for `uptime` died at `now`: how long its successor has to wait.
-    pub(super) fn died(&mut self, now: Moment, uptime: Duration) -> Duration {
-        if uptime >= HEALTHY {
-            *self = Self::default();
+    /// A worker died that had served for `served`, zero if it never was ready: how long its successor has to wait.
+    pub(super) fn died(&mut self, served: Duration) -> Duration {
+        self.early_deaths = if served < YOUNG { self.early_deaths.saturating_add(1) } else { 0 };
+        match self.early_deaths.checked_sub(DEATHS) {
+            None => Duration::ZERO,
+            Some(more) => FIRST_DELAY.saturating_mul(1_u32.checked_shl(more).unwrap_or(u32::MAX)).min(LONGEST_DELAY),
         }
-        self.deaths.retain(|&at| now.saturating_sub(at) < WITHIN);
-        self.deaths.push(now);
-        if !self.delay.is_zero() {
-            self.delay = (self.delay * 2).min(LONGEST_DELAY);
-        } else if self.deaths.len() >= DEATHS {
-            self.delay = FIRST_DELAY;
-        }
-        self.delay
     }
 
     /// Whether the slot's workers die in a loop.
     pub(super) fn looping(&self) -> bool {
-        !self.delay.is_zero()
+        self.early_deaths >= DEATHS
     }
 }
 
@@ -50,37 +44,36 @@ mod tests {
     }
 
     #[test]
-    fn a_single_death_waits_for_nothing() {
+    fn a_worker_that_has_served_is_replaced_at_once_however_often_it_dies() {
         let mut b = Backoff::default();
-        assert_eq!(b.died(secs(100), secs(5)), secs(0));
-        assert_eq!(b.died(secs(111), secs(5)), secs(0));
-        assert_eq!(b.died(secs(122), secs(5)), secs(0), "never three within ten seconds");
+        for _ in 0..100 {
+            assert_eq!(b.died(secs(1)), secs(0));
+        }
         assert!(!b.looping());
     }
 
     #[test]
     fn a_loop_doubles_up_to_the_longest() {
         let mut b = Backoff::default();
-        let mut now = secs(100);
-        let mut delays = vec![];
-        for _ in 0..9 {
-            let d = b.died(now, secs(0));
-            delays.push(d.as_secs());
-            now += d;
-        }
+        let delays: Vec<u64> = (0..9).map(|_| b.died(Duration::from_millis(999)).as_secs()).collect();
         assert_eq!(delays, [0, 0, 1, 2, 4, 8, 16, 30, 30]);
         assert!(b.looping());
+        assert_eq!((0..100).map(|_| b.died(secs(0))).max(), Some(secs(30)));
     }
 
     #[test]
-    fn a_minute_up_forgets() {
+    fn who_serves_ends_the_loop() {
         let mut b = Backoff::default();
-        for at in 0..3 {
-            b.died(secs(at), secs(0));
+        for _ in 0..5 {
+            b.died(secs(0));
         }
         assert!(b.looping());
-        assert_eq!(b.died(secs(100), secs(59)), secs(2));
-        assert_eq!(b.died(secs(200), secs(60)), secs(0));
+        assert_eq!(b.died(secs(2)), secs(0));
         assert!(!b.looping());
+        assert_eq!(
+            [0, 0, 0].map(|served| b.died(secs(served))),
+            [secs(0), secs(0), secs(1)],
+            "and it takes as many deaths to begin"
+        );
     }
 }

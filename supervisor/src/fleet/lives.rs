@@ -41,6 +41,8 @@ pub(super) struct Process {
     incarnation: Incarnation,
     pid: u32,
     since: Moment,
+    /// Since when it serves.
+    ready_at: Option<Moment>,
     killed: bool,
 }
 
@@ -81,7 +83,7 @@ impl Fleet {
         let incarnation = Incarnation(self.last_incarnation);
         let state = &mut self.slots[slot.index()];
         state.started += 1;
-        state.life = Life::Starting(Process { incarnation, pid: 0, since: self.now, killed: false });
+        state.life = Life::Starting(Process { incarnation, pid: 0, since: self.now, ready_at: None, killed: false });
         let welcomes = self.welcomes.values().cloned().collect();
         self.out.push(Action::Spawn { slot, incarnation, marks: self.marks.clone(), welcomes });
         self.join_reload(slot);
@@ -99,8 +101,10 @@ impl Fleet {
     }
 
     pub(super) fn ready(&mut self, slot: Slot) {
+        let now = self.now;
         let state = &mut self.slots[slot.index()];
-        if let Life::Starting(process) = std::mem::take(&mut state.life) {
+        if let Life::Starting(mut process) = std::mem::take(&mut state.life) {
+            process.ready_at = Some(now);
             let (pid, started) = (process.pid, state.started);
             state.life = Life::Serving(process);
             if started > 1 {
@@ -162,8 +166,8 @@ impl Fleet {
     fn vacate(&mut self, slot: Slot) -> Duration {
         let now = self.now;
         let state = &mut self.slots[slot.index()];
-        let uptime = state.process().map_or(Duration::ZERO, |process| now.saturating_sub(process.since));
-        let delay = state.backoff.died(now, uptime);
+        let ready_at = state.process().and_then(|process| process.ready_at);
+        let delay = state.backoff.died(ready_at.map_or(Duration::ZERO, |ready| now.saturating_sub(ready)));
         state.life = Life::Vacant { start_at: Some(now + delay) };
         delay
     }

@@ -5,6 +5,7 @@
 //! leaves its side open until the backend's process has ended, so end of file on the duplicate is the proof. One thread does it
 //! all and blocks on nothing but its poll.
 
+mod cancels;
 mod orphan;
 mod registry;
 #[cfg(test)]

@@ -1,37 +1,23 @@
 //! One backend that outlived its worker: told to stop, its socket half-closed, its end awaited.
 
+use super::cancels::Cancels;
 use crate::fleet::Moment;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use shared::control::ServerSeats;
 use shared::wire::encode;
-use socket2::{SockAddr, Socket, Type};
-use std::io::{self, ErrorKind, Read, Write};
+use socket2::Socket;
+use std::io::{ErrorKind, Read};
 use std::net::Shutdown;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 /// After this long a seat is freed whatever the backend does.
 const GRACE: Duration = Duration::from_secs(30);
-/// The same for a connection whose socket the worker had not handed over: it was just being opened.
-const GRACE_BLIND: Duration = Duration::from_secs(1);
+/// The same for a connection that had not come as far as a backend, and whose socket the worker had not handed over.
+const GRACE_UNBORN: Duration = Duration::from_secs(1);
 /// How many reads one turn gives to one backend's remaining output.
 const READS: usize = 16;
-
-/// Where the cancel stands.
-#[derive(Debug)]
-enum Cancel {
-    /// Nothing was running, or nobody knows the key.
-    Unneeded,
-    /// To be sent.
-    Wanted([u8; 16]),
-    /// On its way; kept until PostgreSQL closes it, which is when the signal has been sent.
-    Connecting([u8; 16], Socket),
-    /// Sent.
-    Sent(Socket),
-    /// Over.
-    Done,
-}
 
 /// See the module.
 #[derive(Debug)]
@@ -39,19 +25,23 @@ pub(super) struct Orphan {
     pub(super) seats: ServerSeats,
     pub(super) deadline: Moment,
     socket: Option<Socket>,
-    cancel: Cancel,
+    /// `None`: nobody knows the key.
+    cancels: Option<Cancels>,
     /// There may be more to read without another event.
     pub(super) unread: bool,
+    /// There are events of its socket.
+    watched: bool,
 }
 
 impl Orphan {
     /// One whose socket has not been seen yet.
     pub(super) fn new(orphan: &shared::shm::Orphan, now: Moment) -> Self {
-        let cancel = match orphan.backend {
-            Some((pid, secret)) if orphan.busy => Cancel::Wanted(encode::cancel_request(encode::cancel_key(pid, secret))),
-            _ => Cancel::Unneeded,
-        };
-        Self { seats: orphan.seats, deadline: now + GRACE_BLIND, socket: None, cancel, unread: false }
+        let cancels = orphan.backend.map(|(pid, secret)| {
+            let request = encode::cancel_request(encode::cancel_key(pid, secret));
+            Cancels::new(request, orphan.busy, now)
+        });
+        let grace = if cancels.is_some() { GRACE } else { GRACE_UNBORN };
+        Self { seats: orphan.seats, deadline: now + grace, socket: None, cancels, unread: false, watched: false }
     }
 
     /// Whether its socket is known.
@@ -59,60 +49,49 @@ impl Orphan {
         self.socket.is_some()
     }
 
+    /// Whether there may be a backend behind it.
+    pub(super) fn may_have_backend(&self) -> bool {
+        self.socket.is_some() || self.cancels.is_some()
+    }
+
     /// Its socket: asks PostgreSQL to end the backend. `false`: there is no connection behind it, so no backend either.
     pub(super) fn attach(&mut self, socket: Socket, now: Moment, registry: &Registry, token: Token) -> bool {
-        if socket.set_nonblocking(true).is_err() || socket.peer_addr().is_err() {
+        if socket.peer_addr().is_err() {
             return false;
         }
-        if registry.register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::READABLE).is_err() {
-            return false;
+        let watched = socket
+            .set_nonblocking(true)
+            .and_then(|()| registry.register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::READABLE));
+        if let Err(error) = &watched {
+            // Without events it is read from time to time: the seat must not be free as long as the backend lives.
+            log::error!("could not watch the socket of a dead worker's backend: {error}");
         }
+        self.watched = watched.is_ok();
         self.deadline = now + GRACE;
         self.unread = true;
         self.socket = Some(socket);
-        self.start_cancel(registry, Token(token.0 + 1));
+        self.cancel_if_due(now, registry, Token(token.0 + 1));
         // A backend that is idle ends when it reads the end; one that is busy when it has been cancelled, or next reads.
         self.socket.as_ref().is_some_and(|socket| socket.shutdown(Shutdown::Write).is_ok())
     }
 
-    /// Connects to the backend's postmaster, again if it could not be done before.
-    pub(super) fn start_cancel(&mut self, registry: &Registry, token: Token) {
-        let (Cancel::Wanted(request), Some(socket)) = (&self.cancel, &self.socket) else { return };
-        let request = *request;
-        match socket.peer_addr().and_then(|address| connect(&address)) {
-            Ok(connection) => {
-                let both = Interest::READABLE | Interest::WRITABLE;
-                if registry.register(&mut SourceFd(&connection.as_raw_fd()), token, both).is_ok() {
-                    self.cancel = Cancel::Connecting(request, connection);
-                    self.advance_cancel(registry);
-                }
-            }
-            Err(error) => log::debug!("could not connect for a cancel request: {error}"),
+    /// What is to be done from time to time.
+    pub(super) fn sweep(&mut self, now: Moment, registry: &Registry, cancel_token: Token) {
+        self.cancel_if_due(now, registry, cancel_token);
+        self.unread |= self.has_socket() && !self.watched;
+    }
+
+    fn cancel_if_due(&mut self, now: Moment, registry: &Registry, token: Token) {
+        if let (Some(cancels), Some(socket)) = (&mut self.cancels, &self.socket) {
+            cancels.send_due(socket, now, registry, token);
         }
     }
 
-    /// The cancel's connection can be written, or has ended.
-    pub(super) fn advance_cancel(&mut self, registry: &Registry) {
-        self.cancel = match std::mem::replace(&mut self.cancel, Cancel::Done) {
-            Cancel::Connecting(request, mut connection) => match connection.write(&request) {
-                Ok(16) => Cancel::Sent(connection),
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected) => {
-                    Cancel::Connecting(request, connection)
-                }
-                _ => {
-                    close(registry, &connection);
-                    Cancel::Done
-                }
-            },
-            Cancel::Sent(mut connection) => match connection.read(&mut [0; 16]) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => Cancel::Sent(connection),
-                _ => {
-                    close(registry, &connection);
-                    Cancel::Done
-                }
-            },
-            other => other,
-        };
+    /// A cancel request's connection can be written, or has ended.
+    pub(super) fn advance_cancel(&mut self, now: Moment, registry: &Registry) {
+        if let Some(cancels) = &mut self.cancels {
+            cancels.advance(now, registry);
+        }
     }
 
     /// Reads and throws away what the backend still says. `true` when it has ended.
@@ -135,24 +114,12 @@ impl Orphan {
     }
 
     /// Closes what is open. A descriptor is taken off the poll first: a duplicate elsewhere would keep it there.
-    pub(super) fn end(self, registry: &Registry) {
-        for socket in self.socket.iter().chain(match &self.cancel {
-            Cancel::Connecting(_, socket) | Cancel::Sent(socket) => Some(socket),
-            _ => None,
-        }) {
-            close(registry, socket);
+    pub(super) fn end(mut self, registry: &Registry) {
+        if let Some(cancels) = &mut self.cancels {
+            cancels.end(registry);
         }
-    }
-}
-
-fn close(registry: &Registry, socket: &Socket) {
-    let _ = registry.deregister(&mut SourceFd(&socket.as_raw_fd()));
-}
-
-fn connect(address: &SockAddr) -> io::Result<Socket> {
-    let socket = Socket::new(address.domain(), Type::STREAM.nonblocking(), None)?;
-    match socket.connect(address) {
-        Err(error) if error.raw_os_error() != Some(nix::libc::EINPROGRESS) => Err(error),
-        _ => Ok(socket),
+        if let Some(socket) = &self.socket {
+            let _ = registry.deregister(&mut SourceFd(&socket.as_raw_fd()));
+        }
     }
 }

@@ -21,15 +21,22 @@ struct World {
 }
 
 impl World {
+    /// A connection that has logged in, and runs a query or not.
     fn new(busy: bool) -> Self {
+        let world = Self::opening();
+        world.shm.set_backend(&world.seats, 77, 88);
+        world.shm.set_busy(&world.seats, busy);
+        world
+    }
+
+    /// A connection that is only being opened.
+    fn opening() -> Self {
         let (shm, _) = Shm::create().unwrap();
         let (input, inputs) = crossbeam_channel::unbounded();
         let orphans = Orphanage::start(shm.clone(), Arc::new(Inboxes::new(Vec::new())), input).unwrap();
         let pool = shm.pool("d", "u").unwrap();
         let limits = ServerLimits { pool: 1, database: None, user: None, host: None };
         let seats = shm.take_server(WORKER, pool, &limits).unwrap();
-        shm.set_backend(&seats, 77, 88);
-        shm.set_busy(&seats, busy);
         Self { shm, orphans, inputs, seats }
     }
 
@@ -58,16 +65,24 @@ fn connection() -> (TcpListener, TcpStream, TcpStream) {
     (listener, ours, theirs)
 }
 
+/// The request for the backend of [`World::new`].
+const REQUEST: [u8; 16] = *b"\0\0\0\x10\x04\xd2\x16\x2e\0\0\0\x4d\0\0\0\x58";
+
+/// Takes the next connection and reads a cancel request from it.
+fn cancel_request(listener: &TcpListener) -> [u8; 16] {
+    let (mut cancel, _) = listener.accept().unwrap();
+    let mut request = [0; 16];
+    cancel.read_exact(&mut request).unwrap();
+    request
+}
+
 #[test]
 fn a_busy_backend_is_cancelled_and_its_seat_kept_until_it_has_ended() {
     let world = World::new(true);
     let (listener, ours, mut theirs) = connection();
     world.orphans.opened(world.seats, Some(ours.into()));
     world.die();
-    let (mut cancel, _) = listener.accept().unwrap();
-    let mut request = [0; 16];
-    cancel.read_exact(&mut request).unwrap();
-    assert_eq!(request, *b"\0\0\0\x10\x04\xd2\x16\x2e\0\0\0\x4d\0\0\0\x58");
+    assert_eq!(cancel_request(&listener), REQUEST);
     assert_eq!(theirs.read(&mut [0; 8]).unwrap(), 0, "and its socket is half-closed");
     // What it still has to say is read and thrown away, however much it is.
     theirs.write_all(&vec![b'x'; 8 << 20]).unwrap();
@@ -92,7 +107,7 @@ fn an_idle_backend_is_only_told_goodbye() {
 
 #[test]
 fn a_connection_that_was_just_being_opened_is_given_a_second() {
-    let world = World::new(true);
+    let world = World::opening();
     let start = Instant::now();
     world.die();
     world.wait_freed();
@@ -119,4 +134,62 @@ fn a_connection_that_ended_in_the_ordinary_way_leaves_nothing() {
     assert!(world.shm.leave_server(WORKER, &world.seats));
     world.orphans.closed(world.seats);
     assert!(world.shm.bury(WORKER).is_empty());
+}
+
+/// The first may have come before PostgreSQL had begun with the query, which did nothing: the seat then waited for its grace.
+#[test]
+fn a_backend_that_goes_on_is_cancelled_again() {
+    let world = World::new(true);
+    let (listener, ours, theirs) = connection();
+    world.orphans.opened(world.seats, Some(ours.into()));
+    let start = Instant::now();
+    world.die();
+    for _ in 0..4 {
+        assert_eq!(cancel_request(&listener), REQUEST);
+    }
+    assert!(start.elapsed() >= Duration::from_millis(100 + 200 + 400), "each later than the last: {:?}", start.elapsed());
+    assert!(world.inputs.is_empty());
+    drop(theirs);
+    world.wait_freed();
+}
+
+#[test]
+fn one_cancel_at_a_time() {
+    let world = World::new(true);
+    let (listener, ours, theirs) = connection();
+    world.orphans.opened(world.seats, Some(ours.into()));
+    world.die();
+    let (first, _) = listener.accept().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    assert!(world.inputs.recv_timeout(Duration::from_millis(500)).is_err());
+    assert!(listener.accept().is_err(), "the first is still being worked on");
+    listener.set_nonblocking(false).unwrap();
+    drop(first);
+    assert_eq!(cancel_request(&listener), REQUEST);
+    drop(theirs);
+    world.wait_freed();
+}
+
+/// connect_query, server_check_query: no client's query, and yet one that may run for long.
+#[test]
+fn a_backend_that_is_not_known_to_be_busy_has_a_second_to_end_by_itself() {
+    let world = World::new(false);
+    let (listener, ours, theirs) = connection();
+    world.orphans.opened(world.seats, Some(ours.into()));
+    let start = Instant::now();
+    world.die();
+    assert_eq!(cancel_request(&listener), REQUEST);
+    assert!(start.elapsed() >= Duration::from_secs(1));
+    drop(theirs);
+    world.wait_freed();
+}
+
+/// Its query may run on, and nobody can look: that is no reason to count it as gone at once.
+#[test]
+fn a_backend_whose_socket_was_lost_is_not_taken_for_gone() {
+    let world = World::new(true);
+    world.orphans.opened(world.seats, None);
+    world.die();
+    assert!(world.inputs.recv_timeout(Duration::from_millis(1500)).is_err());
+    assert_eq!((world.taken(), world.orphans.draining(WORKER.slot)), (1, 1));
 }

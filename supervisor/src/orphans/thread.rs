@@ -22,7 +22,7 @@ use std::time::Duration;
 
 /// The token of the waker.
 pub(super) const WAKE: Token = Token(usize::MAX);
-/// How often deadlines and cancels that could not be sent are looked at while there are orphans.
+/// How often deadlines and cancels are looked at while there are orphans.
 const SWEEP: Duration = Duration::from_millis(100);
 
 /// See the module.
@@ -74,7 +74,7 @@ impl Thread {
                 if event.token().0.is_multiple_of(2) {
                     readable.push(number);
                 } else if let Some((_, orphan)) = self.orphans.get_mut(&number) {
-                    orphan.advance_cancel(self.poll.registry());
+                    orphan.advance_cancel(now(), self.poll.registry());
                 }
             }
             while let Ok(message) = self.messages.try_recv() {
@@ -133,12 +133,12 @@ impl Thread {
         let mut late = Vec::new();
         for (number, (slot, orphan)) in &mut self.orphans {
             if orphan.deadline <= now {
-                if orphan.has_socket() {
+                if orphan.may_have_backend() {
                     log::warn!("a backend of the dead worker {slot} has not ended in time; its place is given up");
                 }
                 late.push(*number);
             } else {
-                orphan.start_cancel(self.poll.registry(), Token(number * 2 + 1));
+                orphan.sweep(now, self.poll.registry(), Token(number * 2 + 1));
             }
         }
         for number in late {

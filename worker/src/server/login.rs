@@ -246,6 +246,8 @@ impl Worker {
         if let ServerState::Login(login) = &mut server.state {
             login.preparing = true;
         }
+        // Should this process die, the supervisor cancels it.
+        self.shm.set_busy(&server.seats, true);
         let mut message = Vec::new();
         encode::query(&mut message, sql);
         server.conn.send(&message, &mut self.buffers).map_err(|_| Failure::Ours("exec_on_connect query failed".to_owned()))

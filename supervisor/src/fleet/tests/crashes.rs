@@ -35,7 +35,7 @@ fn incarnations_are_never_reused() {
 }
 
 #[test]
-fn a_loop_is_slowed_down_and_ends_after_a_minute_up() {
+fn a_loop_is_slowed_down_and_ends_when_one_has_served() {
     let mut w = World::up(2);
     w.die(0, KILLED);
     w.die(0, KILLED);
@@ -49,12 +49,27 @@ fn a_loop_is_slowed_down_and_ends_after_a_minute_up() {
     w.die(0, Ended::Status(1));
     assert!(w.logged("ended: exit status 1; its workers die in a loop, the next one starts in 2 s"));
     w.tick(secs(2));
+    // However long it takes to get ready: that is no service.
+    w.tick(secs(5));
+    w.die(0, Ended::Status(1));
+    assert!(w.logged("the next one starts in 4 s"));
+    w.tick(secs(4));
     w.say(0, Said::Ready);
-    for _ in 0..61 {
-        w.tick(secs(1));
-    }
+    w.tick(secs(1));
     w.die(0, KILLED);
     assert_eq!(w.spawned(), [0], "back to no delay");
+}
+
+/// Somebody kills a worker a second: three of one slot within ten seconds were once taken for a loop, and the slot had nobody for up to half a minute.
+#[test]
+fn workers_that_have_served_are_replaced_at_once_however_often_they_are_killed() {
+    let mut w = World::up(4);
+    for _ in 0..30 {
+        w.tick(secs(1));
+        w.die(2, KILLED);
+        assert_eq!(w.spawned(), [2]);
+        w.say(2, Said::Ready);
+    }
 }
 
 #[test]
