@@ -16,6 +16,33 @@ fn report(who: &str, tally: &Tally) {
     println!("{who}: {:.0}/s, evenness {:.2}, longest {:?}", tally.rate(), tally.evenness(), tally.longest());
 }
 
+/// A hundred clients of one user and two of another share four servers. The two must not be crowded out, nor keep servers that they
+/// hardly use: each waits about as long as everyone.
+#[test]
+fn two_pools_under_one_limit() {
+    let server = Postgres::start();
+    let entry = format!("host=127.0.0.1 port={} max_db_connections=4", server.port());
+    each_worker_count(
+        &server,
+        |builder| builder.pool_size(4).database("app", &entry).setting("log_disconnections", 0),
+        |fleet| {
+            let mut crowd = Crowd::default();
+            let many = crowd.join(login(100, fleet, "app"), "select pg_sleep(0.005)");
+            let few = crowd.join(login(2, fleet, "other"), "select pg_sleep(0.005)");
+            let tally = crowd.run(TIME);
+            let (many, few) = (tally.of(many), tally.of(few));
+            report("the hundred", &many);
+            report("the two", &few);
+            // A round of everyone's takes 0.13 s if the servers are always busy.
+            assert!(many.longest() < Duration::from_secs(2) && few.longest() < Duration::from_secs(2));
+            assert!(many.evenness() >= 0.3, "x{:.2}", many.evenness());
+            let each = |tally: &Tally, count: f64| tally.served() as f64 / count;
+            let ratio = each(&few, 2.0) / each(&many, 100.0);
+            assert!(ratio > 0.3, "each of the two gets x{ratio:.2} of what each of the hundred gets");
+        },
+    );
+}
+
 /// Who asks for 200 ms waits no longer for a server than who asks for 1 ms.
 #[test]
 fn short_and_long_queries() {
