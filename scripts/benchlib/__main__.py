@@ -7,7 +7,7 @@ import resource
 import signal
 import sys
 
-from . import contenders, idle, instructions, options, processes, report, scenarios, slices, syscalls
+from . import contenders, idle, instructions, options, processes, report, scenarios, skew, slack, slices, syscalls
 
 
 def main():
@@ -46,7 +46,7 @@ def wanted(asked, special):
     for program in ("pgbouncer", "haproxy"):
         if any(name.startswith(program) for name in asked.contender):
             yield program
-    if "syscalls" in special:
+    if "syscalls" in special or "slack" in special:
         yield "strace"
     if "instructions" in special:
         yield "valgrind"
@@ -57,19 +57,28 @@ def compare(asked, loads, special):
         processes.pin_family(asked.postgres_pid, set(range(1, os.cpu_count())))
     raise_descriptor_limit(asked, special)
     describe(asked)
-    running, found = [], []
+    running, loaded, found = [], [], []
     try:
         if loads or "syscalls" in special:
             running = [contenders.make(name, asked).start() for name in asked.contender]
         if loads:
-            found = slices.run(asked, loads, running)
-            report.slices(found, loads)
+            loaded = slices.run(asked, loads, running)
+            report.slices(loaded, loads)
+            found += loaded
         if "syscalls" in special:
             tool, counts = syscalls.run(asked, running)
             report.per_load(f"system calls per transaction (by {tool})", counts)
     finally:
         for contender in running:
             contender.stop()
+    if "skew" in special:
+        placed = skew.run(asked)
+        skew.report(placed)
+        found += placed
+    if "slack" in special:
+        swept = slack.run(asked)
+        slack.report(swept)
+        found += swept
     if "idle" in special:
         report.per_contender(f"memory per idle client ({asked.idle_clients} clients)", "KiB", idle.run(asked, asked.contender))
     if "instructions" in special:
@@ -77,7 +86,7 @@ def compare(asked, loads, special):
     if asked.json:
         with open(asked.json, "w", encoding="ascii") as file:
             json.dump([dataclasses.asdict(each) for each in found], file, indent=1)
-    if any(each.errors for each in found):
+    if any(each.errors for each in loaded):
         sys.exit("errors: see the tables")
 
 

@@ -37,12 +37,13 @@ def free_port():
 
 
 class Contender:
-    """A running pooler: some processes on one port. `prefix` is put before the command (a profiler)."""
+    """A running pooler: some processes on one port. `prefix` is put before the command (a profiler); `settings` are lines for pgfleet only."""
 
-    def __init__(self, name, options, prefix=(), folder=None):
+    def __init__(self, name, options, prefix=(), folder=None, settings=()):
         self.name = name
         self.options = options
         self.prefix = list(prefix)
+        self.settings = list(settings)
         self.count = options.workers if name.endswith("-N") else 1
         self.port = free_port()
         self.folder = pathlib.Path(options.work) / (folder or name)
@@ -121,8 +122,17 @@ class PgFleet(Contender):
         binary = folder / "pgfleet"  # where the ordinary user can reach it
         shutil.copy(self.options.binary or os.environ["PGFLEET_BINARY"], binary)
         binary.chmod(0o755)
-        config = self.ini(folder, self.options.pool_size, [f"workers = {self.count}"])
-        return [[str(binary), config]]
+        return [[str(binary), self.configuration(folder)]]
+
+    def configuration(self, folder):
+        return self.ini(folder, self.options.pool_size, [f"workers = {self.count}", *self.settings])
+
+    def change(self, settings):
+        """Other settings from now on: a reload that has taken effect in every worker."""
+        self.settings = list(settings)
+        self.configuration(self.folder / "process-0")
+        with wire.log_in(self.port, database="pgbouncer") as console:
+            wire.ask(console, "RELOAD")
 
 
 class PgBouncer(Contender):

@@ -3,6 +3,7 @@
 import statistics
 
 from .contenders import FLOOR, reference
+from .slices import ratio
 
 FIGURES = ("throughput", "p50_ms", "p99_ms", "cpu", "memory")
 HEADINGS = ("tps", "p50 ms", "p99 ms", "CPU s/1000 tx", "memory MiB")
@@ -35,13 +36,6 @@ def cell(of, name, figure):
         return "-"
     ratios = [ratio(of[name], of.get(other), figure) if other != name else None for other in (reference(name), FLOOR)]
     return number(statistics.median(values)) + "".join(f"{f'x{value:.2f}' if value else '':>7}" for value in ratios)
-
-
-def ratio(ours, theirs, figure):
-    """The median of the ratios within each round: what changes from round to round changes both."""
-    pairs = [(getattr(ours[at], figure), getattr(theirs[at], figure)) for at in ours if theirs and at in theirs]
-    ratios = [a / b for a, b in pairs if a is not None and b]
-    return statistics.median(ratios) if ratios else None
 
 
 def number(value):

@@ -28,14 +28,16 @@ def loads():
     yield Load("connect", 8, script="select 1", connect_each=True)
 
 
-# Measured in ways of their own: see idle.py, syscalls.py, instructions.py.
+# Measured in ways of their own, each in the file of its name.
 SPECIAL = {
     "idle": "memory per idle client",
     "syscalls": "system calls per transaction at 64 clients",
+    "skew": "200 clients over four workers or processes: evenly, unevenly, all at one",
+    "slack": "pgfleet's fairness_slack: what it costs and what it gives",
     "instructions": "user-space instructions per transaction at 64 clients, under callgrind (of pgfleet: the worker's)",
 }
 # Not part of a run unless named.
-ON_REQUEST = ("syscalls", "instructions")
+ON_REQUEST = ("syscalls", "instructions", "slack")
 
 
 def names():

@@ -1,6 +1,7 @@
 """Slices: every scenario on every contender, round after round, in random order."""
 
 import random
+import statistics
 import sys
 from dataclasses import dataclass
 
@@ -64,3 +65,20 @@ def measure(number, scenario, contender, options):
 def progress(text):
     if sys.stderr.isatty():
         print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def median(rounds, figure):
+    return statistics.median(getattr(each, figure) for each in rounds.values())
+
+
+def ratio(ours, theirs, figure):
+    """The median of the ratios within each round: what changes from round to round changes both."""
+    pairs = [(getattr(ours[at], figure), getattr(theirs[at], figure)) for at in ours if theirs and at in theirs]
+    ratios = [a / b for a, b in pairs if a is not None and b]
+    return statistics.median(ratios) if ratios else None
+
+
+def against(ours, theirs, figure):
+    """The ratio as a cell of a table; empty where there is nothing to compare with."""
+    found = ratio(ours, theirs, figure)
+    return f"x{found:.2f}" if found else ""
