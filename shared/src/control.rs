@@ -128,6 +128,30 @@ pub enum ToWorker {
     Resolved(Resolved),
     /// Another worker has learned what PostgreSQL says at the start of a connection of this pool.
     Welcome(Welcome),
+    /// The fleet has grown. Descriptors: the sending ends of the inboxes of slots `first..`. Comes before the first message of a worker there.
+    Inboxes {
+        /// The lowest of the new slots.
+        first: u8,
+    },
+    /// Accept from the listeners of a slot, your own or one whose worker leaves; answered by `Listening`. Descriptors, in this order:
+    /// its TCP listeners; for your own slot the shared Unix listeners too.
+    Listen {
+        /// Whose.
+        of: Slot,
+        /// How many TCP listeners.
+        listeners: u8,
+        /// How many Unix listeners.
+        unix_listeners: u8,
+    },
+    /// Another worker accepts from the listeners of this slot: close them. They live on, so nothing is shut down.
+    Unlisten {
+        /// Whose.
+        of: Slot,
+    },
+    /// This slot is to be no more: take no new client, give idle servers away, and exit with status 0 when the last client has left.
+    Leave,
+    /// It is to stay after all.
+    Stay,
 }
 
 /// The addresses of a host name.
@@ -217,6 +241,11 @@ pub enum ToSupervisor {
     ServerClosed(ServerSeats),
     /// What PostgreSQL said at the start of a connection of this pool, for the other workers.
     Welcome(Welcome),
+    /// It accepts from the listeners of this slot.
+    Listening {
+        /// Whose.
+        of: Slot,
+    },
     /// A cancel request for a console session, which has this cancel key.
     CancelConsole {
         /// The key.

@@ -2,6 +2,7 @@
 
 use crate::console::Console;
 use crate::dns::Resolver;
+use crate::engine::NewSlot;
 use crate::fleet::{Answer, Event, Request};
 use crate::orphans::Orphanage;
 use crate::stats::History;
@@ -41,6 +42,10 @@ pub(crate) struct Candidate {
     pub(crate) warnings: Vec<String>,
     /// What it changes.
     pub(crate) changes: Changes,
+    /// How many workers there are to be.
+    pub(crate) workers: usize,
+    /// What the slots own that it adds.
+    pub(crate) new_slots: Vec<NewSlot>,
 }
 
 /// See the module.
@@ -56,9 +61,11 @@ pub(crate) struct Office {
     pub(crate) names: Resolver,
     /// What averages start from.
     pub(crate) history: History,
-    /// The listeners, as SHOW FDS lists them: descriptor, address, port.
-    pub(crate) listeners: Vec<(i32, String, u16)>,
+    listeners: Mutex<Vec<ListenerRow>>,
 }
+
+/// A listener as SHOW FDS lists it: descriptor, address, port.
+pub(crate) type ListenerRow = (i32, String, u16);
 
 impl Office {
     /// Opens it.
@@ -68,7 +75,7 @@ impl Office {
         shm: Shm,
         orphans: Orphanage,
         names: Resolver,
-        listeners: Vec<(i32, String, u16)>,
+        listeners: Vec<ListenerRow>,
     ) -> Self {
         Self {
             config: RwLock::new(config),
@@ -78,7 +85,7 @@ impl Office {
             orphans,
             names,
             history: History::default(),
-            listeners,
+            listeners: Mutex::new(listeners),
         }
     }
 
@@ -95,6 +102,11 @@ impl Office {
     /// The console's sessions.
     pub(crate) fn consoles(&self) -> MutexGuard<'_, BTreeMap<ConnectionId, Console>> {
         self.consoles.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The listeners.
+    pub(crate) fn listeners(&self) -> MutexGuard<'_, Vec<ListenerRow>> {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells the fleet's thread. Without one the supervisor is ending, and nothing matters any more.

@@ -115,6 +115,7 @@ impl Listener {
             ToSupervisor::Committed { generation } => Said::Committed(generation),
             ToSupervisor::Done { number, outcome } => Said::Done(number, outcome),
             ToSupervisor::Drained => Said::Drained,
+            ToSupervisor::Listening { of } => Said::Listening(of),
             ToSupervisor::Welcome(welcome) => Said::Welcome(welcome),
             ToSupervisor::Report { id } => match descriptor.map(|fd| read_report(&fd)) {
                 Some(Ok(rows)) => Said::Report(id, Box::new(rows)),

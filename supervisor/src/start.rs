@@ -3,16 +3,16 @@
 
 use crate::cli::Run;
 use crate::dns::{self, Resolver};
-use crate::engine::{Engine, Parts, load};
+use crate::engine::{self, Engine, Parts, load};
 use crate::listen::{self, Listeners, Tcp, Unix};
 use crate::office::Office;
 use crate::orphans::{Inboxes, Orphanage};
 use crate::pidfile::{self, Pidfile};
-use crate::{last_breath, logging, privileges, process, signals, stats};
+use crate::{last_breath, logging, privileges, signals, stats};
 use nix::sys::resource::{Resource, getrlimit};
 use shared::config::{Config, Problems};
 use shared::shm::Shm;
-use shared::sys::{process as limits, seqpacket};
+use shared::sys::process as limits;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::process::ExitCode;
@@ -93,18 +93,18 @@ fn assemble(
 ) -> Result<Parts, String> {
     let snapshot = load::snapshot(&config)?;
     let (shm, memory) = Shm::create().map_err(|error| format!("could not create shared memory: {error}"))?;
-    let (mut inbox_ends, mut sending) = (Vec::new(), Vec::new());
-    for _ in 0..config.settings.worker_count() {
-        let (one, other) = inbox().map_err(|error| format!("could not create an inbox: {error}"))?;
-        inbox_ends.push(one);
-        sending.push(other);
+    let mut inbox_ends = Vec::new();
+    let inboxes = Arc::new(Inboxes::default());
+    for _ in 0..listeners.tcp.len() {
+        let (receiving, sending) = engine::inbox().map_err(|error| format!("could not create an inbox: {error}"))?;
+        inbox_ends.push(receiving);
+        inboxes.add(sending);
     }
-    let inboxes = Arc::new(Inboxes::new(sending));
     let (input, inputs) = crossbeam_channel::unbounded();
     let failed = |what: &'static str| move |error: std::io::Error| format!("could not start the thread for {what}: {error}");
     signals::listen(input.clone()).map_err(failed("signals"))?;
     let orphans = Orphanage::start(shm.clone(), Arc::clone(&inboxes), input.clone()).map_err(failed("dead workers' backends"))?;
-    let mut rows: Vec<(i32, String, u16)> = Vec::new();
+    let mut rows = Vec::new();
     for slot in &listeners.tcp {
         rows.extend(slot.iter().zip(&listeners.addresses).map(|(fd, at)| (fd.as_raw_fd(), at.ip().to_string(), at.port())));
     }
@@ -116,14 +116,6 @@ fn assemble(
     stats::start(Arc::clone(&office)).map_err(failed("statistics"))?;
     dns::start_zone_checks(Arc::clone(&office)).map_err(failed("DNS zones"))?;
     Ok(Parts { office, inputs, input, memory, listeners, inbox_ends, inboxes, snapshot, log_file, warned, stderr, verbose })
-}
-
-/// Receiving and sending end; neither blocks, whoever holds it.
-fn inbox() -> std::io::Result<(OwnedFd, OwnedFd)> {
-    let (receiving, sending) = seqpacket::pair()?;
-    process::set_nonblocking(&receiving)?;
-    process::set_nonblocking(&sending)?;
-    Ok((receiving, sending))
 }
 
 /// -d. No thread has been started yet, so the fork loses nothing.

@@ -400,6 +400,13 @@ impl Fleet {
         self.files.write_files();
     }
 
+    /// Has another number of workers from now on: in the file and by SIGHUP.
+    pub fn resize(&mut self, workers: usize) {
+        self.files.builder.workers = workers;
+        self.files.write_files();
+        self.signal(Signal::SIGHUP);
+    }
+
     /// Takes a setting out of the file; a reload puts its default in force.
     pub fn unset(&mut self, name: &str) {
         self.files.builder.settings.retain(|(existing, _)| existing != name);

@@ -24,6 +24,7 @@ mod wait;
 pub mod driver;
 pub mod frontend;
 pub mod impostor;
+pub mod network;
 pub mod process;
 pub mod program;
 pub mod wire;

@@ -11,7 +11,7 @@ impl Worker {
     /// Sets the options on the listeners.
     pub(crate) fn apply_tcp_settings(&self) {
         for listener in &self.listeners {
-            if let Listener::Tcp(tcp) = listener {
+            if let Listener::Tcp(_, tcp) = listener {
                 self.set_tcp_options(tcp);
             }
         }

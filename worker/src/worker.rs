@@ -19,7 +19,7 @@ use mio::{Events, Poll, Token};
 use rustc_hash::FxHashMap;
 use shared::config::Config;
 use shared::control::StopMode;
-use shared::ids::{ConnectionId, Owner};
+use shared::ids::{ConnectionId, Owner, Slot};
 use shared::orders::Marks;
 use shared::shm::Shm;
 use slab::Slab;
@@ -81,9 +81,10 @@ impl From<Token> for Source {
 
 /// A listening socket.
 pub(crate) enum Listener {
-    Tcp(mio::net::TcpListener),
+    /// Of this slot.
+    Tcp(Slot, mio::net::TcpListener),
     Unix(mio::net::UnixListener),
-    /// It was a TCP listener; the fleet is shutting down.
+    /// It was one; another worker accepts from it, or the fleet is shutting down.
     Closed,
 }
 
@@ -91,6 +92,8 @@ pub(crate) enum Listener {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Life {
     Serving,
+    /// Its slot is to be no more: it goes on until its clients have left.
+    Leaving,
     Stopping(StopMode),
 }
 
@@ -181,7 +184,6 @@ pub(crate) struct Start {
     pub(crate) control: Control,
     pub(crate) inbox: OwnedFd,
     pub(crate) inboxes: Vec<OwnedFd>,
-    pub(crate) listeners: Vec<Listener>,
 }
 
 impl Worker {
@@ -201,7 +203,7 @@ impl Worker {
             control: start.control,
             inbox: start.inbox,
             inboxes: start.inboxes,
-            listeners: start.listeners,
+            listeners: Vec::new(),
             accept_stalled: false,
             clients: Slab::new(),
             servers: Slab::new(),
@@ -316,10 +318,11 @@ impl Worker {
         self.expire_servers();
         self.tick_pools();
         self.tick_lends();
+        self.tick_leaving();
         self.inbox_readable();
         self.tick_carriers();
         if self.accept_stalled {
-            (0..self.listeners.len()).for_each(|listener| self.accept(listener));
+            self.accept_all();
         }
         if self.life == Life::Stopping(StopMode::WaitForServers) && !self.drained && self.servers.is_empty() {
             self.drained = true;
@@ -329,9 +332,10 @@ impl Worker {
     }
 
     /// Whether there is nothing left to do, and the exit status.
-    fn finished(&self) -> Option<ExitCode> {
+    fn finished(&mut self) -> Option<ExitCode> {
         let done = match self.life {
             Life::Serving => false,
+            Life::Leaving => self.has_left(),
             Life::Stopping(StopMode::WaitForClients) => self.clients.is_empty(),
             // Clients stay until the whole fleet has no server; without a supervisor nobody else would say so.
             Life::Stopping(StopMode::WaitForServers) => self.servers.is_empty() && self.control.is_lost(),

@@ -1,12 +1,27 @@
 //! Reading a configuration and making it ready to be published, away from the fleet's thread: files may be slow.
 
+use super::NewSlot;
 use crate::logging;
 use crate::office::{Candidate, Input};
 use crossbeam_channel::Sender;
 use shared::config::{self, Config, Problems, SetError};
 use shared::sys::memfd;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// What the fleet runs on while a configuration is read.
+#[derive(Debug)]
+pub(super) struct Ground {
+    /// The configuration in force.
+    pub(super) running: Arc<Config>,
+    /// The addresses that the fleet listens on.
+    pub(super) addresses: Vec<SocketAddr>,
+    /// How many slots there are, with a worker or without.
+    pub(super) slots: usize,
+    /// How many -v.
+    pub(super) verbose: u8,
+}
 
 /// What to read.
 #[derive(Debug)]
@@ -20,18 +35,12 @@ pub(crate) enum Source {
 }
 
 /// Reads in a thread and reports to the fleet's.
-pub(super) fn aside(
-    input: Sender<Input>,
-    running: Arc<Config>,
-    generation: u64,
-    verbose: u8,
-    source: Source,
-) -> std::io::Result<()> {
+pub(super) fn aside(input: Sender<Input>, ground: Ground, generation: u64, source: Source) -> std::io::Result<()> {
     let run = move || {
         let outcome = match source {
-            Source::File => reload(&running, generation, verbose),
-            Source::Set(key, value) => set(&running, generation, &key, &value),
-            Source::Reopen => reopen(&running, generation),
+            Source::File => reload(&ground, generation),
+            Source::Set(key, value) => set(&ground, generation, &key, &value),
+            Source::Reopen => reopen(&ground, generation),
         };
         let _ = input.send(Input::Loaded(outcome.map(Box::new)));
     };
@@ -64,7 +73,8 @@ fn with_verbose(config: &mut Config, verbose: u8) {
     }
 }
 
-fn reload(running: &Config, generation: u64, verbose: u8) -> Result<Candidate, String> {
+fn reload(ground: &Ground, generation: u64) -> Result<Candidate, String> {
+    let running = &*ground.running;
     let path = running.settings.conffile.as_deref().map_or_else(|| running.path.clone(), PathBuf::from);
     let (config, problems) = config::read(&path);
     let Some(mut config) = config else {
@@ -75,14 +85,15 @@ fn reload(running: &Config, generation: u64, verbose: u8) -> Result<Candidate, S
     config.keep_unchangeable(running);
     config.generation = generation;
     config.path = absolute(&path);
-    with_verbose(&mut config, verbose);
+    with_verbose(&mut config, ground.verbose);
     let mut warnings: Vec<String> = problems.warnings().map(ToString::to_string).collect();
     warnings.extend(changes.needs_restart.drain(..).map(|name| format!("{name} has a new value, which needs a restart")));
     let log_file = logging::open(&config.settings)?;
-    candidate(config, log_file, warnings, changes)
+    candidate(ground, config, log_file, warnings, changes)
 }
 
-fn set(running: &Config, generation: u64, key: &str, value: &str) -> Result<Candidate, String> {
+fn set(ground: &Ground, generation: u64, key: &str, value: &str) -> Result<Candidate, String> {
+    let running = &*ground.running;
     let mut config = running.clone();
     match config.settings.set(key, value) {
         Ok(()) => {}
@@ -97,25 +108,30 @@ fn set(running: &Config, generation: u64, key: &str, value: &str) -> Result<Cand
     config.keep_unchangeable(running);
     config.generation = generation;
     let log_file = logging::open(&config.settings)?;
-    candidate(config, log_file, warnings, changes)
+    candidate(ground, config, log_file, warnings, changes)
 }
 
 /// The configuration in force once more, with its log file opened anew.
-fn reopen(running: &Config, generation: u64) -> Result<Candidate, String> {
-    let mut config = running.clone();
+fn reopen(ground: &Ground, generation: u64) -> Result<Candidate, String> {
+    let mut config = Config::clone(&ground.running);
     config.generation = generation;
     let log_file = logging::open(&config.settings)?;
-    candidate(config, log_file, Vec::new(), config::Changes::default())
+    candidate(ground, config, log_file, Vec::new(), config::Changes::default())
 }
 
 fn candidate(
+    ground: &Ground,
     config: Config,
     log_file: Option<std::os::fd::OwnedFd>,
     warnings: Vec<String>,
     changes: config::Changes,
 ) -> Result<Candidate, String> {
     let snapshot = snapshot(&config)?;
-    Ok(Candidate { config: Arc::new(config), snapshot, log_file, warnings, changes })
+    let workers = config.settings.worker_count();
+    let more = workers.saturating_sub(ground.slots);
+    let new_slots = (0..more).map(|_| NewSlot::prepare(&ground.addresses)).collect::<Result<_, _>>();
+    let new_slots = new_slots.map_err(|error| format!("workers: no {more} more than {}: {error}", ground.slots))?;
+    Ok(Candidate { config: Arc::new(config), snapshot, log_file, warnings, changes, workers, new_slots })
 }
 
 /// The configuration as workers receive it.

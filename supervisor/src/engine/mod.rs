@@ -3,8 +3,11 @@
 //! Everything else (control sockets, signals, console sessions, look-ups, files) happens in threads that feed one channel. An input
 //! becomes an event for the state machine; its actions are carried out here, in order, before the next input is looked at.
 
+mod grow;
 pub(crate) mod load;
 mod spawn;
+
+pub(crate) use grow::{NewSlot, inbox};
 
 use crate::fleet::{Action, Answer, AskId, Changed, Ended, Event, Fleet, Loaded, Moment, Rules};
 use crate::listen::{self, Listeners};
@@ -14,7 +17,7 @@ use crate::orphans::{Inboxes, wake_waiters};
 use crate::process::Control;
 use crate::{last_breath, logging};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use load::Source;
+use load::{Ground, Source};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -73,6 +76,8 @@ pub(crate) struct Engine {
     parts: Parts,
     workers: Vec<Option<Worker>>,
     candidate: Option<Box<Candidate>>,
+    /// What the slots own that the configuration in force adds, until they are there.
+    new_slots: Vec<NewSlot>,
     generation: u64,
     /// Who waits for an answer, and its console session if it is one.
     asks: BTreeMap<AskId, (Option<ConnectionId>, Sender<Answer>)>,
@@ -91,6 +96,7 @@ impl Engine {
             fleet,
             workers: (0..slots).map(|_| None).collect(),
             candidate: None,
+            new_slots: Vec::new(),
             generation: 1,
             asks: BTreeMap::new(),
             last_ask: 0,
@@ -156,9 +162,6 @@ impl Engine {
     fn event(&mut self, event: Event) {
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
-            if let Event::Said { slot, message: crate::fleet::Said::Ready, .. } = &event {
-                self.parts.office.shm.workers().set_state(*slot, WorkerState::Serving);
-            }
             for action in self.fleet.handle(now(), event) {
                 events.extend(self.carry_out(action));
             }
@@ -180,6 +183,7 @@ impl Engine {
             Action::LoadSet(key, value) => return self.load(Source::Set(key, value)),
             Action::LoadReopen => return self.load(Source::Reopen),
             Action::Adopt => self.adopt(),
+            Action::Grow => self.grow(),
             Action::Discard => self.candidate = None,
             Action::Answer(ask, answer) => {
                 if let Some((_, reply)) = self.asks.remove(&ask) {
@@ -199,11 +203,24 @@ impl Engine {
     fn send(&self, slot: Slot, message: ToWorker) -> Option<Event> {
         let worker = self.workers.get(slot.index())?.as_ref()?;
         let mut descriptors = Vec::new();
+        let inboxes = self.parts.inboxes.ends();
         let message = match (message, &self.candidate) {
             (ToWorker::Prepare { generation, .. }, Some(candidate)) => {
                 descriptors.push(candidate.snapshot.as_fd());
                 descriptors.extend(candidate.log_file.as_ref().map(AsFd::as_fd));
                 ToWorker::Prepare { generation, log_file: candidate.log_file.is_some() }
+            }
+            (ToWorker::Inboxes { first }, _) => {
+                descriptors.extend(inboxes.iter().skip(usize::from(first)).map(AsFd::as_fd));
+                ToWorker::Inboxes { first }
+            }
+            (ToWorker::Listen { of, .. }, _) => {
+                let listeners = &self.parts.listeners;
+                let unix = listeners.unix.as_ref().filter(|_| of == slot);
+                descriptors.extend(listeners.tcp.get(of.index()).into_iter().flatten().map(AsFd::as_fd));
+                let tcp = descriptors.len() as u8;
+                descriptors.extend(unix.map(AsFd::as_fd));
+                ToWorker::Listen { of, listeners: tcp, unix_listeners: u8::from(unix.is_some()) }
             }
             (message, _) => message,
         };
@@ -252,8 +269,13 @@ impl Engine {
 
     fn load(&mut self, source: Source) -> Option<Event> {
         let input = self.parts.input.clone();
-        let running = self.parts.office.config();
-        let started = load::aside(input, running, self.generation + 1, self.parts.verbose, source);
+        let ground = Ground {
+            running: self.parts.office.config(),
+            addresses: self.parts.listeners.addresses.clone(),
+            slots: self.workers.len(),
+            verbose: self.parts.verbose,
+        };
+        let started = load::aside(input, ground, self.generation + 1, source);
         started.err().map(|error| Event::Loaded(Err(format!("no thread to read the configuration: {error}"))))
     }
 
@@ -271,7 +293,8 @@ impl Engine {
             let names: std::collections::BTreeSet<String> = names.cloned().collect();
             let dropped = changes.dropped_databases.clone();
             let entries = if names.contains("*") { Changed::All } else { Changed::Entries(names) };
-            let loaded = Loaded { generation: self.generation, rules: rules(&candidate.config), changed: entries, dropped };
+            let (rules, workers) = (rules(&candidate.config), candidate.workers);
+            let loaded = Loaded { generation: self.generation, rules, workers, changed: entries, dropped };
             self.candidate = Some(candidate);
             loaded
         });
@@ -281,7 +304,8 @@ impl Engine {
     /// The candidate is what successors start with and what the supervisor itself goes by.
     fn adopt(&mut self) {
         let Some(candidate) = self.candidate.take() else { return };
-        let Candidate { config, snapshot, log_file, .. } = *candidate;
+        let Candidate { config, snapshot, log_file, new_slots, .. } = *candidate;
+        self.new_slots = new_slots;
         if let Err(error) = logging::apply(&config.settings, self.parts.stderr, log_file.as_ref()) {
             log::error!("could not use the new logfile: {error}");
         }

@@ -41,13 +41,14 @@ impl Engine {
     fn greet(&self, control: &Control, owner: Owner, marks: Marks, welcomes: Vec<Welcome>) -> io::Result<()> {
         let parts = &self.parts;
         let none = Vec::new();
+        let inboxes = parts.inboxes.ends();
         let tcp = parts.listeners.tcp.get(owner.slot.index()).unwrap_or(&none);
         let message = ToWorker::Start {
             slot: owner.slot,
             incarnation: owner.incarnation,
             generation: parts.office.config().generation,
             log_file: parts.log_file.is_some(),
-            inboxes: parts.inboxes.ends().len() as u8,
+            inboxes: inboxes.len() as u8,
             listeners: tcp.len() as u8,
             unix_listeners: u8::from(parts.listeners.unix.is_some()),
             marks,
@@ -58,7 +59,7 @@ impl Engine {
         let mut descriptors: Vec<BorrowedFd<'_>> = vec![parts.memory.as_fd(), parts.snapshot.as_fd()];
         descriptors.extend(parts.log_file.as_ref().map(AsFd::as_fd));
         descriptors.push(parts.inbox_ends[owner.slot.index()].as_fd());
-        descriptors.extend(parts.inboxes.ends().iter().map(AsFd::as_fd));
+        descriptors.extend(inboxes.iter().map(AsFd::as_fd));
         descriptors.extend(tcp.iter().map(AsFd::as_fd));
         descriptors.extend(parts.listeners.unix.as_ref().map(AsFd::as_fd));
         match control.send(&message, &descriptors) {

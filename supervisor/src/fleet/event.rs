@@ -110,6 +110,8 @@ pub(crate) enum Said {
     Done(u32, Outcome),
     /// No server of its own is left while the fleet shuts down.
     Drained,
+    /// It accepts from this slot's listeners.
+    Listening(Slot),
     /// What PostgreSQL says at the start of a pool's connection.
     Welcome(Welcome),
     /// The rows of a report.
@@ -138,6 +140,8 @@ pub(crate) struct Loaded {
     pub(crate) generation: u64,
     /// What of it the fleet itself goes by.
     pub(crate) rules: Rules,
+    /// How many workers there are to be.
+    pub(crate) workers: usize,
     /// Database entries that are not what they were: their welcomes are forgotten.
     pub(crate) changed: Changed,
     /// Entries that are gone: they are neither paused nor disabled when they come back.
@@ -318,6 +322,8 @@ pub(crate) enum Action {
     LoadReopen,
     /// The candidate is the configuration from now on: for successors, for the console and for the supervisor's own log.
     Adopt,
+    /// The slots that the configuration adds are there: their listeners listen, their inboxes can be sent to.
+    Grow,
     /// The candidate is dropped.
     Discard,
     /// Answer a console session.

@@ -44,6 +44,8 @@ pub(super) struct Process {
     /// Since when it serves.
     ready_at: Option<Moment>,
     killed: bool,
+    /// It was told to leave.
+    pub(super) leaving: bool,
 }
 
 impl SlotState {
@@ -54,7 +56,7 @@ impl SlotState {
         }
     }
 
-    fn process_mut(&mut self) -> Option<&mut Process> {
+    pub(super) fn process_mut(&mut self) -> Option<&mut Process> {
         match &mut self.life {
             Life::Vacant { .. } => None,
             Life::Starting(process) | Life::Serving(process) => Some(process),
@@ -78,15 +80,17 @@ impl Fleet {
         }
     }
 
-    fn spawn(&mut self, slot: Slot) {
+    pub(super) fn spawn(&mut self, slot: Slot) {
         self.last_incarnation += 1;
         let incarnation = Incarnation(self.last_incarnation);
         let state = &mut self.slots[slot.index()];
         state.started += 1;
-        state.life = Life::Starting(Process { incarnation, pid: 0, since: self.now, ready_at: None, killed: false });
+        state.life =
+            Life::Starting(Process { incarnation, pid: 0, since: self.now, ready_at: None, killed: false, leaving: false });
         let welcomes = self.welcomes.values().cloned().collect();
         self.out.push(Action::Spawn { slot, incarnation, marks: self.marks.clone(), welcomes });
         self.join_reload(slot);
+        self.join_listening(slot);
     }
 
     pub(super) fn spawned(&mut self, slot: Slot, pid: u32) {
@@ -103,25 +107,30 @@ impl Fleet {
     pub(super) fn ready(&mut self, slot: Slot) {
         let now = self.now;
         let state = &mut self.slots[slot.index()];
-        if let Life::Starting(mut process) = std::mem::take(&mut state.life) {
-            process.ready_at = Some(now);
-            let (pid, started) = (process.pid, state.started);
-            state.life = Life::Serving(process);
-            if started > 1 {
-                self.log(Level::Info, format!("worker {slot} (pid {pid}) is ready"));
+        match std::mem::take(&mut state.life) {
+            Life::Starting(mut process) => {
+                process.ready_at = Some(now);
+                let (pid, started) = (process.pid, state.started);
+                state.life = Life::Serving(process);
+                if started > 1 || self.up {
+                    self.log(Level::Info, format!("worker {slot} (pid {pid}) is ready"));
+                }
+                self.listens(slot, slot);
             }
+            other => state.life = other,
         }
         self.check_up();
     }
 
-    /// The fleet is up when every slot either serves or dies in a loop, and at least one serves. When all die in a loop and none
+    /// The fleet is up when every slot that is to have a worker either serves or dies in a loop, and at least one serves. When all die in a loop and none
     /// ever served, the start has failed.
     fn check_up(&mut self) {
         if self.up || !matches!(self.phase, Phase::Running) {
             return;
         }
-        let serving = self.slots.iter().filter(|state| state.serving()).count();
-        let settled = self.slots.iter().all(|state| state.serving() || state.backoff.looping());
+        let wanted = &self.slots[..self.wanted];
+        let serving = wanted.iter().filter(|state| state.serving()).count();
+        let settled = wanted.iter().all(|state| state.serving() || state.backoff.looping());
         if settled && serving > 0 {
             self.up = true;
             let line = format!("process up: {}", self.name);
@@ -139,7 +148,9 @@ impl Fleet {
             return;
         }
         let pid = process.pid;
-        if matches!(self.phase, Phase::Running) {
+        if matches!(self.phase, Phase::Running) && (!self.stays(slot) || (ended == Ended::Status(0) && self.is_recalled(slot))) {
+            self.left(slot, pid, ended);
+        } else if matches!(self.phase, Phase::Running) {
             let delay = self.vacate(slot);
             let next = if delay.is_zero() {
                 "starting its successor".to_owned()
@@ -233,11 +244,13 @@ impl Fleet {
     pub(super) fn worker_lines(&self) -> Vec<WorkerLine> {
         let draining = !matches!(self.phase, Phase::Running);
         self.all()
+            .filter(|&slot| self.stays(slot) || self.slots[slot.index()].process().is_some())
             .map(|slot| {
                 let state = &self.slots[slot.index()];
                 let word = match &state.life {
                     Life::Vacant { start_at: Some(_) } => "backoff",
                     Life::Vacant { start_at: None } => "gone",
+                    _ if !self.stays(slot) => "draining",
                     Life::Starting(_) => "starting",
                     Life::Serving(_) if draining => "draining",
                     Life::Serving(_) => "serving",

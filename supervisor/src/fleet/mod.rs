@@ -7,11 +7,13 @@
 mod backoff;
 mod event;
 mod idle;
+mod listening;
 mod lives;
 mod orders;
 mod pause;
 mod reload;
 mod report;
+mod resize;
 mod shutdown;
 #[cfg(test)]
 mod tests;
@@ -21,6 +23,7 @@ pub(crate) use event::{
 };
 
 use idle::Idle;
+use listening::Listening;
 use lives::{Life, SlotState};
 use orders::{Orders, Orphans};
 use reload::Reload;
@@ -35,7 +38,12 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The state of the fleet.
 #[derive(Debug)]
 pub(crate) struct Fleet {
+    /// Every slot there has ever been: what a slot owns lives as long as the fleet.
     slots: Vec<SlotState>,
+    /// How many slots are to have a worker: the lowest.
+    wanted: usize,
+    /// Who accepts from each slot's listeners.
+    listening: Vec<Listening>,
     phase: Phase,
     reload: Reload,
     /// What orders have left behind: for workers that are started later.
@@ -65,6 +73,8 @@ impl Fleet {
     pub(crate) fn new(workers: usize, rules: Rules, name: &str) -> Self {
         Self {
             slots: (0..workers).map(|_| SlotState::default()).collect(),
+            wanted: workers,
+            listening: (0..workers).map(|slot| Listening::at(Slot(slot as u8))).collect(),
             phase: Phase::Running,
             reload: Reload::default(),
             marks: Marks::default(),
@@ -137,6 +147,7 @@ impl Fleet {
             Said::Committed(generation) => self.committed(slot, generation),
             Said::Done(number, outcome) => self.order_done(slot, number, outcome),
             Said::Drained => self.worker_drained(slot),
+            Said::Listening(of) => self.listens(slot, of),
             Said::Welcome(welcome) => self.welcome(slot, &welcome),
             Said::Report(id, rows) => self.reported(slot, id, *rows),
         }

@@ -216,6 +216,7 @@ impl Fleet {
                 }
                 let waiting = self.waiting();
                 self.reload.stage = Stage::Committing(job, loaded.generation, waiting);
+                self.resize(loaded.workers);
                 self.advance();
             }
             Stage::Committing(job, _, waiting) if waiting.slots.is_empty() => self.finish(job, true),

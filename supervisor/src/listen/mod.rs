@@ -1,10 +1,11 @@
 //! Listening sockets. A slot owns its TCP listeners, a process does not: they are opened once, inherited by every worker that the slot
-//! ever has, and closed (never shut down, which would end them for every process) with the fleet.
+//! ever has, given to another slot's worker when the slot is to be no more, and closed (never shut down, which would end them for every process)
+//! with the fleet: to close one of several SO_REUSEPORT listeners resets the connections that wait at it.
 
 mod tcp;
 mod unix;
 
-pub(crate) use tcp::{Tcp, defer_accept};
+pub(crate) use tcp::{Tcp, bind_more, defer_accept, listening};
 pub(crate) use unix::{Unix, check_running};
 
 use std::io;

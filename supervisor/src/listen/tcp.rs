@@ -69,14 +69,23 @@ impl<'a> Tcp<'a> {
         }
         let mut group = Vec::with_capacity(slots);
         for _ in 0..slots {
-            let socket = bound(address, true)?;
-            defer_accept(&socket, self.settings.tcp_defer_accept > 0);
-            let backlog = i32::try_from(self.settings.listen_backlog).unwrap_or(i32::MAX);
-            socket.listen(backlog).map_err(|error| ("listen()", error))?;
-            group.push(socket.into());
+            group.push(listening(bound(address, true)?, self.settings)?);
         }
         Ok(group)
     }
+}
+
+/// A socket on this address for one more slot. Nobody is sent to it before it listens, so it may still be closed. The error says what was wrong.
+pub(crate) fn bind_more(address: SocketAddr) -> Result<Socket, String> {
+    bound(address, true).map_err(|(call, error)| format!("cannot listen on {address}: {call}: {}", reason(&error)))
+}
+
+/// From here on connections wait at it, which closing it would reset.
+pub(crate) fn listening(socket: Socket, settings: &Settings) -> Result<OwnedFd, (&'static str, io::Error)> {
+    defer_accept(&socket, settings.tcp_defer_accept > 0);
+    let backlog = i32::try_from(settings.listen_backlog).unwrap_or(i32::MAX);
+    socket.listen(backlog).map_err(|error| ("listen()", error))?;
+    Ok(socket.into())
 }
 
 /// Whether connections wait in the kernel until their first bytes are there. PgBouncer's value is 1 s, whatever the setting says.

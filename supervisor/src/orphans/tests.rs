@@ -33,7 +33,7 @@ impl World {
     fn opening() -> Self {
         let (shm, _) = Shm::create().unwrap();
         let (input, inputs) = crossbeam_channel::unbounded();
-        let orphans = Orphanage::start(shm.clone(), Arc::new(Inboxes::new(Vec::new())), input).unwrap();
+        let orphans = Orphanage::start(shm.clone(), Arc::new(Inboxes::default()), input).unwrap();
         let pool = shm.pool("d", "u").unwrap();
         let limits = ServerLimits { pool: 1, database: None, user: None, host: None };
         let seats = shm.take_server(WORKER, pool, &limits).unwrap();

@@ -9,25 +9,27 @@ use shared::ids::{PoolId, Slot};
 use shared::shm::Shm;
 use shared::sys::seqpacket;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, PoisonError, RwLock};
 
-/// The sending ends of all inboxes, by slot.
-#[derive(Debug)]
-pub(crate) struct Inboxes(Vec<OwnedFd>);
+/// The sending ends of all inboxes, by slot. They live as long as the fleet, and become more when it grows.
+#[derive(Debug, Default)]
+pub(crate) struct Inboxes(RwLock<Vec<Arc<OwnedFd>>>);
 
 impl Inboxes {
-    /// Their ends, which must not block.
-    pub(crate) fn new(ends: Vec<OwnedFd>) -> Self {
-        Self(ends)
+    /// Adds the next slot's end, which must not block.
+    pub(crate) fn add(&self, end: OwnedFd) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).push(Arc::new(end));
     }
 
     /// The ends.
-    pub(crate) fn ends(&self) -> &[OwnedFd] {
-        &self.0
+    pub(crate) fn ends(&self) -> Vec<Arc<OwnedFd>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A message that does not arrive is made good by the worker's own slow tick.
     fn wake(&self, slot: Slot, pool: PoolId) {
-        let (Some(end), Ok(bytes)) = (self.0.get(slot.index()), encode(&ToInbox::Wake { pool })) else { return };
+        let ends = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let (Some(end), Ok(bytes)) = (ends.get(slot.index()), encode(&ToInbox::Wake { pool })) else { return };
         if let Err(error) = seqpacket::send(end.as_fd(), &bytes, &[]) {
             log::debug!("could not wake worker {slot}: {error}");
         }

@@ -22,7 +22,7 @@ impl Worker {
             }
             let accepted = match self.listeners.get(listener) {
                 None | Some(Listener::Closed) => return,
-                Some(Listener::Tcp(tcp)) => {
+                Some(Listener::Tcp(_, tcp)) => {
                     tcp.accept().map(|(stream, address)| (OwnedFd::from(std::net::TcpStream::from(stream)), Peer::Tcp(address)))
                 }
                 Some(Listener::Unix(unix)) => unix.accept().map(|(stream, _)| {

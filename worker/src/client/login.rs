@@ -283,7 +283,7 @@ impl Worker {
             }
             return Err(Ending::Fatal(sqlstate::INVALID_CATALOG_NAME, format!("no such database: {}", who.database)));
         };
-        if self.life != Life::Serving {
+        if matches!(self.life, Life::Stopping(_)) {
             return Err(Ending::Fatal(sqlstate::ADMIN_SHUTDOWN, "pooler is shutting down".to_owned()));
         }
         if self.marks.disabled.contains(&who.database) {

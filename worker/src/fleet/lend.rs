@@ -23,6 +23,11 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(crate) struct Lends(Vec<InFlight>);
 
 impl Lends {
+    /// Whether none is under way.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether a connection of this pool is under way.
     pub(super) fn has_one_of(&self, pool: PoolId) -> bool {
         self.0.iter().any(|flight| flight.lent.seats.pool == pool)

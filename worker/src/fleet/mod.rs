@@ -2,7 +2,9 @@
 
 pub(crate) mod inbox;
 pub(crate) mod lend;
+mod listen;
 pub(crate) mod orders;
 mod reload;
+mod resize;
 pub(crate) mod start;
 pub(crate) mod supervisor;

@@ -1,7 +1,7 @@
 //! From a bare process to a worker: the start message and what comes with it.
 
 use super::supervisor::Control;
-use crate::worker::{Listener, Source, Start, Worker};
+use crate::worker::{Source, Start, Worker};
 use mio::unix::SourceFd;
 use mio::{Interest, Poll};
 use shared::config::Config;
@@ -72,24 +72,8 @@ pub(crate) fn start(control: OwnedFd) -> Result<Worker, StartError> {
     }
     watch(&control, Source::Control, Interest::READABLE | Interest::WRITABLE)?;
     watch(&inbox, Source::Inbox, Interest::READABLE)?;
-    let mut sockets = Vec::new();
-    for index in 0..usize::from(listeners) + usize::from(unix_listeners) {
-        let fd = next("listener")?;
-        set_nonblocking(&fd).map_err(io("prepare a listener"))?;
-        let is_unix = index >= usize::from(listeners);
-        if is_unix && inboxes.len() > 4 {
-            // Else every worker wakes for every client (epoll_ctl(2), EPOLLEXCLUSIVE).
-            let token = mio::Token::from(Source::Listener(index)).0 as u64;
-            shared::sys::epoll::add_exclusive(&poll, &fd, token).map_err(io("watch a listener"))?;
-        } else {
-            watch(&fd, Source::Listener(index), Interest::READABLE)?;
-        }
-        sockets.push(if is_unix {
-            Listener::Unix(mio::net::UnixListener::from_std(fd.into()))
-        } else {
-            Listener::Tcp(mio::net::TcpListener::from_std(fd.into()))
-        });
-    }
+    let sockets = usize::from(listeners) + usize::from(unix_listeners);
+    let sockets = (0..sockets).map(|_| next("listener")).collect::<Result<Vec<_>, _>>()?;
     let me = Owner { slot, incarnation };
     let mut worker = Worker::new(Start {
         me,
@@ -102,8 +86,8 @@ pub(crate) fn start(control: OwnedFd) -> Result<Worker, StartError> {
         control: Control::new(control),
         inbox,
         inboxes,
-        listeners: sockets,
     });
+    worker.watch_listeners(slot, usize::from(listeners), sockets).map_err(io("watch a listener"))?;
     for welcome in welcomes {
         worker.pools.welcomes.insert((welcome.database, welcome.user), welcome.parameters);
     }
@@ -113,7 +97,7 @@ pub(crate) fn start(control: OwnedFd) -> Result<Worker, StartError> {
     worker.shm.workers().set_state(slot, WorkerState::Serving);
     worker.control.send(&ToSupervisor::Ready, &[]);
     // What came before the sockets were watched has made no edge.
-    (0..worker.listeners.len()).for_each(|listener| worker.accept(listener));
+    worker.accept_all();
     worker.inbox_readable();
     Ok(worker)
 }

@@ -126,6 +126,11 @@ impl Worker {
             ToWorker::Report { id, what } => self.report(id, what),
             ToWorker::Order { number, order } => self.obey(number, order),
             ToWorker::Stop(mode) => self.stop(mode),
+            ToWorker::Inboxes { first } => self.colleagues_join(first, fds),
+            ToWorker::Listen { of, listeners, .. } => self.listen_for(of, usize::from(listeners), fds),
+            ToWorker::Unlisten { of } => self.unlisten(of),
+            ToWorker::Leave => self.leave(),
+            ToWorker::Stay => self.stay(),
             ToWorker::Resolved(resolved) => {
                 self.resolved(&resolved);
                 self.peer_resolved(&resolved);
@@ -145,12 +150,7 @@ impl Worker {
         self.drained = false;
         self.shm.workers().set_state(self.me.slot, WorkerState::Draining);
         // The Unix socket stays open for the console; others are turned away after they have logged in.
-        for listener in &mut self.listeners {
-            if let Listener::Tcp(tcp) = listener {
-                let _ = self.poll.registry().deregister(tcp);
-                *listener = Listener::Closed;
-            }
-        }
+        self.close_listeners(|listener| matches!(listener, Listener::Tcp(..)));
         if mode == StopMode::WaitForServers {
             self.close_unused_servers(|_| true, "server shutting down");
             let waiting: Vec<usize> = self.clients.iter().filter(|(_, c)| c.is_waiting()).map(|(index, _)| index).collect();

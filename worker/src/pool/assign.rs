@@ -12,6 +12,7 @@ use crate::worker::{Life, Worker};
 use shared::config::PoolMode;
 use shared::control::StopMode;
 use shared::wire::report::sqlstate;
+use std::time::Duration;
 
 impl Worker {
     /// Finds the client a server. `None`: it waits, or is closed.
@@ -44,6 +45,11 @@ impl Worker {
     /// An idle server that may have to be checked before it is used.
     pub(super) fn take_any_idle(&mut self, index: PoolIndex) -> Option<usize> {
         self.take_idle_if(index, |_, _| true)
+    }
+
+    /// One that has been idle for so long.
+    pub(crate) fn take_idle_for(&mut self, index: PoolIndex, time: Duration) -> Option<usize> {
+        self.take_idle_if(index, |worker, server| worker.now - server.since >= time)
     }
 
     fn take_idle_if(&mut self, index: PoolIndex, fits: impl Fn(&Self, &Server) -> bool) -> Option<usize> {

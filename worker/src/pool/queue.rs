@@ -74,6 +74,16 @@ impl Worker {
         }
     }
 
+    /// The first colleague comes: what a lone worker keeps to itself is said now, and then looked at once more.
+    pub(crate) fn publish_pools(&mut self) {
+        for index in self.pools.indices() {
+            self.announce(index);
+            let pool = self.pools.get(index);
+            self.shm.pool_state(pool.id).set_idle(self.me.slot, pool.idle.len() as u32);
+        }
+        self.pump_waiting();
+    }
+
     /// Since when the longest waiter waits, those for the greeting and for a connection of their own included.
     pub(super) fn longest_wait(&mut self, index: PoolIndex) -> Option<Instant> {
         let for_server = self.longest_waiter(index);

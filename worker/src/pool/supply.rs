@@ -69,7 +69,7 @@ impl Worker {
     }
 
     /// Whether a worker's heart has beaten of late: from one that hangs nothing is asked, and to it nothing is sent.
-    pub(super) fn is_responsive(&self, slot: Slot) -> bool {
+    pub(crate) fn is_responsive(&self, slot: Slot) -> bool {
         let beat = Instant::from_micros(self.shm.workers().get(slot).heartbeat_us);
         self.now - beat < HEARTBEAT_AGE
     }

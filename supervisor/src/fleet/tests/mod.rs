@@ -7,6 +7,7 @@ mod orders;
 mod pauses;
 mod reloads;
 mod reports;
+mod resizes;
 mod shutdowns;
 
 use super::*;
@@ -80,6 +81,7 @@ impl World {
                         assert!(self.workers[slot.index()].is_some(), "{action:?} to an empty slot");
                     }
                     Action::Adopt => self.generation = self.candidate,
+                    Action::Grow => self.workers.resize(self.fleet.wanted, None),
                     Action::Exit(status) => {
                         assert!(self.workers.iter().all(Option::is_none), "the supervisor left before its workers");
                         self.exit = Some(*status);
@@ -139,11 +141,17 @@ impl World {
 
     /// The candidate with the next generation was read.
     fn load(&mut self) -> u64 {
+        self.load_workers(self.fleet.wanted)
+    }
+
+    /// The same, with this number of workers.
+    fn load_workers(&mut self, workers: usize) -> u64 {
         self.candidate += 1;
         let generation = self.candidate;
         self.event(Event::Loaded(Ok(Loaded {
             generation,
-            rules: Rules::default(),
+            rules: self.fleet.rules.clone(),
+            workers,
             changed: Changed::Entries(["app".into()].into()),
             dropped: vec!["gone".into()],
         })));

@@ -23,7 +23,7 @@ pub(super) fn table(context: &Context<'_>) -> Option<Table> {
         ("scram_client_key", Text),
         ("scram_server_key", Text),
     ]);
-    for (fd, address, port) in &context.office.listeners {
+    for (fd, address, port) in context.office.listeners().iter() {
         let mut row = vec![cell(fd), cell("pooler"), None, None, cell(address), cell(port), cell(0), cell(0)];
         row.resize(15, None);
         table.row(row);

@@ -1,0 +1,92 @@
+//! Which worker accepts from which slot's listeners: at every moment somebody does, or no client could tell why nobody answers.
+//!
+//! A slot's own worker does, or, when the slot is to have none, that of a slot that stays: the new one is asked first and must have said that
+//! it accepts before the old one is told to close its copies. The listeners themselves are never closed (see [`crate::listen`]).
+
+use super::Fleet;
+use super::shutdown::Phase;
+use shared::control::ToWorker;
+use shared::ids::Slot;
+
+/// Who accepts from a slot's listeners.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Listening {
+    /// The slot whose workers do.
+    by: Slot,
+    /// The slot whose worker has been asked to and has not said that it does.
+    next: Option<Slot>,
+}
+
+impl Listening {
+    /// The slot's own worker does.
+    pub(super) fn at(slot: Slot) -> Self {
+        Self { by: slot, next: None }
+    }
+
+    fn concerns(self, slot: Slot) -> bool {
+        self.by == slot || self.next == Some(slot)
+    }
+}
+
+impl Fleet {
+    /// Sets in motion what has to change hands.
+    pub(super) fn settle_listening(&mut self) {
+        for of in self.all() {
+            let who = if self.stays(of) { of } else { Slot((of.index() % self.wanted) as u8) };
+            let Listening { by, next } = self.listening[of.index()];
+            if next.unwrap_or(by) == who {
+                continue;
+            }
+            if let Some(next) = next {
+                self.tell_listener(next, ToWorker::Unlisten { of });
+            }
+            let next = (by != who).then_some(who);
+            self.listening[of.index()].next = next;
+            if let Some(next) = next {
+                self.tell_listener(next, listen(of));
+            }
+        }
+    }
+
+    /// A worker is started: it has its slot's own listeners from the beginning.
+    pub(super) fn join_listening(&mut self, slot: Slot) {
+        for of in self.all().filter(|of| *of != slot) {
+            if self.listening[of.index()].concerns(slot) {
+                self.send(slot, listen(of));
+            }
+        }
+    }
+
+    /// The worker of `slot` accepts from the listeners of `of`. Whoever did before need not any more.
+    pub(super) fn listens(&mut self, slot: Slot, of: Slot) {
+        let Some(listening) = self.listening.get_mut(of.index()) else { return };
+        if listening.next != Some(slot) || !matches!(self.phase, Phase::Running) {
+            return;
+        }
+        let before = std::mem::replace(listening, Listening::at(slot)).by;
+        self.tell_listener(before, ToWorker::Unlisten { of });
+        self.dismiss();
+    }
+
+    /// Whether another worker than its own accepts from the slot's listeners.
+    pub(super) fn is_relieved(&self, slot: Slot) -> bool {
+        !self.listening[slot.index()].concerns(slot)
+    }
+
+    /// Whether the slot's own worker has been asked to accept from its listeners, and has not said that it does.
+    pub(super) fn is_recalled(&self, slot: Slot) -> bool {
+        self.listening[slot.index()].next == Some(slot)
+    }
+
+    /// A slot that has no process now is asked when it has one.
+    fn tell_listener(&mut self, slot: Slot, message: ToWorker) {
+        if self.slots[slot.index()].process().is_some() {
+            self.send(slot, message);
+        }
+    }
+}
+
+/// The engine adds the descriptors and counts them.
+fn listen(of: Slot) -> ToWorker {
+    ToWorker::Listen { of, listeners: 0, unix_listeners: 0 }
+}

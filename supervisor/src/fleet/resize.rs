@@ -1,0 +1,88 @@
+//! `workers` has another value: slots join at the upper end, or leave from it.
+//!
+//! A slot that joins is ready for messages before its worker starts, so the other workers hear of it first. A worker that leaves is told so when
+//! another accepts from its listeners ([`super::listening`]); it serves the clients that it has until they have gone, and exits. If it dies instead,
+//! it has no successor. When the number grows again while it leaves, it stays.
+
+use super::event::{Action, Ended};
+use super::listening::Listening;
+use super::lives::{Life, SlotState};
+use super::{Fleet, shutdown::Phase};
+use log::Level;
+use shared::control::ToWorker;
+use shared::ids::Slot;
+
+impl Fleet {
+    /// Whether the slot is to have a worker.
+    pub(super) fn stays(&self, slot: Slot) -> bool {
+        slot.index() < self.wanted
+    }
+
+    /// A configuration with this number of workers is in force. A fleet that is on its way out does not change any more.
+    pub(super) fn resize(&mut self, wanted: usize) {
+        if wanted == self.wanted || !matches!(self.phase, Phase::Running) {
+            return;
+        }
+        self.log(Level::Info, format!("workers: {wanted} instead of {}", self.wanted));
+        self.wanted = wanted;
+        self.add_slots();
+        for slot in self.all() {
+            let stays = self.stays(slot);
+            let state = &mut self.slots[slot.index()];
+            match state.process_mut() {
+                None if !stays => *state = SlotState::default(),
+                Some(process) if stays && process.leaving => {
+                    process.leaving = false;
+                    self.send(slot, ToWorker::Stay);
+                }
+                _ => {}
+            }
+        }
+        self.settle_listening();
+        for slot in self.all().take(wanted) {
+            if matches!(self.slots[slot.index()].life, Life::Vacant { start_at: None }) {
+                self.spawn(slot);
+            }
+        }
+        self.dismiss();
+    }
+
+    /// Makes room for more workers than there have ever been, and tells those that run where to reach them.
+    fn add_slots(&mut self) {
+        let first = self.slots.len();
+        if self.wanted <= first {
+            return;
+        }
+        self.out.push(Action::Grow);
+        self.broadcast(&ToWorker::Inboxes { first: first as u8 });
+        for slot in first..self.wanted {
+            self.slots.push(SlotState::default());
+            self.listening.push(Listening::at(Slot(slot as u8)));
+        }
+    }
+
+    /// Tells the workers that are to leave so, as soon as others accept from their listeners.
+    pub(super) fn dismiss(&mut self) {
+        for slot in self.all().skip(self.wanted) {
+            let relieved = self.is_relieved(slot);
+            if let Some(process) = self.slots[slot.index()].process_mut()
+                && relieved
+                && !std::mem::replace(&mut process.leaving, true)
+            {
+                self.send(slot, ToWorker::Leave);
+            }
+        }
+    }
+
+    /// A worker has ended that was to leave. One that had left before it heard that it may stay has its successor at once.
+    pub(super) fn left(&mut self, slot: Slot, pid: u32, ended: Ended) {
+        self.slots[slot.index()] = SlotState::default();
+        match ended {
+            Ended::Status(0) => self.log(Level::Info, format!("worker {slot} (pid {pid}) has left")),
+            _ => self.log(Level::Warn, format!("worker {slot} (pid {pid}) ended while it was leaving: {ended}")),
+        }
+        if self.stays(slot) {
+            self.slots[slot.index()].life = Life::Vacant { start_at: Some(self.now) };
+        }
+    }
+}

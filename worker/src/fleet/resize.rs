@@ -1,0 +1,95 @@
+//! The fleet grows, or this worker's slot is to be no more.
+//!
+//! A worker that leaves takes no new client and goes on serving those it has. Its idle servers it gives to workers that stay, instead of closing
+//! them: all at once, and later each one that has been idle for a tick, since one that is in use again and again is better kept than passed to and fro.
+//! When nothing is left it exits.
+
+use crate::worker::{Life, Listener, TICK, Worker};
+use shared::ids::Slot;
+use shared::shm::WorkerState;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+impl Worker {
+    /// The fleet has more slots: how to reach their workers.
+    pub(super) fn colleagues_join(&mut self, first: u8, fds: Vec<OwnedFd>) {
+        let alone = !self.has_colleagues();
+        for (slot, fd) in (usize::from(first)..).zip(fds) {
+            if slot != self.inboxes.len() {
+                continue;
+            }
+            if let Err(error) = socket2::SockRef::from(&fd).set_nonblocking(true) {
+                log::error!(target: "process", "could not prepare the inbox of worker {slot}: {error}");
+                return;
+            }
+            self.inboxes.push(fd);
+        }
+        if alone {
+            self.publish_pools();
+        }
+    }
+
+    /// This slot is to be no more.
+    pub(super) fn leave(&mut self) {
+        if self.life != Life::Serving {
+            return;
+        }
+        self.life = Life::Leaving;
+        self.shm.workers().set_state(self.me.slot, WorkerState::Draining);
+        self.close_listeners(|listener| matches!(listener, Listener::Unix(_)));
+        self.give_servers_away(Duration::ZERO);
+    }
+
+    /// It is to stay after all.
+    pub(super) fn stay(&mut self) {
+        if self.life == Life::Leaving {
+            self.life = Life::Serving;
+            self.shm.workers().set_state(self.me.slot, WorkerState::Serving);
+        }
+    }
+
+    pub(crate) fn tick_leaving(&mut self) {
+        if self.life == Life::Leaving {
+            self.give_servers_away(TICK);
+        }
+    }
+
+    /// Whether this worker, which leaves, has nothing left to wait for.
+    pub(crate) fn has_left(&mut self) -> bool {
+        if !self.is_empty() {
+            return false;
+        }
+        // A message may have come for it meanwhile.
+        self.inbox_readable();
+        self.is_empty()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.clients.is_empty()
+            && self.servers.is_empty()
+            && self.carriers.is_empty()
+            && self.lends.is_empty()
+            && self.listeners.iter().all(|listener| matches!(listener, Listener::Closed))
+    }
+
+    /// Lends what has been idle for so long to the workers that stay, the one with the fewest servers first.
+    fn give_servers_away(&mut self, idle_for: Duration) {
+        let mut heirs = self.heirs();
+        for index in self.pools.indices() {
+            // Each once: one that cannot be sent now stays.
+            for _ in 0..self.pools.get(index).idle.len() {
+                let Some((slot, servers)) = heirs.iter_mut().min_by_key(|(_, servers)| *servers) else { return };
+                let Some(server) = self.take_idle_for(index, idle_for) else { break };
+                *servers += 1;
+                self.lend(server, *slot);
+            }
+        }
+    }
+
+    /// Workers that stay, and how many servers each has.
+    fn heirs(&self) -> Vec<(Slot, u32)> {
+        let others = (0..self.inboxes.len() as u8).map(Slot).filter(|slot| *slot != self.me.slot && self.is_responsive(*slot));
+        let rows = others.map(|slot| (slot, self.shm.workers().get(slot)));
+        rows.filter(|(_, row)| row.state == WorkerState::Serving).map(|(slot, row)| (slot, row.servers)).collect()
+    }
+}
