@@ -195,7 +195,7 @@ fn send(mut stream: &TcpStream, bytes: &[u8]) {
 /// What became of a client's queries in one turn.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Record {
-    /// How many were answered.
+    /// How many were answered in time.
     pub served: u64,
     /// The longest time one took, logging in for it included.
     pub longest: Duration,
@@ -219,6 +219,11 @@ impl Tally {
     /// Answers in all.
     pub fn served(&self) -> u64 {
         self.records.iter().map(|record| record.served).sum()
+    }
+
+    /// The answers that came after the end included.
+    pub fn answers(&self) -> u64 {
+        self.served() + self.records.len() as u64
     }
 
     /// Answers per second.

@@ -57,6 +57,12 @@ pub fn cpu_ticks(pid: u32) -> u64 {
     fields.iter().sum()
 }
 
+/// Whether a debugger or strace has hold of the process.
+pub fn is_traced(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    status.lines().find_map(|line| line.strip_prefix("TracerPid:")).is_some_and(|tracer| tracer.trim() != "0")
+}
+
 fn all() -> Vec<u32> {
     let mut pids: Vec<u32> =
         Path::new("/proc").read_dir().unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
