@@ -215,7 +215,7 @@ pub enum ToSupervisor {
     },
     /// Rows for the console. Descriptor: a sealed memfd with postcard's [`ReportRows`].
     Report {
-        /// The request's.
+        /// The request's; 0, which no request has, for what a worker that leaves has counted in the end.
         id: u32,
     },
     /// An order has been carried out.

@@ -160,6 +160,26 @@ fn idle_servers_move_to_those_who_stay() {
     assert_eq!(pids_in_postgres(&server), before, "and they are used");
 }
 
+/// What a worker counted is in the totals to the last query, whenever it leaves.
+#[test]
+fn totals_lose_nothing() {
+    let server = Postgres::start();
+    let mut fleet = Fleet::builder(&server).workers(4).start();
+    fleet.all_workers();
+    let mut console = fleet.console();
+    let mut clients: Vec<Client> = fleet.workers().into_iter().flat_map(|pid| [0; 3].map(|_| fleet.client_at(pid))).collect();
+    fleet.resize(1);
+    wait_until("three to leave", SOON, || states(&mut console) == ["serving", "draining", "draining", "draining"]);
+    for client in &mut clients {
+        for _ in 0..10 {
+            assert_eq!(client.value("select 1"), "1");
+        }
+    }
+    drop(clients);
+    wait_for_workers(&fleet, 1);
+    assert_eq!(console.query("show stats_totals").lookup("database", "app", "query_count"), "120");
+}
+
 #[test]
 fn raised_again_while_a_worker_leaves() {
     let server = Postgres::start();

@@ -94,6 +94,8 @@ pub(crate) enum Life {
     Serving,
     /// Its slot is to be no more: it goes on until its clients have left.
     Leaving,
+    /// They have, and the supervisor knows what was counted here.
+    Left,
     Stopping(StopMode),
 }
 
@@ -339,7 +341,7 @@ impl Worker {
             Life::Stopping(StopMode::WaitForClients) => self.clients.is_empty(),
             // Clients stay until the whole fleet has no server; without a supervisor nobody else would say so.
             Life::Stopping(StopMode::WaitForServers) => self.servers.is_empty() && self.control.is_lost(),
-            Life::Stopping(StopMode::Immediate) => true,
+            Life::Left | Life::Stopping(StopMode::Immediate) => true,
         };
         (done && self.control.is_flushed()).then_some(ExitCode::SUCCESS)
     }

@@ -236,10 +236,11 @@ impl Engine {
                 None
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => Some(Event::Deaf { slot }),
+            // It is dying; its end will be an event of its own.
+            Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => None,
             Err(error) => {
-                // It is dying; its end will be an event of its own.
-                log::debug!("to worker {slot}: {error}");
-                None
+                log::error!("a message to worker {slot} could not be sent: {}", listen::reason(&error));
+                vital.then_some(Event::Deaf { slot })
             }
         }
     }

@@ -123,7 +123,8 @@ impl Fleet {
     }
 
     fn gather(&mut self, ask: Option<AskId>, what: ReportKind) {
-        self.reports.last_id = self.reports.last_id.wrapping_add(1);
+        // 0 is a leaving worker's last report, which nobody has asked for.
+        self.reports.last_id = self.reports.last_id.checked_add(1).unwrap_or(1);
         let id = self.reports.last_id;
         let waiting: BTreeSet<Slot> = self.all().filter(|slot| self.slots[slot.index()].serving()).collect();
         for &slot in &waiting {

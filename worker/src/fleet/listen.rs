@@ -48,6 +48,23 @@ impl Worker {
         Ok(listener)
     }
 
+    /// There were `before` workers and now there are more: Unix listeners are watched in the way that suits so many.
+    pub(super) fn rewatch_unix(&mut self, before: usize) {
+        if before > WAKE_ALL || self.inboxes.len() <= WAKE_ALL {
+            return;
+        }
+        for index in 0..self.listeners.len() {
+            let Listener::Unix(unix) = &mut self.listeners[index] else { continue };
+            let _ = self.poll.registry().deregister(unix);
+            let listener = std::mem::replace(&mut self.listeners[index], Listener::Closed);
+            match self.watch(index, listener) {
+                Ok(listener) => self.listeners[index] = listener,
+                Err(error) => log::error!(target: "process", "could not watch a Unix listener: {error}"),
+            }
+        }
+        self.accept_all();
+    }
+
     /// The supervisor asks for another slot's clients to be accepted here, or for this slot's again.
     pub(super) fn listen_for(&mut self, of: Slot, tcp: usize, fds: Vec<OwnedFd>) {
         if matches!(self.life, Life::Stopping(_)) {

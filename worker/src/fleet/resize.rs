@@ -5,6 +5,7 @@
 //! When nothing is left it exits.
 
 use crate::worker::{Life, Listener, TICK, Worker};
+use shared::control::ReportKind;
 use shared::ids::Slot;
 use shared::shm::WorkerState;
 use std::os::fd::OwnedFd;
@@ -13,7 +14,7 @@ use std::time::Duration;
 impl Worker {
     /// The fleet has more slots: how to reach their workers.
     pub(super) fn colleagues_join(&mut self, first: u8, fds: Vec<OwnedFd>) {
-        let alone = !self.has_colleagues();
+        let before = self.inboxes.len();
         for (slot, fd) in (usize::from(first)..).zip(fds) {
             if slot != self.inboxes.len() {
                 continue;
@@ -24,7 +25,8 @@ impl Worker {
             }
             self.inboxes.push(fd);
         }
-        if alone {
+        self.rewatch_unix(before);
+        if before == 1 {
             self.publish_pools();
         }
     }
@@ -61,7 +63,11 @@ impl Worker {
         }
         // A message may have come for it meanwhile.
         self.inbox_readable();
-        self.is_empty()
+        if self.is_empty() {
+            self.report(0, ReportKind::Pools);
+            self.life = Life::Left;
+        }
+        self.life == Life::Left
     }
 
     fn is_empty(&self) -> bool {

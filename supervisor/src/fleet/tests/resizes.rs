@@ -330,9 +330,11 @@ fn counters_of_a_worker_that_left_stay_in_the_totals() {
     };
     w.say(0, Said::Report(1, rows(5)));
     w.say(1, Said::Report(1, rows(7)));
+    // What it counted after that comes with its last words.
+    w.say(1, Said::Report(0, rows(9)));
     w.die(1, LEFT);
     w.ask(2, Request::Report(shared::control::ReportKind::Pools));
     w.say(0, Said::Report(2, rows(5)));
     let Some(Answer::Rows { live, retired, .. }) = w.answered(2) else { panic!() };
-    assert_eq!((live.len(), retired[0].query_count), (1, 7));
+    assert_eq!((live.len(), retired[0].query_count), (1, 9));
 }
