@@ -380,6 +380,36 @@ fn a_saturated_pool_starves_no_other() {
     );
 }
 
+/// A limit that a reload brings counts the connections that were there before it.
+#[test]
+fn a_limit_that_comes_later() {
+    let server = Postgres::start();
+    each_worker_count(
+        &server,
+        |builder| builder.pool_size(5),
+        |fleet| {
+            let mut holders: Vec<Client> = (0..4).map(|_| fleet.client()).collect();
+            for holder in &mut holders {
+                assert_eq!(holder.query("begin").status, 'T');
+            }
+            fleet.change("max_user_connections", 2);
+            assert!(fleet.console().query("reload").errors.is_empty());
+            let mut fifth = fleet.client();
+            fifth.send(&frontend::query("select 5"));
+            wait_until("the client to wait", SOON, || {
+                fleet.console().query("show pools").lookup("database", "app", "cl_waiting") == "1"
+            });
+            let mut admin = server.admin();
+            assert_eq!(backends(&mut admin), 4);
+            for holder in &mut holders {
+                holder.query("commit");
+            }
+            assert_eq!(fifth.answer().value(), "5");
+            wait_until("the surplus to be closed", SOON, || backends(&mut admin) <= 2);
+        },
+    );
+}
+
 /// max_packet_size holds for what servers send as well.
 #[test]
 fn a_message_of_the_servers_that_is_too_long() {

@@ -89,6 +89,23 @@ impl Shm {
         Ok(server_seats(pool, seat, taken))
     }
 
+    /// A connection that is there takes a seat in every limit that it does not count in yet: those that came after it. Where one is full it takes a
+    /// seat beyond, which shows that it is one too many.
+    pub fn join_limits(&self, owner: Owner, seats: &ServerSeats, limits: &ServerLimits) -> ServerSeats {
+        let mut has = [seats.database, seats.user, seats.host];
+        for (index, limit) in [limits.database, limits.user, limits.host].into_iter().enumerate() {
+            let (None, Some((id, most)), Some(cell)) = (has[index], limit, self.server_cell(seats.pool, seats.seat)) else {
+                continue;
+            };
+            let table = self.seats(id);
+            if let Some(seat) = table.take(owner, most).or_else(|| table.take(owner, 0)) {
+                cell.references[index].store(Reference::new(id, seat).0, Ordering::Release);
+                has[index] = Some((id, seat));
+            }
+        }
+        server_seats(seats.pool, seats.seat, has)
+    }
+
     /// Frees a connection's seats; its backend must be gone. `false`, and nothing happens, when the pool's seat is not `owner`'s.
     pub fn leave_server(&self, owner: Owner, seats: &ServerSeats) -> bool {
         let Some((word, cell)) = self.server_seat(seats.pool, seats.seat) else { return false };
@@ -302,6 +319,24 @@ mod tests {
         let taken = (0..20_000).map_while(|_| shm.take_server(A, pool, &limits).ok()).count();
         assert_eq!((taken, shm.take_server(A, pool, &limits)), (16_384, Err(Full::Table)));
         assert_eq!(shm.take_server(A, pool, &ServerLimits::default()), Err(Full::Table));
+    }
+
+    #[test]
+    fn a_limit_that_comes_later_counts_what_is_there() {
+        let (shm, pool, all) = fleet();
+        let limits = ServerLimits { database: all.database.map(|(id, _)| (id, 2)), user: None, ..all };
+        let before = ServerLimits { pool: 5, ..ServerLimits::default() };
+        let taken: Vec<_> = (0..3).map(|_| shm.take_server(A, pool, &before).unwrap()).collect();
+        let joined: Vec<_> = taken.iter().map(|seats| shm.join_limits(A, seats, &limits)).collect();
+        assert_eq!(in_use(&shm, pool, &all), [3, 3, 0, 3]);
+        let beyond = |seats: &&ServerSeats| seats.database.is_some_and(|(_, seat)| seat.0 >= 2);
+        assert_eq!(joined.iter().filter(beyond).count(), 1, "the third is one too many");
+        assert_eq!(shm.take_server(B, pool, &limits), Err(Full::Database));
+        assert_eq!(shm.join_limits(A, &joined[0], &limits), joined[0]);
+        for seats in &joined {
+            assert!(shm.leave_server(A, seats));
+        }
+        assert_eq!(in_use(&shm, pool, &all), [0; 4]);
     }
 
     #[test]

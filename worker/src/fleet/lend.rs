@@ -11,7 +11,7 @@ use crate::server::{Server, ServerState};
 use crate::socket::Conn;
 use crate::worker::Worker;
 use shared::control::{Lent, ServerSeats, ToInbox};
-use shared::ids::{PoolId, Slot};
+use shared::ids::{Owner, PoolId, Slot};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
@@ -37,6 +37,7 @@ impl Lends {
 struct InFlight {
     lent: Lent,
     socket: OwnedFd,
+    to: Owner,
     since: Instant,
 }
 
@@ -86,7 +87,8 @@ impl Worker {
         let ToInbox::Lend(unboxed) = message else { return };
         lent = *unboxed;
         if sent {
-            self.lends.0.push(InFlight { lent, socket, since: self.now });
+            let to = Owner { slot: to, incarnation: self.shm.workers().get(to).incarnation };
+            self.lends.0.push(InFlight { lent, socket, to, since: self.now });
         } else if self.shm.cancel_lend(self.me, &lent.seats, lent.ticket) {
             self.take_back(&lent, socket);
         }
@@ -143,11 +145,13 @@ impl Worker {
         lent.statements.iter().for_each(|id| back.statements.insert(StatementId(*id)));
         let close_reason = self.outdated(pool_index, lent);
         let pool = self.pools.get_mut(pool_index);
+        // Its lender may not have known of a limit yet.
+        let seats = self.shm.join_limits(self.me, &lent.seats, &pool.limits);
         let server = Server {
             conn: Conn::new(socket),
             id: lent.id,
             pool: pool_index,
-            seats: lent.seats,
+            seats,
             address: lent.address.clone(),
             state: ServerState::Idle,
             back,
@@ -197,7 +201,9 @@ impl Worker {
             if !self.shm.lend_pending(&flight.lent.seats, flight.lent.ticket) {
                 continue;
             }
-            if self.now - flight.since < PATIENCE {
+            // One that has died since may have read it.
+            let lives = self.shm.workers().get(flight.to.slot).incarnation == flight.to.incarnation;
+            if lives && self.now - flight.since < PATIENCE {
                 self.lends.0.push(flight);
             } else if self.shm.cancel_lend(self.me, &flight.lent.seats, flight.lent.ticket) {
                 self.take_back(&flight.lent, flight.socket);

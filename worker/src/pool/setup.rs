@@ -2,6 +2,7 @@
 
 use super::hosts::Hosts;
 use super::{Pool, PoolIndex, Stats};
+use crate::server::ServerState;
 use crate::worker::Worker;
 use rustc_hash::FxHashMap;
 use shared::config::Database;
@@ -119,10 +120,19 @@ impl Worker {
                 self.retire_servers(index, "database configuration changed", "database configuration changed");
             }
             self.pools.get_mut(index).entry = entry;
+            self.join_limits(index);
             self.close_surplus(index);
             self.pump(index);
         }
         self.find_pools_to_fill();
+    }
+
+    /// Servers that were there before one of the pool's limits count in it too.
+    fn join_limits(&mut self, index: PoolIndex) {
+        let limits = self.pools.get(index).limits;
+        for (_, server) in self.servers.iter_mut().filter(|(_, s)| s.pool == index && !matches!(s.state, ServerState::Dead)) {
+            server.seats = self.shm.join_limits(self.me, &server.seats, &limits);
+        }
     }
 
     /// Closes this pool's servers: idle ones now, the others when they are free, each for its reason.

@@ -61,12 +61,13 @@ impl Worker {
     /// The worker whose client has waited longer for a seat of a limit that this pool shares, unless it has been given way to for long enough:
     /// it may wait for something else besides.
     pub(super) fn older_elsewhere(&mut self, index: PoolIndex) -> Option<Slot> {
+        let ours = self.longest_wait(index);
         let pool = self.pools.get(index);
         let shared = [pool.limits.database, pool.limits.user, pool.limits.host];
-        if !self.has_colleagues() || pool.yielding.is_some_and(|since| self.now - since > YIELD_PATIENCE) {
+        let patience_is_over = |since: Instant| self.now - since > YIELD_PATIENCE && ours.is_some_and(|ours| ours <= since);
+        if !self.has_colleagues() || pool.yielding.is_some_and(patience_is_over) {
             return None;
         }
-        let ours = self.longest_wait(index);
         let others = shared.into_iter().flatten().flat_map(|(limit, _)| self.waiting_for(limit, self.me.slot));
         let waits = Waits { ours, theirs: others.min_by_key(|(_, since)| *since), ..Waits::default() };
         match policy::next(&waits, self.config.settings.fairness_slack) {
@@ -85,9 +86,12 @@ impl Worker {
 
     /// Leaves seats that were just taken to a client of another worker, and waits for the next.
     pub(super) fn yield_seats(&mut self, index: PoolIndex, seats: &ServerSeats, to: Slot) -> bool {
-        let now = self.now;
+        let (now, ours) = (self.now, self.longest_wait(index));
         let pool = self.pools.get_mut(index);
-        pool.yielding.get_or_insert(now);
+        // Patience is a client's, and begins anew with the next.
+        if pool.yielding.is_none_or(|since| ours.is_none_or(|ours| ours > since)) {
+            pool.yielding = Some(now);
+        }
         let limits = [seats.database, seats.user, seats.host];
         let limit = limits
             .into_iter()

@@ -57,7 +57,8 @@ impl Worker {
         }
     }
 
-    /// A worker with an idle server of this pool, more than it has been asked for already, that answers.
+    /// A worker that answers and has an idle server of this pool, though no fewer than it has been asked for: one that was lent and has not arrived
+    /// yet is not idle any more, but the question is still open.
     fn lender(&self, index: PoolIndex) -> Option<Slot> {
         let pool = self.pools.get(index);
         let state = self.shm.pool_state(pool.id);
@@ -65,7 +66,10 @@ impl Worker {
         state.idle_elsewhere(self.me.slot)?;
         let mut others = (0..self.inboxes.len() as u8).map(Slot).filter(|slot| *slot != self.me.slot);
         let asked = |slot: Slot| pool.borrows.iter().filter(|(asked, _)| *asked == slot).count();
-        others.find(|slot| state.idle(*slot) as usize > asked(*slot) && self.is_responsive(*slot))
+        others.find(|slot| {
+            let idle = state.idle(*slot) as usize;
+            idle > 0 && idle >= asked(*slot) && self.is_responsive(*slot)
+        })
     }
 
     /// Whether a worker's heart has beaten of late: from one that hangs nothing is asked, and to it nothing is sent.
