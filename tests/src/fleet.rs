@@ -347,6 +347,16 @@ impl Fleet {
         })
     }
 
+    /// The TCP port of each client that has begun to log in, and the pid of its worker, in the order of the log.
+    pub fn logins(&self) -> Vec<(u16, u32)> {
+        let login = |line: &str| {
+            let (before, _) = line.split_once(" login attempt")?;
+            let port = before.rsplit(':').next()?.parse().ok()?;
+            Some((port, before.split('[').nth(1)?.split(']').next()?.parse().ok()?))
+        };
+        self.log().lines().filter_map(login).collect()
+    }
+
     /// The worker (its pid) that accepted the client: whose log line names the client's port.
     #[track_caller]
     pub fn worker_of(&self, client: &Client) -> u32 {

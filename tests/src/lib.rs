@@ -18,6 +18,7 @@ mod lock;
 mod placement;
 mod port;
 mod postgres_server;
+mod regulars;
 mod sampler;
 mod wait;
 
@@ -34,6 +35,7 @@ pub use fleet::{Builder, Fleet, PoolMode, each_fleet, each_worker_count};
 pub use placement::place;
 pub use port::Port;
 pub use postgres_server::Postgres;
+pub use regulars::{Regulars, Visit};
 pub use sampler::{Sampler, Seen, backends};
 pub use wait::{SOON, holds_within, wait_for, wait_until};
 pub use wire::{Answer, Client, Fields, Message};

@@ -36,10 +36,16 @@ pub struct Sampler {
 impl Sampler {
     /// Starts to watch.
     pub fn start(server: &Postgres) -> Sampler {
+        Self::of(server, "true")
+    }
+
+    /// Starts to watch those backends that the condition holds for.
+    pub fn of(server: &Postgres, condition: &str) -> Sampler {
+        let sql = format!("{COUNT} and {condition}");
         let mut connection = server.admin();
         let (stop, stopped) = channel();
         let thread = std::thread::spawn(move || {
-            let statement = connection.prepare(COUNT).unwrap();
+            let statement = connection.prepare(&sql).unwrap();
             let mut seen = Seen { most: 0, busiest: 0, last: 0, samples: 0 };
             loop {
                 let row = connection.query_one(&statement, &[]).unwrap();

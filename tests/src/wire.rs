@@ -118,6 +118,24 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// Adds what a message says.
+    pub(crate) fn take(&mut self, message: Message) {
+        if !matches!(message.kind, b'N' | b'S' | b'A') {
+            self.order.push(char::from(message.kind));
+        }
+        match message.kind {
+            b'T' => self.columns = message.columns(),
+            b'D' => self.rows.push(message.values()),
+            b'C' => self.tags.extend(message.strings()),
+            b'E' => self.errors.push(message.fields()),
+            b'N' => self.notices.push(message.fields()),
+            b'A' => self.notified.push(message.channel()),
+            b'd' => self.copied.extend(message.body),
+            b'Z' => self.status = char::from(message.body[0]),
+            _ => {}
+        }
+    }
+
     /// The value of a single row with a single column.
     #[track_caller]
     pub fn value(&self) -> &str {
@@ -404,21 +422,9 @@ impl Client {
     #[track_caller]
     fn read_into(&mut self, answer: &mut Answer) -> bool {
         let message = self.read();
-        if !matches!(message.kind, b'N' | b'S' | b'A') {
-            answer.order.push(char::from(message.kind));
-        }
-        match message.kind {
-            b'T' => answer.columns = message.columns(),
-            b'D' => answer.rows.push(message.values()),
-            b'C' => answer.tags.extend(message.strings()),
-            b'E' => answer.errors.push(message.fields()),
-            b'N' => answer.notices.push(message.fields()),
-            b'A' => answer.notified.push(message.channel()),
-            b'd' => answer.copied.extend(message.body),
-            b'Z' => answer.status = char::from(message.body[0]),
-            _ => {}
-        }
-        message.kind == b'Z'
+        let ready = message.kind == b'Z';
+        answer.take(message);
+        ready
     }
 
     /// Sends a simple query and reads its answer.

@@ -64,8 +64,9 @@ impl Scene {
     }
 
     fn kill(&self) -> Instant {
+        let now = Instant::now();
         process::signal(self.victim, Signal::SIGKILL);
-        Instant::now()
+        now
     }
 
     /// Every client that waits has a server within `limit` of the kill; there is no seat that is not used, and never was a backend too many.

@@ -9,7 +9,7 @@ use std::time::Duration;
 /// This many deaths in a row …
 const DEATHS: u32 = 3;
 /// … of workers that had served for less than this, or not at all, are a loop.
-const YOUNG: Duration = Duration::from_secs(1);
+const YOUNG: Duration = Duration::from_millis(500);
 const FIRST_DELAY: Duration = Duration::from_secs(1);
 const LONGEST_DELAY: Duration = Duration::from_secs(30);
 
@@ -47,7 +47,7 @@ mod tests {
     fn a_worker_that_has_served_is_replaced_at_once_however_often_it_dies() {
         let mut b = Backoff::default();
         for _ in 0..100 {
-            assert_eq!(b.died(secs(1)), secs(0));
+            assert_eq!(b.died(Duration::from_millis(500)), secs(0));
         }
         assert!(!b.looping());
     }
@@ -55,7 +55,7 @@ mod tests {
     #[test]
     fn a_loop_doubles_up_to_the_longest() {
         let mut b = Backoff::default();
-        let delays: Vec<u64> = (0..9).map(|_| b.died(Duration::from_millis(999)).as_secs()).collect();
+        let delays: Vec<u64> = (0..9).map(|_| b.died(Duration::from_millis(499)).as_secs()).collect();
         assert_eq!(delays, [0, 0, 1, 2, 4, 8, 16, 30, 30]);
         assert!(b.looping());
         assert_eq!((0..100).map(|_| b.died(secs(0))).max(), Some(secs(30)));

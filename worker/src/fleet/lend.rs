@@ -15,8 +15,8 @@ use shared::ids::{Owner, PoolId, Slot};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-/// How long a receiver may take before its lender takes the connection back.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a receiver may take before its lender takes the connection back. One that is well reads its inbox at every turn of its loop.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Connections that were sent and not yet accepted.
 #[derive(Default)]
@@ -203,7 +203,7 @@ impl Worker {
             }
             // One that has died since may have read it.
             let lives = self.shm.workers().get(flight.to.slot).incarnation == flight.to.incarnation;
-            if lives && self.now - flight.since < PATIENCE {
+            if lives && self.is_responsive(flight.to.slot) && self.now - flight.since < PATIENCE {
                 self.lends.0.push(flight);
             } else if self.shm.cancel_lend(self.me, &flight.lent.seats, flight.lent.ticket) {
                 self.take_back(&flight.lent, flight.socket);

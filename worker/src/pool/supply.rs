@@ -12,8 +12,9 @@ use shared::shm::{Full, ServerLimits};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-/// A worker whose heart has not beaten for this long hangs; it beats at least ten times a second.
-const HEARTBEAT_AGE: Duration = Duration::from_secs(1);
+/// A worker whose heart has not beaten for this long hangs; it beats at least ten times a second. All that is free goes to its clients as long as
+/// it is not known to hang, since they have waited longest.
+const HEARTBEAT_AGE: Duration = Duration::from_millis(300);
 
 /// The reason when a name has no address.
 const LOOKUP_FAILED: &str = "server DNS lookup failed";
