@@ -65,17 +65,22 @@ fn up_and_down_under_load() {
     let (stop, short, long) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
     let port = fleet.port();
     std::thread::scope(|scope| {
-        for _ in 0..6 {
+        // So many that some wait to be accepted whenever a listener changes hands.
+        for _ in 0..40 {
             scope.spawn(|| come_and_go(port, 1, &stop, &short));
+        }
+        for _ in 0..6 {
             scope.spawn(|| come_and_go(port, 100, &stop, &long));
         }
-        for workers in [2, 4, 1, 3, 2] {
-            fleet.resize(workers);
-            wait_for_workers(&fleet, workers);
-            let (before, after) = (short.load(Ordering::Relaxed), long.load(Ordering::Relaxed));
-            wait_until("the load to go on", SOON, || {
-                short.load(Ordering::Relaxed) > before + 50 && long.load(Ordering::Relaxed) > after + 12
-            });
+        for _ in 0..2 {
+            for workers in [2, 4, 1, 3, 2] {
+                fleet.resize(workers);
+                wait_for_workers(&fleet, workers);
+                let (before, after) = (short.load(Ordering::Relaxed), long.load(Ordering::Relaxed));
+                wait_until("the load to go on", SOON, || {
+                    short.load(Ordering::Relaxed) > before + 50 && long.load(Ordering::Relaxed) > after + 12
+                });
+            }
         }
         stop.store(true, Ordering::Relaxed);
     });
@@ -92,6 +97,55 @@ fn up_and_down_under_load() {
     for level in ["WARNING", "ERROR", "FATAL"] {
         assert_eq!(fleet.logged(level), 0, "{}", fleet.log());
     }
+}
+
+/// As `come_and_go`, but the connection may be lost: its worker may be killed.
+fn come_and_go_whatever_happens(port: u16, stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        let mut client = Client::try_tcp(port).expect("nobody is ever refused");
+        let said = client.try_send(&frontend::startup(&[("user", "app"), ("database", "app")]));
+        let asked = said.and_then(|()| client.try_send(&frontend::query("select 1")));
+        while let (Ok(()), Ok(Some(message))) = (&asked, client.try_read()) {
+            assert_ne!(message.kind, b'E', "{:?}", message.fields());
+            if message.kind == b'C' {
+                break;
+            }
+        }
+    }
+}
+
+/// Numbers that come faster than workers do, and workers killed meanwhile, whatever they are just doing.
+#[test]
+fn a_storm_of_reloads_and_deaths() {
+    const SERVERS: usize = 6;
+    let server = Postgres::start();
+    let mut fleet = Fleet::builder(&server).workers(2).pool_size(SERVERS).start();
+    fleet.all_workers();
+    let sampler = Sampler::start(&server);
+    let (stop, port) = (AtomicBool::new(false), fleet.port());
+    std::thread::scope(|scope| {
+        for _ in 0..12 {
+            scope.spawn(|| come_and_go_whatever_happens(port, &stop));
+        }
+        for round in 0..12_usize {
+            let mut console = fleet.console();
+            for step in 0..3 {
+                fleet.resize(1 + (round * 5 + step * 3) % 7);
+                // Answered when every reload so far is in force, with the workers on their way in and out.
+                let reloaded = console.query("reload");
+                assert!(reloaded.errors.is_empty(), "{reloaded:?}");
+            }
+            let workers = fleet.workers();
+            process::signal(workers[round % workers.len()], Signal::SIGKILL);
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    for workers in [5, 2] {
+        fleet.resize(workers);
+        wait_for_workers(&fleet, workers);
+        fill(&fleet, &server, SERVERS);
+    }
+    assert!(sampler.finish().most <= SERVERS as i64);
 }
 
 #[test]
