@@ -11,7 +11,7 @@ use crate::orders::{Marks, Order, Outcome};
 use crate::shm::Ticket;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 pub use crate::rows::{Buffered, ConnectionRow, MemoryRow, PeerRow, PoolRow, Replication, ReportRows};
@@ -374,6 +374,13 @@ pub enum ToInbox {
         key: [u8; 8],
         /// Who asks.
         from: Requester,
+    },
+    /// A client that another worker has accepted and has not read from. Descriptor: its socket.
+    Client {
+        /// CLOCK_MONOTONIC microseconds of its accept.
+        accepted_at: u64,
+        /// Where it comes from; `None`: the Unix socket, which says itself who is at its other end.
+        address: Option<SocketAddr>,
     },
 }
 

@@ -1,11 +1,12 @@
 //! What the supervisor and the workers both need. Imports neither of them.
 //!
 //! [`wire`] speaks PostgreSQL's protocol, [`config`] reads and publishes the configuration, [`shm`] is the fleet's shared
-//! memory, [`control`] the messages between processes, [`auth`] the password methods, [`address`] where a server is, [`log`] PgBouncer's log format, and
+//! memory, [`control`] the messages between processes, [`auth`] the password methods, [`balance`] who serves a new client, [`address`] where a server is, [`log`] PgBouncer's log format, and
 //! [`sys`] holds every raw system call and all `unsafe` code of the project.
 
 pub mod address;
 pub mod auth;
+pub mod balance;
 pub mod config;
 pub mod control;
 pub mod ids;

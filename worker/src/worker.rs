@@ -287,7 +287,8 @@ impl Worker {
         self.bury();
         let workers = self.shm.workers();
         workers.beat(self.me.slot, self.now.as_micros());
-        workers.set_counts(self.me.slot, self.clients.len() as u32, self.servers.len() as u32);
+        workers.set_servers(self.me.slot, self.servers.len() as u32);
+        self.tell_clients();
         self.finished()
     }
 
@@ -342,7 +343,13 @@ impl Worker {
         let done = match self.life {
             Life::Serving => false,
             Life::Leaving => self.has_left(),
-            Life::Stopping(StopMode::WaitForClients) => self.clients.is_empty(),
+            Life::Stopping(StopMode::WaitForClients) => {
+                if self.clients.is_empty() {
+                    // The last one may be on its way from another worker.
+                    self.inbox_readable();
+                }
+                self.clients.is_empty()
+            }
             // Clients stay until the whole fleet has no server; without a supervisor nobody else would say so.
             Life::Stopping(StopMode::WaitForServers) => self.servers.is_empty() && self.control.is_lost(),
             Life::Left | Life::Stopping(StopMode::Immediate) => true,
@@ -353,6 +360,11 @@ impl Worker {
     /// A number for a new connection.
     pub(crate) fn next_connection_id(&mut self) -> ConnectionId {
         ConnectionId::new(self.me.slot, self.shm.workers().count_connection(self.me.slot))
+    }
+
+    /// How many clients there are, without those that have ended in this turn.
+    pub(crate) fn client_count(&self) -> u32 {
+        (self.clients.len() - self.dead_clients.len()) as u32
     }
 
     /// The client is gone; its place is free after this turn.

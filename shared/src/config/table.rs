@@ -36,7 +36,7 @@ enum Change {
 }
 
 settings! {
-    accept_balance: bool = "1", Switch, Network, Reload, NotYet,
+    accept_balance: bool = "1", Switch, Network, Reload, Works,
         "Whether a worker that has more than its share of the clients passes a newly accepted one to the emptiest worker.";
     admin_users: Words = "", WordList, Auth, Reload, Works,
         "Users who may run every console command.";

@@ -1,11 +1,19 @@
 //! The worker table: who runs on each slot and how it fares.
 //!
 //! The supervisor writes who; the worker writes its heartbeat and counts. Nothing here decides about seats.
+//!
+//! `arriving` is the one word that others write: who sends a slot a client counts it there first, and the slot's worker takes it off when it
+//! has it. That count is a hint and may be wrong when somebody dies in between, so it is put right whenever the inbox is found empty.
 
 use super::atomic::{AtomicU32, AtomicU64, Ordering};
 use super::layout::Region;
+use crate::balance::Candidate;
 use crate::ids::{Incarnation, Owner, Slot};
 use crate::sys::map::shared_struct;
+
+/// A worker whose heart has not beaten for this long (µs) hangs; it beats at least ten times a second. All that is free goes to its clients as
+/// long as it is not known to hang, since they have waited longest.
+const HEARTBEAT_AGE_US: u64 = 300_000;
 
 shared_struct! {
     /// One slot.
@@ -17,6 +25,10 @@ shared_struct! {
         clients: AtomicU32,
         servers: AtomicU32,
         connections: AtomicU32,
+        arriving: AtomicU32,
+        full: AtomicU32,
+        handed_over: AtomicU32,
+        unused: AtomicU32,
         heartbeat: AtomicU64,
         started_at: AtomicU64,
     }
@@ -50,8 +62,21 @@ pub struct WorkerRow {
     pub clients: u32,
     /// Server connections it has.
     pub servers: u32,
+    /// Clients on their way to it from other workers.
+    pub arriving: u32,
+    /// It has no descriptors left for clients.
+    pub full: bool,
+    /// Clients that it has accepted and passed on.
+    pub handed_over: u32,
     /// When it was started (µs since 1970).
     pub started_at_us: u64,
+}
+
+impl WorkerRow {
+    /// Whether its heart has beaten of late: from one that hangs nothing is asked, and to it nothing is sent.
+    pub fn is_responsive(&self, now_us: u64) -> bool {
+        now_us.saturating_sub(self.heartbeat_us) < HEARTBEAT_AGE_US
+    }
 }
 
 /// All slots.
@@ -69,8 +94,9 @@ impl WorkerTable<'_> {
     /// Enters a worker that is being started: no counts yet, and its heartbeat is now.
     pub fn start(&self, owner: Owner, pid: u32, started_at_us: u64, now_us: u64) {
         let Some(cell) = self.cell(owner.slot) else { return };
-        cell.clients.store(0, Ordering::Relaxed);
-        cell.servers.store(0, Ordering::Relaxed);
+        for word in [&cell.clients, &cell.servers, &cell.arriving, &cell.full, &cell.handed_over] {
+            word.store(0, Ordering::Relaxed);
+        }
         cell.heartbeat.store(now_us, Ordering::Relaxed);
         cell.started_at.store(started_at_us, Ordering::Relaxed);
         cell.pid.store(pid, Ordering::Relaxed);
@@ -89,7 +115,7 @@ impl WorkerTable<'_> {
     pub fn vacate(&self, slot: Slot) {
         let Some(cell) = self.cell(slot) else { return };
         self.set_state(slot, WorkerState::Vacant);
-        for word in [&cell.pid, &cell.clients, &cell.servers, &cell.incarnation] {
+        for word in [&cell.pid, &cell.clients, &cell.servers, &cell.arriving, &cell.full, &cell.handed_over, &cell.incarnation] {
             word.store(0, Ordering::Release);
         }
     }
@@ -120,11 +146,56 @@ impl WorkerTable<'_> {
         self.cell(slot).map_or(0, |cell| cell.connections.fetch_add(1, Ordering::Relaxed).wrapping_add(1))
     }
 
-    /// Sets how many clients and server connections the slot's worker has.
-    pub fn set_counts(&self, slot: Slot, clients: u32, servers: u32) {
+    /// Sets how many server connections the slot's worker has.
+    pub fn set_servers(&self, slot: Slot, servers: u32) {
+        if let Some(cell) = self.cell(slot) {
+            cell.servers.store(servers, Ordering::Relaxed);
+        }
+    }
+
+    /// Sets how many clients the slot's worker has, and whether it can take no more.
+    pub fn set_clients(&self, slot: Slot, clients: u32, full: bool) {
         if let Some(cell) = self.cell(slot) {
             cell.clients.store(clients, Ordering::Relaxed);
-            cell.servers.store(servers, Ordering::Relaxed);
+            cell.full.store(u32::from(full), Ordering::Relaxed);
+        }
+    }
+
+    /// The slot as one that may be given a client: its worker serves, has room, and its heart has beaten of late.
+    pub fn candidate(&self, slot: Slot, now_us: u64) -> Option<Candidate> {
+        let row = self.get(slot);
+        let may = row.state == WorkerState::Serving && !row.full && row.is_responsive(now_us);
+        may.then_some(Candidate { slot, clients: row.clients, arriving: row.arriving })
+    }
+
+    /// Counts one client as on its way to a candidate. False: somebody else sends one there at the same moment, so look again.
+    pub fn announce(&self, to: &Candidate) -> bool {
+        let next = to.arriving.saturating_add(1);
+        self.cell(to.slot)
+            .is_some_and(|cell| cell.arriving.compare_exchange(to.arriving, next, Ordering::AcqRel, Ordering::Relaxed).is_ok())
+    }
+
+    /// A client on its way to `slot` is there, or was not sent after all.
+    pub fn arrived(&self, slot: Slot) {
+        if let Some(cell) = self.cell(slot) {
+            let less = |count: u32| count.checked_sub(1);
+            let _ = cell.arriving.fetch_update(Ordering::AcqRel, Ordering::Relaxed, less);
+        }
+    }
+
+    /// The slot's worker has found its inbox empty: what is still counted as arriving never will, or is counted too early by a moment.
+    pub fn all_arrived(&self, slot: Slot) {
+        if let Some(cell) = self.cell(slot)
+            && cell.arriving.load(Ordering::Relaxed) > 0
+        {
+            cell.arriving.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// The slot's worker has passed a client on to another.
+    pub fn count_hand_over(&self, slot: Slot) {
+        if let Some(cell) = self.cell(slot) {
+            cell.handed_over.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -144,6 +215,9 @@ impl WorkerTable<'_> {
             heartbeat_us: read_us(|c| &c.heartbeat),
             clients: read(|c| &c.clients),
             servers: read(|c| &c.servers),
+            arriving: read(|c| &c.arriving),
+            full: read(|c| &c.full) > 0,
+            handed_over: read(|c| &c.handed_over),
             started_at_us: read_us(|c| &c.started_at),
         }
     }
@@ -172,7 +246,8 @@ mod tests {
         assert_eq!(table.get(slot).state, WorkerState::Starting);
         table.set_state(slot, WorkerState::Serving);
         table.beat(slot, 7);
-        table.set_counts(slot, 8, 9);
+        table.set_clients(slot, 8, false);
+        table.set_servers(slot, 9);
         let expected = WorkerRow {
             pid: 4711,
             incarnation,
@@ -180,11 +255,50 @@ mod tests {
             heartbeat_us: 7,
             clients: 8,
             servers: 9,
+            arriving: 0,
+            full: false,
+            handed_over: 0,
             started_at_us: 5,
         };
         assert_eq!(table.get(slot), expected);
         table.vacate(slot);
         assert_eq!((table.get(slot).state, table.get(slot).pid, table.get(slot).clients), (WorkerState::Vacant, 0, 0));
         assert_eq!(table.get(Slot(64)).state, WorkerState::Vacant);
+    }
+
+    #[test]
+    fn a_client_on_its_way_is_counted_until_it_is_there() {
+        let shm = Shm::create().unwrap().0;
+        let (table, slot) = (shm.workers(), Slot(2));
+        table.start(Owner { slot, incarnation: Incarnation(7) }, 4711, 0, 0);
+        assert_eq!(table.candidate(slot, 1), None, "it does not serve yet");
+        table.set_state(slot, WorkerState::Serving);
+        let candidate = table.candidate(slot, 1).unwrap();
+        assert!(table.announce(&candidate));
+        assert!(!table.announce(&candidate), "what was seen is true no more");
+        assert!(table.announce(&table.candidate(slot, 1).unwrap()));
+        assert_eq!(table.get(slot).arriving, 2);
+        table.set_clients(slot, 1, false);
+        table.arrived(slot);
+        assert_eq!(table.candidate(slot, 1), Some(Candidate { slot, clients: 1, arriving: 1 }));
+        table.all_arrived(slot);
+        table.arrived(slot);
+        assert_eq!(table.get(slot).arriving, 0, "it never falls below nothing");
+    }
+
+    #[test]
+    fn nobody_is_given_clients_who_hangs_or_is_full_or_leaves() {
+        let shm = Shm::create().unwrap().0;
+        let (table, slot) = (shm.workers(), Slot(0));
+        table.start(Owner { slot, incarnation: Incarnation(7) }, 4711, 0, 10);
+        table.set_state(slot, WorkerState::Serving);
+        assert!(table.candidate(slot, 10 + HEARTBEAT_AGE_US - 1).is_some());
+        assert_eq!(table.candidate(slot, 10 + HEARTBEAT_AGE_US), None);
+        table.set_clients(slot, 5, true);
+        assert_eq!(table.candidate(slot, 11), None);
+        table.set_clients(slot, 5, false);
+        table.set_state(slot, WorkerState::Draining);
+        assert_eq!(table.candidate(slot, 11), None);
+        assert_eq!(table.candidate(Slot(1), 11), None);
     }
 }

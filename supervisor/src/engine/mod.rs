@@ -6,6 +6,7 @@
 mod grow;
 pub(crate) mod load;
 mod spawn;
+mod unread;
 
 pub(crate) use grow::{NewSlot, inbox};
 
@@ -156,6 +157,8 @@ impl Engine {
         });
         let heartbeats = heartbeats.collect();
         self.event(Event::Tick { heartbeats });
+        // What was sent by somebody who had not seen yet that the worker was gone.
+        (0..self.workers.len()).for_each(|slot| self.pass_on_unread(Slot(slot as u8)));
     }
 
     /// Takes one event through the state machine and does what follows.
@@ -266,6 +269,15 @@ impl Engine {
         office.orphans.buried(slot, orphans);
         wake_waiters(&office.shm, &self.parts.inboxes);
         self.event(Event::Exited { slot, incarnation, ended, orphans: databases });
+        self.pass_on_unread(slot);
+    }
+
+    /// Unless a worker runs on the slot, which reads its inbox itself.
+    fn pass_on_unread(&self, slot: Slot) {
+        if self.workers[slot.index()].is_none() {
+            let inbox = self.parts.inbox_ends[slot.index()].as_fd();
+            unread::pass_on(&self.parts.office.shm, slot, inbox, &self.parts.inboxes.ends());
+        }
     }
 
     fn load(&mut self, source: Source) -> Option<Event> {

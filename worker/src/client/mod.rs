@@ -3,7 +3,7 @@
 //! A client is a [`ClientState`]: in [`Login`] until it is authenticated and greeted, then a [`Session`], then closing while it reads its
 //! last message. [`accept`] and [`login`] bring it there, [`session`] moves its bytes, [`close`] ends it in whichever state it is.
 
-mod accept;
+pub(crate) mod accept;
 pub(crate) mod auth;
 mod close;
 pub(crate) mod greeting;

@@ -1,5 +1,7 @@
 //! What workers say to each other.
 
+use crate::client::accept::Arrival;
+use crate::clock::Instant;
 use crate::worker::{Source, Worker};
 use shared::control::{self, ToInbox};
 use shared::ids::Slot;
@@ -50,7 +52,10 @@ impl Worker {
                     Ok(message) => self.colleague_says(message, received.fds),
                     Err(error) => log::error!(target: "process", "another worker's message is not understood: {error}"),
                 },
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.shm.workers().all_arrived(self.me.slot);
+                    break;
+                }
                 Err(error) => {
                     log::error!(target: "process", "the inbox cannot be read: {error}");
                     break;
@@ -98,6 +103,12 @@ impl Worker {
             }
             ToInbox::MakeRoom { limit } => self.room_wanted(limit),
             ToInbox::Cancel { key, from } => self.cancel_forwarded(key, from, fds.next()),
+            ToInbox::Client { accepted_at, address } => match fds.next() {
+                Some(fd) => {
+                    self.client_handed_over(Arrival { fd, address, accepted_at: Instant::from_micros(accepted_at) });
+                }
+                None => log::error!(target: "process", "a client that another worker accepted came without its socket"),
+            },
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use super::{Pool, PoolIndex};
 use crate::client::replication::Dedication;
-use crate::clock::Instant;
 use crate::server::ServerState;
 use crate::worker::Worker;
 use shared::address::Address;
@@ -10,11 +9,6 @@ use shared::control::{Resolved, ToInbox, ToSupervisor};
 use shared::ids::Slot;
 use shared::shm::{Full, ServerLimits};
 use std::os::fd::OwnedFd;
-use std::time::Duration;
-
-/// A worker whose heart has not beaten for this long hangs; it beats at least ten times a second. All that is free goes to its clients as long as
-/// it is not known to hang, since they have waited longest.
-const HEARTBEAT_AGE: Duration = Duration::from_millis(300);
 
 /// The reason when a name has no address.
 const LOOKUP_FAILED: &str = "server DNS lookup failed";
@@ -75,8 +69,7 @@ impl Worker {
 
     /// Whether a worker's heart has beaten of late: from one that hangs nothing is asked, and to it nothing is sent.
     pub(crate) fn is_responsive(&self, slot: Slot) -> bool {
-        let beat = Instant::from_micros(self.shm.workers().get(slot).heartbeat_us);
-        self.now - beat < HEARTBEAT_AGE
+        self.shm.workers().get(slot).is_responsive(self.now.as_micros())
     }
 
     /// Opens one more connection, perhaps for one client alone. False: no seat, or no address yet.

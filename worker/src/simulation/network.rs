@@ -93,5 +93,6 @@ fn describe(bytes: &[u8]) -> (u64, &'static str) {
         ToInbox::Wake { pool } => (pool.0.into(), "wake to"),
         ToInbox::MakeRoom { limit } => (limit.0.into(), "make room to"),
         ToInbox::Cancel { .. } => (0, "cancel to"),
+        ToInbox::Client { .. } => (0, "client to"),
     }
 }

@@ -46,6 +46,8 @@ impl Plan {
         settings.pool_mode = PoolMode::Transaction;
         settings.default_pool_size = random.random_range(1..5);
         settings.server_idle_timeout = Duration::from_secs(1);
+        // Which worker a client is at is the scenario's to say.
+        settings.accept_balance = false;
         settings.log_connections = false;
         settings.log_disconnections = false;
         config.secrets.insert("joe".to_owned(), Secret::Plain("x".to_owned()));

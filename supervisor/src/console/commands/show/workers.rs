@@ -18,6 +18,7 @@ pub(super) fn table(context: &Context<'_>) -> Option<Table> {
         ("cpu_ms", Int8),
         ("restarts", Int4),
         ("draining_seats", Int4),
+        ("handed_over", Int4),
     ]);
     for line in lines {
         let row = context.office.shm.workers().get(line.slot);
@@ -31,6 +32,7 @@ pub(super) fn table(context: &Context<'_>) -> Option<Table> {
             line.pid.and_then(cpu_ms).map(|ms| ms.to_string()),
             cell(line.restarts),
             cell(context.office.orphans.draining(line.slot)),
+            cell(row.handed_over),
         ]);
     }
     Some(table)
