@@ -89,7 +89,8 @@ def report(found):
     columns = ("tps", "to even", "to PgBouncer", "backends", "p50 ms", "p99 ms", "slowest/fastest", "CPU us/tx", "to PgBouncer")
     print(f"\nskew: {sum(PLACEMENTS['even'])} clients, {QUERY}, {PROCESSES} workers or processes")
     print("  " + f"{'':20}" + "".join(f"{column:>16}" for column in columns))
-    for (name, kind), rounds in of.items():
+    for name, kind in sorted(of, key=lambda key: (list(PLACEMENTS).index(key[1]), key[0] == "pgbouncer-N")):
+        rounds = of[name, kind]
         other = of.get(("pgbouncer-N", kind)) if name != "pgbouncer-N" else None
         cells = (
             f"{slices.median(rounds, 'throughput'):.0f}",

@@ -3,6 +3,7 @@ ones let the clients of a worker with few servers wait."""
 
 import argparse
 import random
+import statistics
 from dataclasses import dataclass, field
 
 from . import contenders, placement, processes, slices, syscalls
@@ -103,7 +104,7 @@ def report(found):
     for each in found:
         of = by_load.setdefault((each.query, each.clients, each.workers, each.placement), {})
         of.setdefault(each.slack_ms, {})[each.round] = each
-    for (query, clients, workers, kind), of in by_load.items():
+    for (query, clients, workers, kind), of in sorted(by_load.items()):
         print(f"\nslack: {query}, {clients} clients, {workers} workers, {kind}")
         print("  " + f"{'':10}" + "".join(f"{column:>16}" for column in columns))
         for slack_ms, every in sorted(of.items()):
@@ -119,4 +120,25 @@ def report(found):
                 f"{evenness(rounds.values()):.2f}",
             )
             print("  " + f"{f'{slack_ms} ms':10}" + "".join(f"{text:>16}" for text in cells))
+    summary(by_load)
     print(f"  the clients took {max(each.own_cpu for each in found):.0%} of a CPU at most")
+
+
+def summary(by_load):
+    """A row per query and value: the loads' median of each figure, and the least even of them."""
+    columns = ("CPU to usual", "p99 to usual", "calls/tx", "sendmsg/tx", "slowest/fastest", "at worst")
+    print("\nslack: all loads\n  " + f"{'':32}" + "".join(f"{column:>16}" for column in columns))
+    for query in QUERIES:
+        loads = [of for load, of in by_load.items() if load[0] == query]
+        for slack_ms in VALUES_MS:
+            timed = [({n: each for n, each in of[slack_ms].items() if n > 0}, of[USUAL_MS]) for of in loads]
+            counted = [of[slack_ms][0].calls for of in loads]
+            shares = [evenness(rounds.values()) for rounds, _ in timed]
+            cells = (
+                *(f"x{statistics.median(slices.ratio(ours, usual, what) for ours, usual in timed):.2f}" for what in ("cpu", "p99_ms")),
+                f"{statistics.median(calls.get('total', 0) for calls in counted):.2f}",
+                f"{statistics.median(calls.get('sendmsg', 0) for calls in counted):.3f}",
+                f"{statistics.median(shares):.2f}",
+                f"{min(shares):.2f}",
+            )
+            print("  " + f"{f'{query}, {slack_ms} ms':32}" + "".join(f"{text:>16}" for text in cells))
