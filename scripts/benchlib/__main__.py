@@ -73,7 +73,8 @@ def compare(asked, loads, special):
             contender.stop()
     if "skew" in special:
         placed = skew.run(asked)
-        skew.report(placed)
+        if placed:
+            skew.report(placed)
         found += placed
     if "slack" in special:
         swept = slack.run(asked)
