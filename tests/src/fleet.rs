@@ -197,19 +197,17 @@ impl Unstarted {
 
     fn write_files(&self) {
         let ini = self.builder.ini(self.folder(), self.port());
-        std::fs::write(self.folder().join("pgfleet.ini"), ini).unwrap();
+        replace(&self.folder().join("pgfleet.ini"), ini.as_bytes(), 0o644);
         let mut secrets = String::new();
         for (user, secret) in &self.builder.secrets {
             let _ = writeln!(secrets, "\"{user}\" \"{secret}\"");
         }
         let secret_file = self.folder().join("userlist.txt");
-        std::fs::write(&secret_file, secrets).unwrap();
-        std::fs::set_permissions(&secret_file, std::fs::Permissions::from_mode(0o600)).unwrap();
-        account::give(&secret_file);
+        replace(&secret_file, secrets.as_bytes(), 0o600);
         if self.builder.toml {
             let converted = Command::new(program::binary()).arg("convert").arg(self.folder().join("pgfleet.ini")).output().unwrap();
             assert!(converted.status.success(), "convert: {}", program::stderr(&converted));
-            std::fs::write(self.config_path(), converted.stdout).unwrap();
+            replace(&self.config_path(), &converted.stdout, 0o644);
         }
     }
 
@@ -259,6 +257,15 @@ impl Unstarted {
         });
         fleet
     }
+}
+
+/// Writes a file that is whole at every moment: a reload may be reading it.
+fn replace(file: &Path, content: &[u8], mode: u32) {
+    let new = file.with_added_extension("new");
+    std::fs::write(&new, content).unwrap();
+    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(mode)).unwrap();
+    account::give(&new);
+    std::fs::rename(&new, file).unwrap();
 }
 
 const MARK: &str = "PGFLEET_TEST_FLEET";
