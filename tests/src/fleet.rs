@@ -261,7 +261,7 @@ impl Unstarted {
 
 /// Writes a file that is whole at every moment: a reload may be reading it.
 fn replace(file: &Path, content: &[u8], mode: u32) {
-    let new = file.with_added_extension("new");
+    let new = file.with_extension("new");
     std::fs::write(&new, content).unwrap();
     std::fs::set_permissions(&new, std::fs::Permissions::from_mode(mode)).unwrap();
     account::give(&new);
