@@ -94,13 +94,8 @@ impl Worker {
                 Some(fd) => self.accept_lent(&lent, fd),
                 None => log::error!(target: "process", "a lent server came without its socket; its sender takes it back"),
             },
-            ToInbox::Wake { pool } => {
-                if let Some(index) = self.pools.by_id(pool) {
-                    self.pools.get_mut(index).exhausted = false;
-                    self.pump(index);
-                }
-                self.pump_waiting();
-            }
+            // Not that pool first: the seat is for whoever has waited longest in any that can use it.
+            ToInbox::Wake { .. } => self.pump_waiting(),
             ToInbox::MakeRoom { limit } => self.room_wanted(limit),
             ToInbox::Cancel { key, from } => self.cancel_forwarded(key, from, fds.next()),
             ToInbox::Client { accepted_at, address } => match fds.next() {
