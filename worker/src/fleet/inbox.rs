@@ -26,6 +26,8 @@ impl Worker {
                 return false;
             }
         };
+        #[cfg(test)]
+        crate::simulation::may_die();
         match seqpacket::send(inbox.as_fd(), &bytes, fds) {
             Ok(()) => true,
             Err(error) => {

@@ -16,7 +16,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 /// How long a receiver may take before its lender takes the connection back. One that is well reads its inbox at every turn of its loop.
-const PATIENCE: Duration = Duration::from_millis(500);
+pub(crate) const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Connections that were sent and not yet accepted.
 #[derive(Default)]
@@ -29,7 +29,7 @@ impl Lends {
     }
 
     /// Whether a connection of this pool is under way.
-    pub(super) fn has_one_of(&self, pool: PoolId) -> bool {
+    pub(crate) fn has_one_of(&self, pool: PoolId) -> bool {
         self.0.iter().any(|flight| flight.lent.seats.pool == pool)
     }
 }

@@ -33,6 +33,8 @@ impl Control {
                 return false;
             }
         };
+        #[cfg(test)]
+        crate::simulation::may_die();
         if self.unsent.is_empty() {
             match seqpacket::send(control.as_fd(), &bytes, fds) {
                 Ok(()) => return true,

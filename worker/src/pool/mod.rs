@@ -9,10 +9,10 @@ mod evict;
 pub(crate) mod hosts;
 mod minimum;
 pub(crate) mod policy;
-mod queue;
+pub(crate) mod queue;
 mod release;
 mod setup;
-mod share;
+pub(crate) mod share;
 mod supply;
 
 use crate::client::Identity;

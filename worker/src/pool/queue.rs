@@ -11,7 +11,7 @@ use shared::wire::report;
 use std::time::Duration;
 
 /// An answer to Borrow that has not come by then never will.
-const BORROW_PATIENCE: Duration = Duration::from_millis(500);
+pub(crate) const BORROW_PATIENCE: Duration = Duration::from_millis(500);
 
 /// How long a client waits for a server that is to say how it spells the client's startup values.
 const GREETING_PATIENCE: Duration = Duration::from_millis(500);

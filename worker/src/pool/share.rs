@@ -12,7 +12,7 @@ use shared::ids::{LimitId, Slot};
 use std::time::Duration;
 
 /// For how long a pool gives way to a client elsewhere that does not take what it is left.
-const YIELD_PATIENCE: Duration = Duration::from_millis(150);
+pub(crate) const YIELD_PATIENCE: Duration = Duration::from_millis(150);
 
 impl Worker {
     /// As `pump`, for every pool with a client waiting: the one whose client has waited longest first, since a seat may be all that there is.
@@ -88,8 +88,10 @@ impl Worker {
     pub(super) fn yield_seats(&mut self, index: PoolIndex, seats: &ServerSeats, to: Slot) -> bool {
         let (now, ours) = (self.now, self.longest_wait(index));
         let pool = self.pools.get_mut(index);
-        // Patience is a client's, and begins anew with the next.
-        if pool.yielding.is_none_or(|since| ours.is_none_or(|ours| ours > since)) {
+        // Patience is a client's, and begins anew with the next. The other worker is told once for each: two that leave seats to one another, and
+        // could use none just now, would do nothing else.
+        let begins = pool.yielding.is_none_or(|since| ours.is_none_or(|ours| ours > since));
+        if begins {
             pool.yielding = Some(now);
         }
         let limits = [seats.database, seats.user, seats.host];
@@ -102,7 +104,9 @@ impl Worker {
             self.block(index, limit);
         }
         self.shm.leave_server(self.me, seats);
-        self.send_inbox(to, &ToInbox::Wake { pool: seats.pool }, &[]);
+        if begins {
+            self.send_inbox(to, &ToInbox::Wake { pool: seats.pool }, &[]);
+        }
         false
     }
 }

@@ -18,6 +18,8 @@ use std::time::Duration;
 pub(super) struct Habits {
     pub(super) database: String,
     pub(super) user: String,
+    /// Its application_name, which it asks for at startup.
+    pub(super) name: Option<String>,
     /// The workers that it connects to, each with the same chance.
     pub(super) homes: Vec<usize>,
     /// How often it connects.
@@ -118,8 +120,9 @@ impl Simulation {
         client.transactions = client.habits.transactions;
         client.state = State::LoggingIn;
         let mut startup = Vec::new();
-        let Habits { database, user, .. } = &client.habits;
-        encode::startup(&mut startup, [("user", user.as_str()), ("database", database.as_str())].into_iter());
+        let Habits { database, user, name, .. } = &client.habits;
+        let name = name.as_deref().map(|name| ("application_name", name));
+        encode::startup(&mut startup, [("user", user.as_str()), ("database", database.as_str())].into_iter().chain(name));
         client.send(&startup);
     }
 
@@ -219,7 +222,7 @@ impl Simulation {
     fn client_hears(&mut self, index: usize, tag: u8, body: &[u8]) {
         let client = &mut self.clients[index];
         match (tag, client.state) {
-            (b'R' | b'S' | b'K', State::LoggingIn) | (b'T' | b'C', State::Asked) | (b'N', _) => {}
+            (b'R' | b'K', State::LoggingIn) | (b'T' | b'C', State::Asked) | (b'N' | b'S', _) => {}
             (b'D', State::Asked) => {
                 let text = client.asked.as_ref().unwrap().text();
                 let heard = String::from_utf8_lossy(&body[6..]);

@@ -1,20 +1,25 @@
 //! The workers: what a slot owns, their lives on it, and when their loops turn.
 //!
-//! A worker that has something to do gets its turn a little later: other workers, PostgreSQL and the clients go on meanwhile.
+//! A worker that has something to do gets its turn a little later: other workers, PostgreSQL and the clients go on meanwhile. One that hangs gets
+//! none for a while. One that dies does so between two turns, or in the middle of one, just before it would send something: of what it
+//! owns the descriptors are closed, as the kernel does, and nothing else is done.
 
-use super::Simulation;
 use super::network::Inbox;
 use super::schedule::Event;
+use super::{Simulation, supervisor};
 use crate::clock::Instant;
 use crate::fleet::start::start;
-use crate::worker::{Turn, Worker};
+use crate::worker::{TICK, Turn, Worker};
 use shared::control::{self, ToWorker};
 use shared::ids::{Owner, Slot};
 use shared::orders::Marks;
-use shared::sys::{memfd, seqpacket};
+use shared::sys::seqpacket;
+use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::time::Duration;
 
 /// A slot: its inbox and its listener, which outlive its workers.
 pub(super) struct Place {
@@ -32,6 +37,9 @@ pub(super) struct Life {
     pub(super) control: OwnedFd,
     /// When its loop turns next. There is an event for then, and perhaps older ones for later.
     next_turn: Option<Instant>,
+    pub(super) hung_until: Option<Instant>,
+    /// It dies in its next turn, before it sends this many messages more.
+    doomed: Option<u32>,
 }
 
 impl Life {
@@ -56,13 +64,16 @@ impl Simulation {
 
     /// As the supervisor starts a worker: the start message, with all that the slot owns.
     pub(super) fn start_worker(&mut self, slot: Slot) {
+        if self.is_reloading() {
+            return self.schedule.after(TICK, Event::Start(slot));
+        }
         let table = self.shm.workers();
         let owner = Owner { slot, incarnation: table.next_incarnation().unwrap() };
         let now = self.schedule.now.as_micros();
         table.start(owner, 1, now, now);
         let (control, theirs) = seqpacket::pair().unwrap();
         socket2::SockRef::from(&control).set_nonblocking(true).unwrap();
-        let snapshot = memfd::create_sealed("configuration", &self.config.to_bytes().unwrap()).unwrap();
+        let snapshot = supervisor::snapshot(&self.config);
         let message = ToWorker::Start {
             slot,
             incarnation: owner.incarnation,
@@ -83,7 +94,7 @@ impl Simulation {
         seqpacket::send(control.as_fd(), &control::encode(&message).unwrap(), &descriptors).unwrap();
         let worker = Box::new(start(theirs).unwrap());
         self.note("worker starts", slot.0.into(), owner.incarnation.0.into());
-        let life = Life { owner, worker, turn: Turn::default(), control, next_turn: None };
+        let life = Life { owner, worker, turn: Turn::default(), control, next_turn: None, hung_until: None, doomed: None };
         self.places[slot.index()].life = Some(life);
         self.schedule_tick(slot);
     }
@@ -119,10 +130,81 @@ impl Simulation {
         if !is_due {
             return;
         }
-        life.next_turn = None;
-        let ended = life.worker.turn(&mut life.turn, std::time::Duration::ZERO);
-        assert!(ended.is_none(), "worker {} ends by itself", owner.slot);
-        self.note("turn", owner.slot.0.into(), 0);
-        self.schedule_tick(owner.slot);
+        if let Some(until) = life.hung_until.filter(|until| *until > now) {
+            life.next_turn = Some(until);
+            return self.schedule.at(until, Event::Turn(owner));
+        }
+        (life.next_turn, life.hung_until) = (None, None);
+        self.before_turn(owner.slot);
+        (self.turning, self.mail_in_turn) = (Some(owner.slot), 0);
+        let alive = self.places[owner.slot.index()].life.as_mut().is_some_and(Life::turn);
+        self.note("turn", owner.slot.0.into(), alive.into());
+        if alive {
+            self.schedule_tick(owner.slot);
+        } else {
+            self.worker_dies(owner.slot);
+        }
+    }
+
+    /// A worker gets no turn for a while.
+    pub(super) fn hang(&mut self, slot: Slot, time: Duration) {
+        let until = self.schedule.now + time;
+        if let Some(life) = &mut self.places[slot.index()].life {
+            life.hung_until = Some(until);
+            self.note("hangs", slot.0.into(), time.as_micros() as u64);
+        }
+    }
+
+    /// A worker is to die: in its next turn before it sends `sends` messages more, or at once.
+    pub(super) fn doom(&mut self, slot: Slot, sends: Option<u32>) {
+        match (&mut self.places[slot.index()].life, sends) {
+            (Some(life), Some(sends)) => life.doomed = Some(sends),
+            (Some(_), None) => self.worker_dies(slot),
+            (None, _) => {}
+        }
+    }
+
+    /// Its process is gone. What it has said is read; it is reaped a little later.
+    fn worker_dies(&mut self, slot: Slot) {
+        while self.react() {}
+        let Some(life) = self.places[slot.index()].life.take() else { return };
+        self.note("dies", slot.0.into(), life.owner.incarnation.0.into());
+        let owner = life.owner;
+        drop(life);
+        let delay = self.draw(&self.plan.reap_delay.clone());
+        self.schedule.after(delay, Event::Bury(owner));
+    }
+}
+
+impl Life {
+    /// The loop turns once. False: the worker has died.
+    fn turn(&mut self) -> bool {
+        let doomed = self.doomed.take();
+        SENDS_LEFT.set(doomed);
+        let turned = catch_unwind(AssertUnwindSafe(|| self.worker.turn(&mut self.turn, Duration::ZERO)));
+        SENDS_LEFT.set(None);
+        match turned {
+            Ok(ended) => assert!(ended.is_none(), "worker {} ends by itself", self.owner.slot),
+            Err(cause) if cause.is::<Killed>() => {}
+            Err(cause) => resume_unwind(cause),
+        }
+        doomed.is_none()
+    }
+}
+
+/// What ends the turn of a worker that is killed in the middle of it.
+struct Killed;
+
+thread_local! {
+    /// How many messages the worker whose turn it is may send before it dies.
+    static SENDS_LEFT: Cell<Option<u32>> = const { Cell::new(None) };
+}
+
+/// A worker is about to send something, to another or to the supervisor: a doomed one may die first.
+pub(crate) fn may_die() {
+    match SENDS_LEFT.get() {
+        None => {}
+        Some(0) => resume_unwind(Box::new(Killed)),
+        Some(left) => SENDS_LEFT.set(Some(left - 1)),
     }
 }

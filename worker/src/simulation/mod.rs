@@ -5,7 +5,7 @@
 //! ([`postgres`]) and the clients ([`client`]). Between them lie sockets of the kernel, which do nothing by themselves when one thread holds
 //! both ends. So a seed decides everything, and a run that fails can be run again.
 //!
-//! After every step [`invariants`] looks at all of it. What is tried is in [`scenario`] and [`tests`].
+//! After every step [`invariants`] and [`waits`] look at all of it. What is tried is in [`scenario`] and [`tests`].
 
 #![allow(clippy::unwrap_used)]
 
@@ -18,21 +18,25 @@ mod scenario;
 mod schedule;
 mod supervisor;
 mod tests;
+mod waits;
 
 use client::Client;
 use fleet::Place;
+pub(crate) use fleet::may_die;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use postgres::Postgres;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
-use scenario::Plan;
+use scenario::{Plan, Trouble};
 use schedule::{Event, Schedule, Trace};
 use shared::config::Config;
+use shared::ids::Slot;
 use shared::shm::Shm;
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 use supervisor::Supervisor;
+use waits::Waits;
 
 /// A run takes some thousands of steps; one that takes so many hangs.
 const MOST_STEPS: u32 = 200_000;
@@ -51,7 +55,14 @@ struct Simulation {
     places: Vec<Place>,
     postgres: Postgres,
     clients: Vec<Client>,
-    /// Messages between workers that are on their way.
+    waits: Waits,
+    steps: u32,
+    /// Whose turn it is or was last.
+    turning: Option<Slot>,
+    /// Messages between workers: ever, before the load was over, in this turn, and those on their way.
+    mail_sent: u64,
+    mail_at_end: u64,
+    mail_in_turn: u32,
     in_transit: usize,
     buffer: Vec<u8>,
 }
@@ -65,16 +76,19 @@ enum Who {
     Postgres,
     Backend(u32),
     Client(usize),
+    Orphan(u64),
 }
 
 impl Simulation {
     fn new(seed: u64, tell: bool, plan: impl FnOnce(&mut SmallRng) -> Plan) -> Self {
         let mut random = SmallRng::seed_from_u64(seed);
-        let mut plan = plan(&mut random);
+        let plan = plan(&mut random);
         let name = scenario::fresh_name();
-        plan.lead_to(&format!("@{name}"));
         let (shm, memory) = Shm::create().unwrap();
-        let config = plan.config.clone();
+        let config = scenario::leading(plan.config.clone(), &format!("@{name}"));
+        if tell {
+            eprintln!("{}", plan.describe());
+        }
         Self {
             random,
             schedule: Schedule::new(),
@@ -83,11 +97,17 @@ impl Simulation {
             places: (0..plan.workers).map(|slot| Place::new(&format!("{name}/{slot}"))).collect(),
             postgres: Postgres::new(format!("@{name}")),
             clients: plan.clients.iter().cloned().map(Client::new).collect(),
+            waits: Waits::new(&plan),
             plan,
             name,
             shm,
             memory,
             config,
+            steps: 0,
+            turning: None,
+            mail_sent: 0,
+            mail_at_end: 0,
+            mail_in_turn: 0,
             in_transit: 0,
             buffer: vec![0; shared::control::MAX_MESSAGE],
         }
@@ -96,18 +116,19 @@ impl Simulation {
     /// Runs until every client is done, and then until the fleet is at rest.
     fn run(&mut self) {
         for slot in 0..self.places.len() {
-            self.start_worker(shared::ids::Slot(slot as u8));
+            self.start_worker(Slot(slot as u8));
         }
         for index in 0..self.clients.len() {
             self.schedule.after(self.clients[index].habits.delay, Event::Client(index, 0));
         }
-        let mut steps = 0;
+        for (delay, trouble) in self.plan.troubles.clone() {
+            self.schedule.after(delay, Event::Trouble(trouble));
+        }
         while !self.is_load_over() {
             self.step();
-            steps += 1;
-            assert!(steps < MOST_STEPS, "it does not end");
         }
         self.note("the load is over", 0, 0);
+        self.mail_at_end = self.mail_sent;
         let rest = self.schedule.now + self.plan.time_to_rest();
         while self.schedule.now < rest {
             self.step();
@@ -115,13 +136,34 @@ impl Simulation {
         self.check_rest();
     }
 
+    /// Something of the plan happens.
+    fn trouble(&mut self, trouble: Trouble) {
+        match trouble {
+            Trouble::Death(slot, sends) => self.doom(slot, sends),
+            Trouble::Hang(slot, time) => self.hang(slot, time),
+            Trouble::Reload(config) => {
+                let config = scenario::leading(*config, &format!("@{}", self.name));
+                self.reload(config);
+            }
+            Trouble::Refusing => self.postgres.listener = None,
+            Trouble::Accepting => self.postgres.listen(),
+            Trouble::Crash(nth) => self.crash_backend(nth),
+        }
+    }
+
+    /// Every client is done, everybody lives, and nothing more is to go wrong.
     fn is_load_over(&self) -> bool {
         self.clients.iter().all(|client| client.state == client::State::Done)
+            && self.places.iter().all(|place| place.life.as_ref().is_some_and(|life| life.hung_until.is_none()))
+            && self.supervisor.is_at_rest()
+            && !self.schedule.has_trouble()
     }
 
     /// The next thing happens, and all that follows from it at once.
     fn step(&mut self) {
         let event = self.schedule.next().expect("nothing is due");
+        self.steps += 1;
+        assert!(self.steps < MOST_STEPS, "it does not end");
         self.happen(event);
         while self.react() {}
         self.check_step();
@@ -135,6 +177,11 @@ impl Simulation {
             Event::Backend(pid, errand) => self.backend_done(pid, errand),
             Event::Deliver(mail) => self.deliver(mail),
             Event::Say(owner, message) => self.say(owner, &message),
+            Event::Start(slot) => self.start_worker(slot),
+            Event::Bury(owner) => self.bury(owner),
+            Event::Grace(number) => self.grace_over(number),
+            Event::Cancel(key) => self.cancel_asked(key),
+            Event::Trouble(trouble) => self.trouble(trouble),
         }
     }
 
@@ -148,11 +195,12 @@ impl Simulation {
                     self.schedule_turn(slot);
                     continue;
                 }
-                Who::Tap(slot) => self.collect_mail(shared::ids::Slot(slot as u8)),
+                Who::Tap(slot) => self.collect_mail(Slot(slot as u8)),
                 Who::Control(slot) => self.supervisor_reads(slot),
                 Who::Postgres => self.postgres_accepts(),
                 Who::Backend(pid) => self.backend_ready(pid, flags),
                 Who::Client(index) => self.client_ready(index),
+                Who::Orphan(number) => self.orphan_ready(number),
             }
             reacted = true;
         }
@@ -190,6 +238,12 @@ impl Simulation {
             if let Some(stream) = &client.stream {
                 whose.push(Who::Client(index));
                 descriptors.push(PollFd::new(stream.as_fd(), PollFlags::POLLIN));
+            }
+        }
+        for (number, orphan) in &self.supervisor.orphans {
+            if let Some(socket) = &orphan.socket {
+                whose.push(Who::Orphan(*number));
+                descriptors.push(PollFd::new(socket.as_fd(), PollFlags::POLLIN));
             }
         }
         poll(&mut descriptors, PollTimeout::ZERO).unwrap();

@@ -7,10 +7,13 @@ use super::Simulation;
 use super::schedule::Event;
 use crate::clock::Instant;
 use shared::control::{self, ToInbox};
-use shared::ids::Slot;
+use shared::ids::{PoolId, Slot};
 use shared::sys::seqpacket;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
+
+/// The most messages that a worker sends in one turn.
+const MOST_IN_A_TURN: u32 = 40;
 
 /// A message between workers.
 pub(super) struct Mail {
@@ -57,6 +60,9 @@ impl Simulation {
             let bytes = self.buffer[..received.len].to_vec();
             let (kind, word) = describe(&bytes);
             self.note(word, u64::from(to.0), kind);
+            self.mail_sent += 1;
+            self.mail_in_turn += 1;
+            assert!(self.mail_in_turn <= MOST_IN_A_TURN, "a storm of messages\n{}", self.picture());
             if self.chance(self.plan.loss_per_mille) {
                 self.note("lost", u64::from(to.0), kind);
                 continue;
@@ -81,6 +87,14 @@ impl Simulation {
             }
             Err(error) => panic!("an inbox cannot be written: {error}"),
         }
+    }
+
+    /// The supervisor tells a worker that something has fallen free.
+    pub(super) fn wake(&mut self, to: Slot, pool: PoolId) {
+        let bytes = control::encode(&ToInbox::Wake { pool }).unwrap();
+        let delay = self.draw(&self.plan.mail_delay.clone());
+        self.in_transit += 1;
+        self.schedule.after(delay, Event::Deliver(Mail { to, bytes, descriptors: Vec::new() }));
     }
 }
 

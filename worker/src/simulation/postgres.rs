@@ -259,8 +259,17 @@ impl Simulation {
         self.backend_goes_on(pid);
     }
 
+    /// One of the backends crashes, if there is one.
+    pub(super) fn crash_backend(&mut self, nth: usize) {
+        let count = self.postgres.backends.len().max(1);
+        if let Some(pid) = self.postgres.backends.keys().nth(nth % count).copied() {
+            self.note("backend crashes", pid.into(), 0);
+            self.postgres.backends.remove(&pid);
+        }
+    }
+
     /// A cancel request: what runs ends with an error, soon.
-    fn cancel_asked(&mut self, key: [u8; 8]) {
+    pub(super) fn cancel_asked(&mut self, key: [u8; 8]) {
         let found = self.postgres.backends.iter().find(|(pid, backend)| encode::cancel_key(**pid, backend.secret) == key);
         let Some(pid) = found.map(|(pid, _)| *pid) else { return };
         self.note("cancel", pid.into(), 0);
@@ -304,7 +313,15 @@ impl Backend {
                 b.push(0);
             }),
             None if text.is_empty() => encode::message(out, b'I', |_| ()),
-            None if text == "DISCARD ALL" => encode::command_complete(out, text),
+            None if text == "DISCARD ALL" => {
+                encode::parameter_status(out, "application_name", "");
+                encode::command_complete(out, text);
+            }
+            None if text.starts_with("SET application_name='") => {
+                let name = text.split('\'').nth(1).unwrap();
+                encode::parameter_status(out, "application_name", name);
+                encode::command_complete(out, "SET");
+            }
             None => panic!("PostgreSQL is asked {text}"),
         }
         encode::ready_for_query(&mut self.output, if self.transaction.is_some() { b'T' } else { b'I' });

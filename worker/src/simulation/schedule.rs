@@ -1,9 +1,10 @@
 //! What happens when: simulated time, which jumps to the next thing due, and the trace of all that has happened.
 
 use super::network::Mail;
+use super::scenario::Trouble;
 use crate::clock::{Instant, simulated};
 use shared::control::ToWorker;
-use shared::ids::Owner;
+use shared::ids::{Owner, Slot};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -27,6 +28,16 @@ pub(super) enum Event {
     Deliver(Mail),
     /// The supervisor says something to a worker.
     Say(Owner, Box<ToWorker>),
+    /// A worker is started on this slot.
+    Start(Slot),
+    /// A dead worker is reaped.
+    Bury(Owner),
+    /// An orphan has had its time.
+    Grace(u64),
+    /// A cancel request with this key reaches PostgreSQL.
+    Cancel([u8; 8]),
+    /// Something of the plan goes wrong, or changes.
+    Trouble(Trouble),
 }
 
 /// Everything that is due, in order.
@@ -57,6 +68,11 @@ impl Schedule {
         self.now = at;
         simulated::set(Some(at));
         Some(event)
+    }
+
+    /// Whether something of the plan is still to come.
+    pub(super) fn has_trouble(&self) -> bool {
+        self.due.values().any(|event| matches!(event, Event::Trouble(_) | Event::Bury(_) | Event::Start(_)))
     }
 
     /// How long the simulation has lasted.
