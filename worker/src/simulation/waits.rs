@@ -65,7 +65,7 @@ struct Wait {
 
 impl Bounds {
     fn of(plan: &Plan) -> Self {
-        let us = Duration::from_micros;
+        let (us, settings) = (Duration::from_micros, &plan.config.settings);
         // Another worker is asked, and its answer read.
         let round = us(2 * (plan.turn_delay.end + plan.mail_delay.end));
         // Whatever has been missed is seen at a tick.
@@ -91,13 +91,17 @@ impl Bounds {
         // A lent connection is lost with its receiver, or a place is kept for a connection that has no socket.
         let faults = deaths * (PATIENCE + seen) + hang + if is_lossy { LOSSES * (PATIENCE + seen) } else { Duration::ZERO };
         let outage = if plan.ends_sessions { Duration::from_secs(2) } else { Duration::ZERO };
+        let shares = settings.max_db_connections + settings.max_user_connections + settings.max_host_connections > 0;
+        // Where nothing is missed, and every seat is of use to whoever finds it, nothing waits for a tick.
+        let is_simple = plan.is_undisturbed() && !shares;
+        let (soon, left) = if is_simple { (TICK / 2 + round, Duration::ZERO) } else { (seen, YIELD_PATIENCE) };
         Self {
             wait: plan.clients.len() as u32 * (plan.hold() + turnover) + faults + asked_in_vain + outage,
-            beside_idle: seen + asked_in_vain,
+            beside_idle: soon + asked_in_vain,
             // It may be left to somebody elsewhere who does not take it.
-            beside_seat: YIELD_PATIENCE + seen + asked_in_vain,
-            overtaken: in_order.then_some(plan.config.settings.fairness_slack),
-            overtaken_across: (plan.is_undisturbed() && plan.config.settings.pool_mode == PoolMode::Transaction)
+            beside_seat: left + soon + asked_in_vain,
+            overtaken: in_order.then_some(settings.fairness_slack),
+            overtaken_across: (plan.is_undisturbed() && settings.pool_mode == PoolMode::Transaction)
                 .then_some(pools * (ROOM_SLACK + turnover)),
         }
     }
