@@ -363,10 +363,15 @@ pub enum ToInbox {
         /// The pool.
         pool: PoolId,
     },
-    /// A client waits for a seat of this limit, which is full: close an idle connection that counts in it.
+    /// Clients wait for seats of this limit, which is full: close idle connections that count in it, and pass on to the next worker what is
+    /// still wanted then.
     MakeRoom {
         /// The limit.
         limit: LimitId,
+        /// Who has asked first.
+        from: Slot,
+        /// How many connections.
+        servers: u32,
     },
     /// A cancel request landed here. Descriptor: the requester's socket, closed when the cancel has been delivered.
     Cancel {

@@ -98,7 +98,7 @@ impl Worker {
             },
             // Not that pool first: the seat is for whoever has waited longest in any that can use it.
             ToInbox::Wake { .. } => self.pump_waiting(),
-            ToInbox::MakeRoom { limit } => self.room_wanted(limit),
+            ToInbox::MakeRoom { limit, from, servers } => self.room_wanted(limit, from, servers),
             ToInbox::Cancel { key, from } => self.cancel_forwarded(key, from, fds.next()),
             ToInbox::Client { accepted_at, address } => match fds.next() {
                 Some(fd) => {

@@ -168,6 +168,7 @@ impl Worker {
             said_last_words: false,
             used: lent.used,
             was_reset: false,
+            preparing: false,
             busy: false,
             cancels: 0,
             epoch: pool.epoch,

@@ -1,9 +1,9 @@
 //! Room under a limit that several pools share: an idle server of one makes way for a client of another.
 //!
 //! Who is turned away by max_db_connections, max_user_connections or max_host_connections says so in that limit's waiting word, closes what
-//! it has idle there itself, and else asks the other workers ([`ToInbox::MakeRoom`]). A server that others still wait for makes way only
-//! for a client that has waited much longer ([`super::policy`]). How often a limit's servers make way is the fleet's to say,
-//! or every worker that hears of one client would close one.
+//! it has idle there itself, and else asks the other workers, one after the other ([`ToInbox::MakeRoom`]). A server that others still wait for makes way only
+//! for a client that has waited much longer ([`super::policy`]). How often servers make way for what a worker sees in the waiting word is the fleet's
+//! to say, or every worker that sees one client would close one.
 
 use super::policy::ROOM_SLACK;
 use super::{Pool, PoolIndex};
@@ -19,32 +19,47 @@ const GAP: Duration = Duration::from_millis(10);
 
 impl Worker {
     /// Closes idle servers of other pools that hold seats of `limit`, as many as this pool has clients waiting; where there are too few, the other
-    /// workers are asked, once for as long as the limit is in the way.
+    /// workers are asked.
     pub(super) fn make_room(&mut self, index: PoolIndex, limit: LimitId) {
         let pool = self.pools.get(index);
         let wanted = pool.unmet_demand() + pool.waiting_candidates().count();
         let leaving = self.servers.iter().filter(|(_, s)| matches!(s.state, ServerState::Closing) && counts_in(&s.seats, limit));
-        for _ in leaving.count()..wanted {
+        for at in leaving.count()..wanted {
             if !self.evict_idle(limit) {
-                return self.ask_for_room(index, limit);
+                return self.ask_for_room(index, limit, wanted - at);
             }
         }
     }
 
-    fn ask_for_room(&mut self, index: PoolIndex, limit: LimitId) {
-        if self.has_colleagues() && !std::mem::replace(&mut self.pools.get_mut(index).asked_for_room, true) {
-            let me = self.me.slot;
-            for slot in (0..self.inboxes.len() as u8).map(Slot).filter(|slot| *slot != me) {
-                self.send_inbox(slot, &ToInbox::MakeRoom { limit }, &[]);
-            }
+    /// Asks the other workers for what has not been asked for yet.
+    fn ask_for_room(&mut self, index: PoolIndex, limit: LimitId, servers: usize) {
+        let asked = &mut self.pools.get_mut(index).asked_for_room;
+        let more = servers.saturating_sub(*asked);
+        *asked += more;
+        if more > 0 {
+            self.pass_room_on(limit, self.me.slot, more as u32);
         }
     }
 
-    /// Another worker's client waits for a seat of `limit`.
-    pub(crate) fn room_wanted(&mut self, limit: LimitId) {
-        if self.shm.limit_state(limit).waiting_others(self.me.slot) != 0 && self.has_idle(limit) && self.claim_eviction(limit, GAP)
-        {
-            self.evict_idle(limit);
+    /// `from`'s clients wait for seats of `limit`: idle servers here make way, and what they do not suffice for is the next worker's to give.
+    pub(crate) fn room_wanted(&mut self, limit: LimitId, from: Slot, mut servers: u32) {
+        if self.shm.limit_state(limit).waiting_others(self.me.slot) == 0 {
+            return;
+        }
+        while servers > 0 && self.evict_idle(limit) {
+            servers -= 1;
+        }
+        if servers > 0 {
+            self.pass_room_on(limit, from, servers);
+        }
+    }
+
+    /// Asks the next worker that answers, going round up to `from`.
+    fn pass_room_on(&mut self, limit: LimitId, from: Slot, servers: u32) {
+        let (me, slots) = (self.me.slot.index(), self.inboxes.len());
+        let others = (1..slots).map(|step| Slot(((me + step) % slots) as u8)).take_while(|slot| *slot != from);
+        if let Some(next) = others.into_iter().find(|slot| self.is_responsive(*slot)) {
+            self.send_inbox(next, &ToInbox::MakeRoom { limit, from, servers }, &[]);
         }
     }
 
@@ -56,10 +71,6 @@ impl Worker {
             self.close_server(victim, reason);
         }
         idle.is_some()
-    }
-
-    fn has_idle(&self, limit: LimitId) -> bool {
-        self.idle_in(limit).next().is_some()
     }
 
     fn idle_in(&self, limit: LimitId) -> impl Iterator<Item = (usize, Instant)> {

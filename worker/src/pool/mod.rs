@@ -9,11 +9,11 @@ mod evict;
 pub(crate) mod hosts;
 mod minimum;
 pub(crate) mod policy;
-pub(crate) mod queue;
+mod queue;
 mod release;
 mod setup;
 pub(crate) mod share;
-mod supply;
+pub(crate) mod supply;
 
 use crate::client::Identity;
 use crate::client::replication::Candidate;
@@ -23,7 +23,7 @@ use hosts::Hosts;
 use rustc_hash::{FxHashMap, FxHashSet};
 use shared::config::{Database, PoolMode};
 use shared::control::MemoryRow;
-use shared::ids::{ConnectionId, LimitId, PoolId, Slot};
+use shared::ids::{ConnectionId, LimitId, Owner, PoolId, Slot};
 use shared::shm::ServerLimits;
 use slab::Slab;
 use std::collections::VecDeque;
@@ -70,7 +70,7 @@ pub(crate) struct Pool {
     /// Connections being opened, and idle ones being checked: each will serve a client that waits.
     pub(crate) opening: usize,
     /// Workers that were asked for a server, and when.
-    pub(crate) borrows: Vec<(Slot, Instant)>,
+    pub(crate) borrows: Vec<(Owner, Instant)>,
     /// Nothing was to be had when last looked, and whoever frees something will say so.
     pub(crate) exhausted: bool,
     /// It is one of `Pools::with_waiters`.
@@ -79,8 +79,8 @@ pub(crate) struct Pool {
     announced: bool,
     /// The limit above the pool's own that is in the way.
     pub(crate) blocked_on: Option<LimitId>,
-    /// Other workers were asked for room under it.
-    asked_for_room: bool,
+    /// How many servers other workers were asked to close for it since the last tick.
+    asked_for_room: usize,
     /// Since when a seat of such a limit has been left to another worker's client that has waited longer.
     yielding: Option<Instant>,
 
@@ -140,7 +140,7 @@ impl Pool {
 
     /// A worker has answered one question for a server, or given one unasked: the answer to that will find nobody waiting.
     pub(crate) fn borrow_answered(&mut self, by: Slot) {
-        if let Some(first) = self.borrows.iter().position(|(asked, _)| *asked == by) {
+        if let Some(first) = self.borrows.iter().position(|(asked, _)| asked.slot == by) {
             self.borrows.remove(first);
         }
     }

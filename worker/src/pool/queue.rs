@@ -10,9 +10,6 @@ use crate::worker::Worker;
 use shared::wire::report;
 use std::time::Duration;
 
-/// An answer to Borrow that has not come by then never will.
-pub(crate) const BORROW_PATIENCE: Duration = Duration::from_millis(500);
-
 /// How long a client waits for a server that is to say how it spells the client's startup values.
 const GREETING_PATIENCE: Duration = Duration::from_millis(500);
 
@@ -51,6 +48,8 @@ impl Worker {
             if listed {
                 self.pools.with_waiters.push(index);
             } else {
+                // Whoever frees something tells those who wait, and nobody does any more.
+                pool.exhausted = false;
                 self.pools.with_waiters.retain(|&other| other != index);
                 self.unblock(index);
             }
@@ -137,8 +136,9 @@ impl Worker {
     pub(crate) fn tick_pools(&mut self) {
         let now = self.now;
         for index in self.pools.indices() {
+            self.give_up_borrows(index);
             let pool = self.pools.get_mut(index);
-            pool.borrows.retain(|(_, asked)| now - *asked < BORROW_PATIENCE);
+            pool.asked_for_room = 0;
             let clients = &self.clients;
             pool.to_greet.retain(|w| clients.get(w.client).is_some_and(|c| c.id == w.id && c.is_waiting()));
             self.announce(index);

@@ -46,7 +46,7 @@ impl Worker {
             listed: false,
             announced: false,
             blocked_on: None,
-            asked_for_room: false,
+            asked_for_room: 0,
             yielding: None,
             welcome: None,
             notices: Vec::new(),

@@ -28,9 +28,7 @@ impl Worker {
     /// A limit above the pool's own is in its way: whoever leaves one of its seats is to know since when.
     pub(super) fn block(&mut self, index: PoolIndex, limit: LimitId) {
         self.unblock(index);
-        let pool = self.pools.get_mut(index);
-        pool.blocked_on = Some(limit);
-        pool.asked_for_room = false;
+        self.pools.get_mut(index).blocked_on = Some(limit);
         self.publish_block(limit);
         self.shm.limit_state(limit).set_waiting(self.me.slot);
     }

@@ -6,15 +6,19 @@ use crate::server::ServerState;
 use crate::worker::Worker;
 use shared::address::Address;
 use shared::control::{Resolved, ToInbox, ToSupervisor};
-use shared::ids::Slot;
+use shared::ids::{Owner, Slot};
 use shared::shm::{Full, ServerLimits};
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 /// The reason when a name has no address.
 const LOOKUP_FAILED: &str = "server DNS lookup failed";
 
 /// The reason when a server is at an address that its name has no longer.
 const OBSOLETE: &str = "obsolete connection";
+
+/// An answer to Borrow that has not come by then never will.
+pub(crate) const BORROW_PATIENCE: Duration = Duration::from_millis(500);
 
 impl Worker {
     /// Looks for servers for the clients that wait: idle ones that were no use unchecked, other workers' idle ones, then seats.
@@ -27,6 +31,7 @@ impl Worker {
             return;
         }
         self.pump_candidates(index);
+        self.give_up_borrows(index);
         while self.pools.get(index).unmet_demand() > 0 {
             if self.check_idle(index) {
                 continue;
@@ -38,7 +43,8 @@ impl Worker {
                 let message = ToInbox::Borrow { pool: pool.id, from: self.me.slot };
                 if self.send_inbox(slot, &message, &[]) {
                     let now = self.now;
-                    self.pools.get_mut(index).borrows.push((slot, now));
+                    let asked = Owner { slot, incarnation: self.shm.workers().get(slot).incarnation };
+                    self.pools.get_mut(index).borrows.push((asked, now));
                     continue;
                 }
             }
@@ -50,6 +56,20 @@ impl Worker {
                 return;
             }
         }
+        if self.pools.get(index).waiting_candidates().next().is_none() {
+            self.unblock(index);
+        }
+    }
+
+    /// Forgets questions that will not be answered: the worker that was asked has died or hangs, or the message was lost.
+    pub(super) fn give_up_borrows(&mut self, index: PoolIndex) {
+        let mut borrows = std::mem::take(&mut self.pools.get_mut(index).borrows);
+        borrows.retain(|(asked, since)| {
+            self.now - *since < BORROW_PATIENCE
+                && self.shm.workers().get(asked.slot).incarnation == asked.incarnation
+                && self.is_responsive(asked.slot)
+        });
+        self.pools.get_mut(index).borrows = borrows;
     }
 
     /// A worker that answers and has an idle server of this pool, though no fewer than it has been asked for: one that was lent and has not arrived
@@ -60,7 +80,7 @@ impl Worker {
         // This one has the fence in it; it may name a worker that was asked for all it has, or hangs.
         state.idle_elsewhere(self.me.slot)?;
         let mut others = (0..self.inboxes.len() as u8).map(Slot).filter(|slot| *slot != self.me.slot);
-        let asked = |slot: Slot| pool.borrows.iter().filter(|(asked, _)| *asked == slot).count();
+        let asked = |slot: Slot| pool.borrows.iter().filter(|(asked, _)| asked.slot == slot).count();
         others.find(|slot| {
             let idle = state.idle(*slot) as usize;
             idle > 0 && idle >= asked(*slot) && self.is_responsive(*slot)
@@ -87,7 +107,9 @@ impl Worker {
                 if let Some(slot) = self.older_elsewhere(index) {
                     return self.yield_seats(index, &seats, slot);
                 }
-                self.pools.get_mut(index).yielding = None;
+                let pool = self.pools.get_mut(index);
+                pool.yielding = None;
+                pool.asked_for_room = pool.asked_for_room.saturating_sub(1);
                 self.unblock(index);
                 let Some((address, socket)) = self.connect_somewhere(index) else {
                     self.shm.leave_server(self.me, &seats);
@@ -112,7 +134,11 @@ impl Worker {
                     Full::Host => limits.host,
                     Full::Pool | Full::Table => None,
                 };
-                let Some((limit, _)) = limit else { return false };
+                let Some((limit, _)) = limit else {
+                    // It could use no seat of a limit that was in its way before.
+                    self.unblock(index);
+                    return false;
+                };
                 if self.pools.get(index).blocked_on == Some(limit) {
                     self.make_room(index, limit);
                     return false;

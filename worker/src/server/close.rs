@@ -27,12 +27,13 @@ impl Worker {
         self.unlist(index);
         let server = &mut self.servers[index];
         self.shm.begin_leave(&server.seats, 0);
-        let running = server.back.requests.is_waiting() && server.backend_key.0 != 0;
+        let running = server.may_be_running() && server.backend_key.0 != 0;
+        let ours = server.preparing;
         let checking = matches!(server.state, ServerState::Checking);
         let was_connecting = matches!(server.state, ServerState::Connecting);
         server.state = ServerState::Closing;
-        // A query that nobody cancels may run as long as it likes: the backend is there all the while. A check is no client's query.
-        let runs_on = running && !self.config.settings.cancel_on_disconnect && !checking;
+        // A query that nobody cancels may run as long as it likes: the backend is there all the while. A check is no client's query, nor is connect_query.
+        let runs_on = running && !self.config.settings.cancel_on_disconnect && !checking && !ours;
         server.since = if runs_on { crate::clock::Instant::from_micros(u64::MAX) } else { self.now };
         if was_connecting {
             return self.free_server(index);
@@ -124,6 +125,9 @@ impl Worker {
         server.conn.shutdown_write();
         server.conn.readable = true;
         self.again.push(Source::Server(index));
+        if self.servers[index].preparing {
+            self.cancel_closing(index);
+        }
     }
 
     /// Takes a server off the lists of its pool that its state put it on.
@@ -249,7 +253,9 @@ impl Worker {
             }
             // A request that comes before PostgreSQL has begun with the query does nothing.
             ServerState::Closing
-                if server.is_in_use() && settings.cancel_on_disconnect && over(server.last_activity, CANCEL_AGAIN) =>
+                if server.may_be_running()
+                    && (settings.cancel_on_disconnect || server.preparing)
+                    && over(server.last_activity, CANCEL_AGAIN) =>
             {
                 self.cancel_closing(index);
             }

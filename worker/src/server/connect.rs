@@ -67,6 +67,7 @@ impl Worker {
             said_last_words: false,
             used: false,
             was_reset: false,
+            preparing: false,
             busy: false,
             cancels: 0,
             epoch: self.pools.get(pool).epoch,

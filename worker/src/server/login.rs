@@ -22,8 +22,6 @@ const LONGEST_MESSAGE: u32 = 1024 * 1024;
 pub(crate) struct Login {
     scram: Option<ClientExchange>,
     authenticated: bool,
-    /// connect_query runs, or what clears up after it.
-    preparing: bool,
     parameters: Vec<(String, String)>,
 }
 
@@ -97,7 +95,7 @@ impl Worker {
 
     fn server_login_message(&mut self, index: usize, tag: u8, body: &[u8]) -> Result<(), Failure> {
         let ServerState::Login(login) = &self.servers[index].state else { return Ok(()) };
-        let (authenticated, preparing) = (login.authenticated, login.preparing);
+        let (authenticated, preparing) = (login.authenticated, self.servers[index].preparing);
         match tag {
             b'E' if preparing => self.connect_query_failed(index, body),
             b'Z' if preparing => return self.connect_query_ended(index, body),
@@ -243,9 +241,7 @@ impl Worker {
 
     fn prepare_server(&mut self, index: usize, sql: &str) -> Result<(), Failure> {
         let server = &mut self.servers[index];
-        if let ServerState::Login(login) = &mut server.state {
-            login.preparing = true;
-        }
+        server.preparing = true;
         // Should this process die, the supervisor cancels it.
         self.shm.set_busy(&server.seats, true);
         let mut message = Vec::new();
@@ -274,6 +270,7 @@ impl Worker {
     fn server_ready(&mut self, index: usize) {
         let server = &mut self.servers[index];
         let ServerState::Login(login) = std::mem::replace(&mut server.state, ServerState::Idle) else { return };
+        server.preparing = false;
         let pool_index = server.pool;
         let pairs = || login.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         server.params = Some(self.interner.set(pairs().filter(|(name, _)| is_tracked(name))));

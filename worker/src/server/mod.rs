@@ -57,6 +57,8 @@ pub(crate) struct Server {
     pub(crate) used: bool,
     /// server_reset_query was run after the last one.
     pub(crate) was_reset: bool,
+    /// connect_query runs, or what clears up after it.
+    pub(crate) preparing: bool,
     /// Shared memory says that a query may be running: should this process die, the supervisor cancels it.
     pub(crate) busy: bool,
     /// Cancel requests on their way to its backend.
@@ -100,6 +102,11 @@ impl Server {
             ServerState::Linked(client) | ServerState::Setting(client) => Some(client),
             _ => None,
         }
+    }
+
+    /// PostgreSQL may be running something on it.
+    pub(crate) fn may_be_running(&self) -> bool {
+        self.preparing || self.back.requests.is_waiting()
     }
 
     /// It does something for a client, cleans up after one, or finishes what one that has gone had begun.

@@ -105,7 +105,7 @@ fn describe(bytes: &[u8]) -> (u64, &'static str) {
         ToInbox::Nothing { pool, .. } => (pool.0.into(), "nothing to"),
         ToInbox::Lend(lent) => (lent.seats.pool.0.into(), "lend to"),
         ToInbox::Wake { pool } => (pool.0.into(), "wake to"),
-        ToInbox::MakeRoom { limit } => (limit.0.into(), "make room to"),
+        ToInbox::MakeRoom { limit, .. } => (limit.0.into(), "make room to"),
         ToInbox::Cancel { .. } => (0, "cancel to"),
         ToInbox::Client { .. } => (0, "client to"),
     }

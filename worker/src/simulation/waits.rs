@@ -8,8 +8,8 @@ use super::scenario::{Plan, Trouble};
 use crate::clock::Instant;
 use crate::fleet::lend::PATIENCE;
 use crate::pool::policy::ROOM_SLACK;
-use crate::pool::queue::BORROW_PATIENCE;
 use crate::pool::share::YIELD_PATIENCE;
+use crate::pool::supply::BORROW_PATIENCE;
 use crate::pool::{Pool, PoolIndex};
 use crate::worker::{TICK, Worker};
 use shared::config::{Config, PoolMode};
@@ -92,12 +92,12 @@ impl Bounds {
         let faults = deaths * (PATIENCE + seen) + hang + if is_lossy { LOSSES * (PATIENCE + seen) } else { Duration::ZERO };
         let outage = if plan.ends_sessions { Duration::from_secs(2) } else { Duration::ZERO };
         let shares = settings.max_db_connections + settings.max_user_connections + settings.max_host_connections > 0;
-        // Where nothing is missed, and every seat is of use to whoever finds it, no seat waits for a tick.
+        // Where nothing is missed, and every seat is of use to whoever finds it, nothing waits for a tick.
         let is_simple = plan.is_undisturbed() && !shares;
         let (soon, left) = if is_simple { (TICK / 2 + round, Duration::ZERO) } else { (seen, YIELD_PATIENCE) };
         Self {
             wait: plan.clients.len() as u32 * (plan.hold() + turnover) + faults + asked_in_vain + outage,
-            beside_idle: seen + asked_in_vain,
+            beside_idle: soon + asked_in_vain,
             // It may be left to somebody elsewhere who does not take it.
             beside_seat: left + soon + asked_in_vain,
             overtaken: in_order.then_some(settings.fairness_slack),
