@@ -149,6 +149,26 @@ fn a_worker_that_dies_again_and_again_is_started_again_and_again() {
     assert_eq!(restarts.iter().map(|count| count.parse::<u32>().unwrap()).sum::<u32>(), 5, "{restarts:?}");
 }
 
+/// While the next worker of a slot whose workers die in a loop is awaited, another one accepts from its listener.
+#[test]
+fn no_client_waits_for_a_slot_in_backoff() {
+    let server = Postgres::start();
+    let fleet = Fleet::builder(&server).workers(2).start();
+    let survivor = fleet.all_workers()[0];
+    wait_until("the back-off to have grown", SOON, || {
+        for pid in fleet.workers().into_iter().filter(|pid| *pid != survivor) {
+            process::signal(pid, Signal::SIGKILL);
+        }
+        fleet.logged("its workers die in a loop, the next one starts in 4 s") > 0
+    });
+    let mut console = fleet.console();
+    let mut clients: Vec<Client> = (0..40).map(|_| fleet.client()).collect();
+    for client in &mut clients {
+        assert_eq!(client.value("select 1"), "1");
+    }
+    assert!(console.query("show workers").column("state").contains(&"backoff".to_owned()), "too slow to show anything");
+}
+
 #[test]
 fn all_workers_killed_at_once() {
     let server = Postgres::start();

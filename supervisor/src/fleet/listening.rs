@@ -1,9 +1,10 @@
 //! Which worker accepts from which slot's listeners: at every moment somebody does, or no client could tell why nobody answers.
 //!
-//! A slot's own worker does, or, when the slot is to have none, that of a slot that stays: the new one is asked first and must have said that
-//! it accepts before the old one is told to close its copies. The listeners themselves are never closed (see [`crate::listen`]).
+//! A slot's own worker does, or, when the slot is to have none or waits for its next one, that of a slot that stays: the new one is asked first
+//! and must have said that it accepts before the old one is told to close its copies. The listeners themselves are never closed (see [`crate::listen`]).
 
 use super::Fleet;
+use super::lives::Life;
 use super::shutdown::Phase;
 use shared::control::ToWorker;
 use shared::ids::Slot;
@@ -32,7 +33,7 @@ impl Fleet {
     /// Sets in motion what has to change hands.
     pub(super) fn settle_listening(&mut self) {
         for of in self.all() {
-            let who = if self.stays(of) { of } else { Slot((of.index() % self.wanted) as u8) };
+            let who = self.rightful_listener(of);
             let Listening { by, next } = self.listening[of.index()];
             if next.unwrap_or(by) == who {
                 continue;
@@ -42,10 +43,33 @@ impl Fleet {
             }
             let next = (by != who).then_some(who);
             self.listening[of.index()].next = next;
-            if let Some(next) = next {
+            // A worker that starts has its own slot's from the beginning.
+            if let Some(next) = next.filter(|next| *next != of || self.slots[of.index()].serving()) {
                 self.tell_listener(next, listen(of));
             }
         }
+    }
+
+    /// Who is to accept from the listeners of `of`: its own worker, else that of one certain slot that stays; where that one has none
+    /// either, whoever does it already or the next that serves.
+    fn rightful_listener(&self, of: Slot) -> Slot {
+        let first = Slot((of.index() % self.wanted) as u8);
+        let first = if self.stays(of) { of } else { first };
+        if !self.is_backing_off(first) {
+            return first;
+        }
+        let Listening { by, next } = self.listening[of.index()];
+        let present = next.unwrap_or(by);
+        if self.stays(present) && self.slots[present.index()].process().is_some() {
+            return present;
+        }
+        let others = (1..self.wanted).map(|step| Slot(((first.index() + step) % self.wanted) as u8));
+        others.into_iter().find(|slot| self.slots[slot.index()].serving()).unwrap_or(first)
+    }
+
+    /// Whether the slot's workers die in a loop and the next one is not there yet.
+    fn is_backing_off(&self, slot: Slot) -> bool {
+        matches!(self.slots[slot.index()].life, Life::Vacant { start_at: Some(at) } if at > self.now)
     }
 
     /// A worker is started: it has its slot's own listeners from the beginning.

@@ -91,6 +91,7 @@ impl Fleet {
         self.out.push(Action::Spawn { slot, incarnation, marks: self.marks.clone(), welcomes });
         self.join_reload(slot);
         self.join_listening(slot);
+        self.settle_listening();
     }
 
     pub(super) fn spawned(&mut self, slot: Slot, pid: u32) {
@@ -169,6 +170,9 @@ impl Fleet {
         self.left_orders(slot);
         self.finish_reports();
         self.start_due();
+        if matches!(self.phase, Phase::Running) {
+            self.settle_listening();
+        }
         self.check_up();
         self.check_finished();
     }

@@ -142,6 +142,8 @@ fn a_worker_in_backoff_is_not_waited_for() {
     for _ in 0..3 {
         w.die(0, KILLED);
     }
+    w.say(1, Said::Listening(Slot(0)));
+    w.sent();
     w.ask(1, Request::Reload);
     let g = w.load();
     assert_eq!(w.sent(), [(1, prepare(g))]);

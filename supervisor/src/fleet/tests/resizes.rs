@@ -172,6 +172,8 @@ fn a_caretaker_in_backoff_is_asked_when_it_is_back() {
     for _ in 0..3 {
         w.die(0, KILLED);
     }
+    assert_eq!(w.sent(), [(1, listen(0))]);
+    w.listening(1, 0);
     assert!(w.resize(1).1.is_empty());
     w.tick(secs(1));
     assert_eq!((w.spawned(), w.sent()), (vec![0], vec![(0, listen(1))]));
@@ -275,13 +277,51 @@ fn lowered_step_by_step() {
     assert_eq!(w.sent(), [(2, unlisten(2)), (2, Leave)]);
 }
 
+/// Its clients would wait at its listeners for as long as the next worker is awaited.
+#[test]
+fn another_worker_listens_for_a_slot_in_backoff() {
+    let mut w = World::up(3);
+    for _ in 0..2 {
+        w.die(1, KILLED);
+        assert!(w.sent().is_empty(), "its successor is there at once");
+    }
+    w.die(1, KILLED);
+    assert_eq!(w.sent(), [(2, listen(1))]);
+    w.listening(2, 1);
+    assert!(w.sent().is_empty());
+    w.tick(secs(1));
+    assert_eq!((w.spawned(), w.sent()), (vec![1], vec![]), "it has its own listeners from the beginning");
+    w.die(1, KILLED);
+    w.tick(secs(2));
+    assert_eq!((w.spawned(), w.sent()), (vec![1], vec![]), "and the other one goes on until it is ready");
+    w.say(1, Said::Ready);
+    assert_eq!(w.sent(), [(2, unlisten(1))]);
+}
+
+#[test]
+fn whoever_listens_for_a_slot_in_backoff_may_die_as_well() {
+    let mut w = World::up(3);
+    for slot in [1, 1, 1] {
+        w.die(slot, KILLED);
+    }
+    w.listening(2, 1);
+    w.sent();
+    w.die(2, KILLED);
+    assert_eq!((w.spawned(), w.sent()), (vec![2], vec![(2, listen(1))]), "its successor has the same to do");
+    w.die(2, KILLED);
+    w.sent();
+    w.die(2, KILLED);
+    assert_eq!(w.sent(), [(0, listen(1)), (0, listen(2))], "until they die in a loop too");
+}
+
 #[test]
 fn a_slot_in_backoff_that_is_to_be_no_more_is_not_started() {
     let mut w = World::up(2);
     for _ in 0..3 {
         w.die(1, KILLED);
     }
-    assert_eq!(w.resize(1).1, [(0, listen(1))]);
+    assert_eq!(w.sent(), [(0, listen(1))]);
+    assert!(w.resize(1).1.is_empty(), "another worker listens already");
     w.tick(secs(60));
     assert!(w.spawned().is_empty());
     assert_eq!(w.states(), [(0, "serving")]);
