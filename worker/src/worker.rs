@@ -23,7 +23,7 @@ use shared::ids::{ConnectionId, Owner, Slot};
 use shared::orders::Marks;
 use shared::shm::Shm;
 use slab::Slab;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -122,8 +122,8 @@ pub(crate) struct Worker {
     /// Sending ends of all workers' inboxes, by slot.
     pub(crate) inboxes: Vec<OwnedFd>,
     pub(crate) listeners: Vec<Listener>,
-    /// Accepting stopped because descriptors ran out.
-    pub(crate) accept_stalled: bool,
+    /// Those at which accepting stopped because descriptors ran out.
+    pub(crate) stalled_listeners: BTreeSet<usize>,
 
     pub(crate) clients: Slab<Client>,
     pub(crate) servers: Slab<Server>,
@@ -206,7 +206,7 @@ impl Worker {
             inbox: start.inbox,
             inboxes: start.inboxes,
             listeners: Vec::new(),
-            accept_stalled: false,
+            stalled_listeners: BTreeSet::new(),
             clients: Slab::new(),
             servers: Slab::new(),
             by_seat: FxHashMap::default(),
@@ -328,9 +328,7 @@ impl Worker {
         self.tick_leaving();
         self.inbox_readable();
         self.tick_carriers();
-        if self.accept_stalled {
-            self.accept_all();
-        }
+        self.accept_stalled();
         if self.life == Life::Stopping(StopMode::WaitForServers) && !self.drained && self.servers.is_empty() {
             self.drained = true;
             self.control.send(&shared::control::ToSupervisor::Drained, &[]);
@@ -392,5 +390,29 @@ impl Worker {
     #[inline]
     pub(crate) fn has_colleagues(&self) -> bool {
         self.inboxes.len() > 1
+    }
+}
+
+#[cfg(test)]
+impl Worker {
+    /// A worker that has no other, no listener and nobody who hears what it reports.
+    #[allow(clippy::unwrap_used)]
+    pub(crate) fn alone(config: Config) -> Self {
+        let (shm, _) = Shm::create().unwrap();
+        let (control, _) = shared::sys::seqpacket::pair().unwrap();
+        let (inbox, sending) = shared::sys::seqpacket::pair().unwrap();
+        let me = Owner { slot: Slot(0), incarnation: shm.workers().next_incarnation().unwrap() };
+        Self::new(Start {
+            me,
+            shm,
+            config,
+            mock_secret: [7; 32],
+            log_to_stderr: false,
+            marks: Marks::default(),
+            poll: Poll::new().unwrap(),
+            control: Control::new(control),
+            inbox,
+            inboxes: vec![sending],
+        })
     }
 }

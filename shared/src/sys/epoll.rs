@@ -8,9 +8,9 @@ use nix::libc;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-/// Registers `fd` for reading, level-triggered, waking few of the epoll instances that wait for it instead of all.
+/// Registers `fd` for reading, edge-triggered as mio does, waking few of the epoll instances that wait for it instead of all.
 pub fn add_exclusive(epoll: &impl AsRawFd, fd: &impl AsFd, token: u64) -> io::Result<()> {
-    control(epoll, libc::EPOLL_CTL_ADD, fd, (libc::EPOLLIN | libc::EPOLLEXCLUSIVE) as u32, token)
+    control(epoll, libc::EPOLL_CTL_ADD, fd, (libc::EPOLLIN | libc::EPOLLET | libc::EPOLLEXCLUSIVE) as u32, token)
 }
 
 /// Takes the registration of `fd` back. Necessary before closing a descriptor that another process also holds open: epoll would go on reporting it.
@@ -51,6 +51,7 @@ mod tests {
         assert_eq!(wait(&epoll), []);
         let _client = UnixStream::connect(&path).unwrap();
         assert_eq!(wait(&epoll), [77]);
+        assert_eq!(wait(&epoll), [], "once for each edge");
         remove(&epoll, &listener).unwrap();
         assert_eq!(wait(&epoll), []);
         add_exclusive(&epoll, &listener, 78).unwrap();

@@ -28,10 +28,13 @@ impl Worker {
     pub(crate) fn accept(&mut self, listener: usize) {
         for _ in 0..ACCEPTS_PER_TURN {
             if !self.has_spare_descriptors(ACCEPT_RESERVE) {
-                return self.stall_accept("file descriptors run out");
+                return self.stall_accept(listener, "file descriptors run out");
             }
             let accepted = match self.listeners.get(listener) {
-                None | Some(Listener::Closed) => return,
+                None | Some(Listener::Closed) => {
+                    self.stalled_listeners.remove(&listener);
+                    return;
+                }
                 Some(Listener::Tcp(_, tcp)) => {
                     tcp.accept().map(|(stream, address)| (OwnedFd::from(std::net::TcpStream::from(stream)), Some(address)))
                 }
@@ -47,11 +50,13 @@ impl Worker {
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.accept_stalled = false;
+                    if self.stalled_listeners.remove(&listener) {
+                        self.rewatch(listener);
+                    }
                     return;
                 }
                 Err(error) if matches!(error.raw_os_error(), Some(e) if out_of_resources(e)) => {
-                    return self.stall_accept(&error.to_string());
+                    return self.stall_accept(listener, &error.to_string());
                 }
                 // The client has gone again, or another passing condition (accept(2)): the next one may be fine.
                 Err(_) => {}
@@ -60,10 +65,21 @@ impl Worker {
         self.again.push(Source::Listener(listener));
     }
 
-    /// Accepts nothing more for now, and says so once; the tick tries again.
-    fn stall_accept(&mut self, why: &str) {
-        if !std::mem::replace(&mut self.accept_stalled, true) {
+    /// Accepts nothing more at this listener for now; the tick tries again. Said once for all of them.
+    fn stall_accept(&mut self, listener: usize, why: &str) {
+        if self.stalled_listeners.is_empty() {
             log::error!(target: "process", "accept() failed: {why}; accepting goes on when connections have closed");
+        }
+        if self.stalled_listeners.insert(listener) {
+            self.ignore_shared(listener);
+        }
+    }
+
+    /// Tries again where accepting has stalled. Each listener makes no further edge for what waits there already.
+    pub(crate) fn accept_stalled(&mut self) {
+        let stalled: Vec<usize> = self.stalled_listeners.iter().copied().collect();
+        for listener in stalled {
+            self.accept(listener);
         }
     }
 
@@ -107,4 +123,85 @@ fn unix_peer(fd: &OwnedFd) -> Peer {
 
 fn out_of_resources(errno: i32) -> bool {
     matches!(Errno::from_raw(errno), Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use mio::{Events, Token};
+    use shared::config::Config;
+    use shared::ids::Slot;
+    use std::os::unix::net::{UnixListener, UnixStream};
+    use std::time::Duration;
+
+    struct Case {
+        worker: Worker,
+        folder: tempfile::TempDir,
+        clients: Vec<UnixStream>,
+    }
+
+    impl Case {
+        /// A worker with two listeners and no descriptor to spare.
+        fn new() -> Self {
+            let mut worker = Worker::alone(Config::default());
+            let folder = tempfile::tempdir().unwrap();
+            let listeners = ["0", "1"].map(|name| UnixListener::bind(folder.path().join(name)).unwrap().into());
+            worker.watch_listeners(Slot(0), 0, listeners.into()).unwrap();
+            worker.descriptor_limit = 0;
+            Self { worker, folder, clients: Vec::new() }
+        }
+
+        fn connect(&mut self, listener: usize) {
+            self.clients.push(UnixStream::connect(self.folder.path().join(listener.to_string())).unwrap());
+        }
+
+        fn reported(&mut self, listener: usize) -> bool {
+            let mut events = Events::with_capacity(8);
+            self.worker.poll.poll(&mut events, Some(Duration::ZERO)).unwrap();
+            events.iter().any(|event| event.token() == Token::from(Source::Listener(listener)))
+        }
+
+        fn stalled(&self) -> Vec<usize> {
+            self.worker.stalled_listeners.iter().copied().collect()
+        }
+    }
+
+    #[test]
+    fn an_emptied_listener_does_not_make_others_forgotten() {
+        let mut case = Case::new();
+        case.connect(0);
+        case.worker.accept(0);
+        assert_eq!((case.worker.clients.len(), case.stalled()), (0, vec![0]));
+        case.worker.descriptor_limit = 1000;
+        case.connect(1);
+        case.worker.accept(1);
+        assert_eq!((case.worker.clients.len(), case.stalled()), (1, vec![0]));
+        case.worker.accept_stalled();
+        assert_eq!((case.worker.clients.len(), case.stalled()), (2, vec![]));
+    }
+
+    #[test]
+    fn a_shared_listener_is_left_to_others_until_it_has_been_emptied() {
+        let mut case = Case::new();
+        case.connect(0);
+        case.worker.accept(0);
+        case.connect(0);
+        assert!(!case.reported(0));
+        case.worker.descriptor_limit = 1000;
+        case.worker.accept_stalled();
+        assert_eq!((case.worker.clients.len(), case.stalled()), (2, vec![]));
+        case.connect(0);
+        assert!(case.reported(0));
+    }
+
+    #[test]
+    fn one_that_is_closed_does_not_stay_stalled() {
+        let mut case = Case::new();
+        case.worker.accept(1);
+        case.worker.listeners[1] = Listener::Closed;
+        case.worker.descriptor_limit = 1000;
+        case.worker.accept_stalled();
+        assert_eq!(case.stalled(), [0; 0]);
+    }
 }

@@ -15,7 +15,7 @@ const WAKE_ALL: usize = 4;
 
 impl Worker {
     /// Accepts from the listeners of `of`: the first `tcp` descriptors, and Unix ones behind them.
-    pub(super) fn watch_listeners(&mut self, of: Slot, tcp: usize, fds: Vec<OwnedFd>) -> io::Result<()> {
+    pub(crate) fn watch_listeners(&mut self, of: Slot, tcp: usize, fds: Vec<OwnedFd>) -> io::Result<()> {
         for (place, fd) in fds.into_iter().enumerate() {
             socket2::SockRef::from(&fd).set_nonblocking(true)?;
             let listener = if place < tcp {
@@ -54,15 +54,29 @@ impl Worker {
             return;
         }
         for index in 0..self.listeners.len() {
-            let Listener::Unix(unix) = &mut self.listeners[index] else { continue };
-            let _ = self.poll.registry().deregister(unix);
-            let listener = std::mem::replace(&mut self.listeners[index], Listener::Closed);
-            match self.watch(index, listener) {
-                Ok(listener) => self.listeners[index] = listener,
-                Err(error) => log::error!(target: "process", "could not watch a Unix listener: {error}"),
-            }
+            self.rewatch(index);
         }
         self.accept_all();
+    }
+
+    /// Watches a Unix listener anew. What waits there is reported once more.
+    pub(crate) fn rewatch(&mut self, index: usize) {
+        self.ignore_shared(index);
+        if !matches!(self.listeners[index], Listener::Unix(_)) {
+            return;
+        }
+        let listener = std::mem::replace(&mut self.listeners[index], Listener::Closed);
+        match self.watch(index, listener) {
+            Ok(listener) => self.listeners[index] = listener,
+            Err(error) => log::error!(target: "process", "could not watch a Unix listener: {error}"),
+        }
+    }
+
+    /// Watches a Unix listener no more: a worker that does not accept must not be the only one that is woken for a client.
+    pub(crate) fn ignore_shared(&mut self, index: usize) {
+        if let Some(Listener::Unix(unix)) = self.listeners.get_mut(index) {
+            let _ = self.poll.registry().deregister(unix);
+        }
     }
 
     /// The supervisor asks for another slot's clients to be accepted here, or for this slot's again.
