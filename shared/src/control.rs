@@ -44,8 +44,13 @@ pub enum MessageError {
 
 /// Encodes `message` as one datagram.
 pub fn encode<M: Serialize>(message: &M) -> Result<Vec<u8>, MessageError> {
-    let bytes = postcard::to_extend(message, vec![VERSION]).map_err(|e| MessageError::Malformed(e.to_string()))?;
+    let bytes = encode_long(message)?;
     if bytes.len() > MAX_MESSAGE { Err(MessageError::TooLong(bytes.len())) } else { Ok(bytes) }
+}
+
+/// Encodes `message` for a file, however long it is.
+pub fn encode_long<M: Serialize>(message: &M) -> Result<Vec<u8>, MessageError> {
+    postcard::to_extend(message, vec![VERSION]).map_err(|e| MessageError::Malformed(e.to_string()))
 }
 
 /// Decodes one datagram; a byte left over is an error.
@@ -373,6 +378,8 @@ pub enum ToInbox {
         /// How many connections.
         servers: u32,
     },
+    /// A message that is too long for a datagram. Descriptors: a sealed memfd with it, then those that it carries.
+    Long,
     /// A cancel request landed here. Descriptor: the requester's socket, closed when the cancel has been delivered.
     Cancel {
         /// The key it carried.

@@ -284,6 +284,7 @@ impl Worker {
         if self.now >= self.next_tick {
             self.tick();
         }
+        self.settle_lends();
         self.bury();
         let workers = self.shm.workers();
         workers.beat(self.me.slot, self.now.as_micros());
@@ -324,7 +325,6 @@ impl Worker {
         self.expire_clients();
         self.expire_servers();
         self.tick_pools();
-        self.tick_lends();
         self.tick_leaving();
         self.inbox_readable();
         self.tick_carriers();

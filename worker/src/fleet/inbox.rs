@@ -3,9 +3,9 @@
 use crate::client::accept::Arrival;
 use crate::clock::Instant;
 use crate::worker::{Source, Worker};
-use shared::control::{self, ToInbox};
+use shared::control::{self, MessageError, ToInbox};
 use shared::ids::Slot;
-use shared::sys::seqpacket;
+use shared::sys::{memfd, seqpacket};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -15,20 +15,48 @@ const MESSAGES_PER_TURN: usize = 64;
 /// Descriptors kept free: a message that arrives when there is none loses the one it carries.
 const RESERVE: usize = 16;
 
+/// The longest message that goes in a file, in bytes.
+const LONGEST: usize = 64 * 1024 * 1024;
+
 impl Worker {
     /// Sends to another worker's inbox. False: it could not be sent now; the tick looks after what that leaves undone.
     pub(crate) fn send_inbox(&mut self, to: Slot, message: &ToInbox, fds: &[BorrowedFd<'_>]) -> bool {
-        let Some(inbox) = self.inboxes.get(to.index()) else { return false };
-        let bytes = match control::encode(message) {
+        let encoded = match control::encode(message) {
+            Err(MessageError::TooLong(_)) => return self.send_long(to, message, fds),
+            encoded => encoded,
+        };
+        let bytes = match encoded {
             Ok(bytes) => bytes,
             Err(error) => {
                 log::error!(target: "process", "a message to worker {to} could not be made: {error}");
                 return false;
             }
         };
+        self.send_bytes(to, &bytes, fds)
+    }
+
+    /// A message that no datagram takes, a server with thousands of prepared statements say, goes in a file of memory.
+    fn send_long(&mut self, to: Slot, message: &ToInbox, fds: &[BorrowedFd<'_>]) -> bool {
+        let file = control::encode_long(message)
+            .map_err(io::Error::other)
+            .and_then(|bytes| memfd::create_sealed("pgfleet-message", &bytes));
+        let (file, notice) = match (file, control::encode(&ToInbox::Long)) {
+            (Ok(file), Ok(notice)) => (file, notice),
+            (Err(error), _) => {
+                log::error!(target: "process", "a message to worker {to} could not be made: {error}");
+                return false;
+            }
+            (_, Err(_)) => return false,
+        };
+        let fds: Vec<BorrowedFd<'_>> = [file.as_fd()].into_iter().chain(fds.iter().copied()).collect();
+        self.send_bytes(to, &notice, &fds)
+    }
+
+    fn send_bytes(&mut self, to: Slot, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> bool {
+        let Some(inbox) = self.inboxes.get(to.index()) else { return false };
         #[cfg(test)]
         crate::simulation::may_die();
-        match seqpacket::send(inbox.as_fd(), &bytes, fds) {
+        match seqpacket::send(inbox.as_fd(), bytes, fds) {
             Ok(()) => true,
             Err(error) => {
                 log::debug!(target: "process", "a message to worker {to} could not be sent: {error}");
@@ -73,6 +101,7 @@ impl Worker {
             + self.servers.len()
             + self.carriers.iter().map(|(_, carrier)| carrier.descriptors()).sum::<usize>()
             + self.inboxes.len()
+            + self.lends.count()
             + self.listeners.len();
         open + reserve.min(self.descriptor_limit / 8) < self.descriptor_limit
     }
@@ -80,6 +109,15 @@ impl Worker {
     fn colleague_says(&mut self, message: ToInbox, fds: Vec<OwnedFd>) {
         let mut fds = fds.into_iter();
         match message {
+            ToInbox::Long => {
+                let bytes = fds.next().map(|file| memfd::read_all(file.as_fd(), LONGEST));
+                match bytes.map(|bytes| bytes.map(|bytes| control::decode(&bytes))) {
+                    Some(Ok(Ok(ToInbox::Long))) | None => {}
+                    Some(Ok(Ok(message))) => self.colleague_says(message, fds.collect()),
+                    Some(Ok(Err(error))) => log::error!(target: "process", "another worker's message is not understood: {error}"),
+                    Some(Err(error)) => log::error!(target: "process", "another worker's message cannot be read: {error}"),
+                }
+            }
             ToInbox::Borrow { pool, from } => {
                 let lent = self.pools.by_id(pool).is_some_and(|index| self.lend_idle(index, from));
                 if !lent {

@@ -28,6 +28,11 @@ impl Lends {
         self.0.is_empty()
     }
 
+    /// How many are: each holds a descriptor.
+    pub(super) fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// Whether a connection of this pool is under way.
     pub(crate) fn has_one_of(&self, pool: PoolId) -> bool {
         self.0.iter().any(|flight| flight.lent.seats.pool == pool)
@@ -42,16 +47,50 @@ struct InFlight {
 }
 
 impl Worker {
-    /// Sends a free server to another worker; if that cannot be done, it stays.
-    pub(crate) fn lend(&mut self, index: usize, to: Slot) {
+    /// Sends a free server to another worker. False: that cannot be done, and it stays.
+    pub(crate) fn lend(&mut self, index: usize, to: Slot) -> bool {
+        let flight = self.lendable(index, to);
+        let Some(lent) = flight else {
+            self.keep(index);
+            return false;
+        };
+        let (seats, ticket) = (lent.seats, lent.ticket);
+        let Some((lent, socket)) = self.send_lent(index, to, lent) else {
+            self.shm.cancel_lend(self.me, &seats, ticket);
+            self.keep(index);
+            return false;
+        };
+        let _ = self.servers[index].conn.deregister(self.poll.registry());
+        self.forget_server(index);
+        let to = Owner { slot: to, incarnation: self.shm.workers().get(to).incarnation };
+        self.lends.0.push(InFlight { lent, socket, to, since: self.now });
+        true
+    }
+
+    fn send_lent(&mut self, index: usize, to: Slot, lent: Box<Lent>) -> Option<(Lent, OwnedFd)> {
+        let socket = match self.servers[index].conn.as_fd().try_clone_to_owned() {
+            Ok(socket) => socket,
+            Err(error) => {
+                log::warn!(target: "process", "a server could not be lent: {error}");
+                return None;
+            }
+        };
+        let message = ToInbox::Lend(lent);
+        let sent = self.send_inbox(to, &message, &[socket.as_fd()]);
+        let ToInbox::Lend(lent) = message else { return None };
+        sent.then_some((*lent, socket))
+    }
+
+    /// What is to be said of a server that is lent, whose seat is on its way from here on. `None`: it cannot be.
+    fn lendable(&self, index: usize, to: Slot) -> Option<Box<Lent>> {
         let server = &self.servers[index];
         let pool_index = server.pool;
         let pool = self.pools.get(pool_index);
         // Half a message would be lost on the way.
         let mid_message = !server.conn.input.is_empty() || server.conn.is_backed_up() || server.back.is_mid_message();
-        let (Some(params), Some(welcome), false) = (&server.params, &pool.welcome, mid_message) else { return self.keep(index) };
+        let (Some(params), Some(welcome), false) = (&server.params, &pool.welcome, mid_message) else { return None };
         let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
-        let mut lent = Lent {
+        Some(Box::new(Lent {
             from: self.me.slot,
             id: server.id,
             seats: server.seats,
@@ -67,31 +106,7 @@ impl Worker {
             idle_since: server.since.as_micros(),
             used: server.used,
             address: server.address.clone(),
-        };
-        let _ = server.conn.deregister(self.poll.registry());
-        let state = std::mem::replace(&mut self.servers[index].state, ServerState::Dead);
-        debug_assert!(matches!(state, ServerState::Idle));
-        self.forget_server(index);
-        let socket = match self.servers[index].conn.as_fd().try_clone_to_owned() {
-            Ok(socket) => socket,
-            Err(error) => {
-                log::error!(target: "process", "a server could not be lent: {error}");
-                self.shm.cancel_lend(self.me, &lent.seats, lent.ticket);
-                // Without a second descriptor it cannot be taken into another place of the slab either.
-                self.servers[index].conn.shutdown();
-                return self.give_up_seats(&lent.seats);
-            }
-        };
-        let message = ToInbox::Lend(Box::new(lent));
-        let sent = self.send_inbox(to, &message, &[socket.as_fd()]);
-        let ToInbox::Lend(unboxed) = message else { return };
-        lent = *unboxed;
-        if sent {
-            let to = Owner { slot: to, incarnation: self.shm.workers().get(to).incarnation };
-            self.lends.0.push(InFlight { lent, socket, to, since: self.now });
-        } else if self.shm.cancel_lend(self.me, &lent.seats, lent.ticket) {
-            self.take_back(&lent, socket);
-        }
+        }))
     }
 
     /// A server that is free and stays: it serves whoever waits here, or is idle.
@@ -102,13 +117,14 @@ impl Worker {
 
     /// Another worker's server arrives.
     pub(crate) fn accept_lent(&mut self, lent: &Lent, socket: OwnedFd) {
+        if let Some(pool) = self.pools.by_id(lent.seats.pool) {
+            self.pools.get_mut(pool).borrow_answered(lent.from);
+        }
         if !self.shm.accept_lend(self.me, &lent.seats, lent.ticket) {
             return;
         }
         if let Some(index) = self.take_over(lent, socket) {
             let pool_index = self.servers[index].pool;
-            let pool = self.pools.get_mut(pool_index);
-            pool.borrow_answered(lent.from);
             self.server_arrived(index);
             // There may be more where it came from.
             self.pools.get_mut(pool_index).exhausted = false;
@@ -196,8 +212,11 @@ impl Worker {
         self.give_up_seats(seats);
     }
 
-    /// Looks which lends have arrived, and takes back those that never will.
-    pub(crate) fn tick_lends(&mut self) {
+    /// Looks which lends have arrived, and takes back those that never will. At the end of every turn: each that is under way holds a descriptor.
+    pub(crate) fn settle_lends(&mut self) {
+        if self.lends.0.is_empty() {
+            return;
+        }
         for flight in std::mem::take(&mut self.lends.0) {
             if !self.shm.lend_pending(&flight.lent.seats, flight.lent.ticket) {
                 continue;

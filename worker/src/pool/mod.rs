@@ -167,9 +167,12 @@ impl Pool {
 pub(crate) struct Pools {
     all: Slab<Pool>,
     by_name: FxHashMap<(String, String), PoolIndex>,
+    by_id: FxHashMap<PoolId, PoolIndex>,
     identities: FxHashSet<Rc<Identity>>,
     /// Pools with a client waiting, for a server or for the greeting.
     pub(crate) with_waiters: Vec<PoolIndex>,
+    /// Limits found full in the round that is being gone.
+    full: Vec<LimitId>,
     /// What other workers have learned, of pools that this one does not have yet.
     pub(crate) welcomes: FxHashMap<(String, String), Vec<(String, String)>>,
 }
@@ -195,13 +198,14 @@ impl Pools {
     }
 
     pub(crate) fn by_id(&self, id: PoolId) -> Option<PoolIndex> {
-        self.all.iter().find(|(_, pool)| pool.id == id).map(|(index, _)| PoolIndex(index as u32))
+        self.by_id.get(&id).copied()
     }
 
     fn add(&mut self, pool: Pool) -> PoolIndex {
-        let name = (pool.entry.name.clone(), pool.user.clone());
+        let (name, id) = ((pool.entry.name.clone(), pool.user.clone()), pool.id);
         let index = PoolIndex(self.all.insert(pool) as u32);
         self.by_name.insert(name, index);
+        self.by_id.insert(id, index);
         index
     }
 
@@ -210,6 +214,7 @@ impl Pools {
         let pool = self.all.remove(index.0 as usize);
         let name = (pool.entry.name.clone(), pool.user);
         self.by_name.remove(&name);
+        self.by_id.remove(&pool.id);
         self.welcomes.remove(&name);
     }
 

@@ -66,7 +66,9 @@ impl Worker {
         match next {
             Next::Ours if !alive => self.check(server_index),
             Next::Ours => self.serve_next(index, server_index),
-            Next::Lend(slot) => self.lend(server_index, slot),
+            Next::Lend(slot) => {
+                self.lend(server_index, slot);
+            }
             Next::Close(_) => self.close_server(server_index, "evicted for pool_size"),
             Next::Park => self.park(index, server_index),
         }
@@ -75,12 +77,14 @@ impl Worker {
     /// Who waits for this server, or for a seat that it holds.
     fn who_waits(&mut self, index: PoolIndex, server_index: usize) -> Waits {
         let pool = self.pools.get(index);
+        let candidates = pool.waiting_candidates().count();
         let candidate = pool.waiting_candidates().map(|waiter| waiter.since).min();
+        let is_needed = candidates > 0 && self.making_way(index) < candidates && self.retry_not_before(index).is_none();
         let seats = self.servers[server_index].seats;
         Waits {
             ours: self.longest_waiter(index),
             theirs: if self.has_colleagues() { self.waiting_elsewhere(index) } else { None },
-            candidate: candidate.filter(|_| self.retry_not_before(index).is_none()),
+            candidate: candidate.filter(|_| is_needed),
             blocked: self.longest_blocked(&seats),
         }
     }
@@ -182,11 +186,11 @@ impl Worker {
 
     /// Lends an idle server, if there is one and nobody here wants it.
     pub(crate) fn lend_idle(&mut self, index: PoolIndex, slot: Slot) -> bool {
-        if self.pools.get(index).waiting > 0 {
+        // Those that wait here may have servers enough on the way.
+        if self.pools.get(index).unmet_demand() > 0 {
             return false;
         }
         let Some(server) = self.take_idle(index).or_else(|| self.take_any_idle(index)) else { return false };
-        self.lend(server, slot);
-        true
+        self.lend(server, slot)
     }
 }

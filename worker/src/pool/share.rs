@@ -22,7 +22,11 @@ impl Worker {
         for index in pools {
             self.pools.get_mut(index).exhausted = false;
             self.pump(index);
+            // What has been found full is full for whoever comes later in this round too.
+            let limit = self.pools.get(index).blocked_on;
+            self.pools.full.extend(limit);
         }
+        self.pools.full.clear();
     }
 
     /// A limit above the pool's own is in its way: whoever leaves one of its seats is to know since when.

@@ -2,7 +2,7 @@
 
 use super::{Pool, PoolIndex};
 use crate::client::replication::Dedication;
-use crate::server::ServerState;
+use crate::server::{Attempt, ServerState};
 use crate::worker::Worker;
 use shared::address::Address;
 use shared::control::{Resolved, ToInbox, ToSupervisor};
@@ -92,9 +92,17 @@ impl Worker {
         self.shm.workers().get(slot).is_responsive(self.now.as_micros())
     }
 
+    /// How many of a pool's servers are being closed.
+    pub(super) fn making_way(&self, index: PoolIndex) -> usize {
+        self.servers.iter().filter(|(_, s)| s.pool == index && matches!(s.state, ServerState::Closing)).count()
+    }
+
     /// Opens one more connection, perhaps for one client alone. False: no seat, or no address yet.
     pub(crate) fn open_for(&mut self, index: PoolIndex, dedication: Option<Box<Dedication>>) -> bool {
         let pool = self.pools.get(index);
+        if pool.blocked_on.is_some_and(|limit| self.pools.full.contains(&limit)) {
+            return false;
+        }
         let (id, limits) = (pool.id, pool.limits);
         let with_reserve = ServerLimits { pool: limits.pool + pool.reserve, ..limits };
         let mut taken = self.shm.take_server(self.me, id, &limits);
@@ -122,7 +130,9 @@ impl Worker {
                 self.open_server(index, seats, address, socket, dedication)
             }
             Err(Full::Pool) if dedication.is_some() => {
-                if let Some(&victim) = self.pools.get(index).idle.front() {
+                if let Some(&victim) = self.pools.get(index).idle.front()
+                    && self.making_way(index) <= self.pools.get(index).waiting_candidates().count()
+                {
                     self.close_server(victim, "evicted for pool_size");
                 }
                 false
@@ -154,10 +164,11 @@ impl Worker {
     pub(super) fn connect_somewhere(&mut self, index: PoolIndex) -> Option<(Address, OwnedFd)> {
         loop {
             let address = self.next_address(index)?;
-            if let Some(socket) = self.begin_connect(index, &address) {
+            let attempt = self.begin_connect(index, &address);
+            if let Ok(socket) = attempt {
                 return Some((address, socket));
             }
-            if self.retry_not_before(index).is_some() {
+            if attempt.is_err_and(|why| why == Attempt::OutOfDescriptors) || self.retry_not_before(index).is_some() {
                 return None;
             }
         }

@@ -7,6 +7,7 @@ use crate::pool::PoolIndex;
 use crate::protocol::backend::Backend;
 use crate::socket::Conn;
 use crate::worker::{Source, Worker};
+use nix::errno::Errno;
 use shared::address::Address;
 use shared::control::{ServerSeats, ToSupervisor};
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -18,16 +19,16 @@ use std::time::Duration;
 const LEAST_RETRY: Duration = Duration::from_millis(100);
 
 impl Worker {
-    /// Begins to connect to `address`. `None`: that failed at once.
-    pub(crate) fn begin_connect(&mut self, pool: PoolIndex, address: &Address) -> Option<OwnedFd> {
-        match open(address) {
-            Ok(socket) => Some(socket),
-            Err(error) => {
-                log::warn!(target: "process", "sbuf_connect failed to connect to {address}: {error}");
-                self.connect_failed(pool, address, "connect failed");
-                None
+    /// Begins to connect to `address`. An error: that failed at once, and not for the server's sake if it is [`Attempt::OutOfDescriptors`].
+    pub(crate) fn begin_connect(&mut self, pool: PoolIndex, address: &Address) -> Result<OwnedFd, Attempt> {
+        open(address).map_err(|error| {
+            log::warn!(target: "process", "sbuf_connect failed to connect to {address}: {error}");
+            if is_out_of_descriptors(&error) {
+                return Attempt::OutOfDescriptors;
             }
-        }
+            self.connect_failed(pool, address, "connect failed");
+            Attempt::Failed
+        })
     }
 
     /// Takes in a connection that was begun and for which `seats` were taken. False: it cannot be watched, and the seats are free again.
@@ -175,6 +176,19 @@ impl Worker {
     }
 }
 
+/// Why a connection could not even be begun.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Attempt {
+    /// The address does not answer.
+    Failed,
+    /// This process has no descriptor left.
+    OutOfDescriptors,
+}
+
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::EMFILE | Errno::ENFILE))
+}
+
 /// Begins a non-blocking connection.
 pub(crate) fn open(address: &Address) -> io::Result<OwnedFd> {
     let (domain, target) = match address {
@@ -184,7 +198,7 @@ pub(crate) fn open(address: &Address) -> io::Result<OwnedFd> {
     let socket = Socket::new(domain, Type::STREAM.nonblocking().cloexec(), None)?;
     match socket.connect(&target) {
         Ok(()) => {}
-        Err(error) if error.raw_os_error() == Some(nix::errno::Errno::EINPROGRESS as i32) => {}
+        Err(error) if error.raw_os_error() == Some(Errno::EINPROGRESS as i32) => {}
         Err(error) => return Err(error),
     }
     Ok(socket.into())

@@ -19,7 +19,7 @@ use shared::address::Address;
 use shared::control::ServerSeats;
 use shared::ids::ConnectionId;
 
-pub(crate) use connect::open;
+pub(crate) use connect::{Attempt, open};
 pub(crate) use login::Login;
 
 /// One server connection.

@@ -108,5 +108,6 @@ fn describe(bytes: &[u8]) -> (u64, &'static str) {
         ToInbox::MakeRoom { limit, .. } => (limit.0.into(), "make room to"),
         ToInbox::Cancel { .. } => (0, "cancel to"),
         ToInbox::Client { .. } => (0, "client to"),
+        ToInbox::Long => (0, "long message to"),
     }
 }
