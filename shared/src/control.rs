@@ -363,11 +363,8 @@ pub enum ToInbox {
     },
     /// An idle server connection. Descriptor: its socket. It is the receiver's once the receiver has accepted the ticket.
     Lend(Box<Lent>),
-    /// A seat under one of this pool's limits has fallen free, and you have a client waiting there.
-    Wake {
-        /// The pool.
-        pool: PoolId,
-    },
+    /// A seat has fallen free that a client of yours may be waiting for.
+    Wake,
     /// Clients wait for seats of this limit, which is full: close idle connections that count in it, and pass on to the next worker what is
     /// still wanted then.
     MakeRoom {

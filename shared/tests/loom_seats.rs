@@ -202,11 +202,7 @@ fn an_idle_server_and_a_waiter_do_not_miss_each_other() {
     check(None, || {
         let (shm, pool, _) = fleet();
         let other = shm.clone();
-        let giver = thread::spawn(move || {
-            let state = other.pool_state(pool);
-            state.set_idle(B.slot, 1);
-            state.waiting_others(B.slot) != 0
-        });
+        let giver = thread::spawn(move || other.pool_state(pool).offer(B.slot, 1) != 0);
         let state = shm.pool_state(pool);
         state.set_oldest(A.slot, 7);
         state.set_waiting(A.slot);

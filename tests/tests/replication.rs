@@ -110,6 +110,34 @@ fn a_base_backup_is_taken_through_the_pooler() {
     assert_eq!(fleet.client().value("select 1"), "1");
 }
 
+/// Many servers fall free at once while it waits: one of them makes way.
+#[test]
+fn it_takes_one_server_and_not_all() {
+    let server = server();
+    each_worker_count(
+        &server,
+        |builder| builder.pool_mode(PoolMode::Transaction).pool_size(10),
+        |fleet| {
+            let mut holders: Vec<Client> = (0..10).map(|_| fleet.client()).collect();
+            for holder in &mut holders {
+                holder.query("begin");
+            }
+            let mut waiting = Client::tcp(fleet.port());
+            waiting.send(&frontend::startup(&[("user", "app"), ("database", "app"), ("replication", "true")]));
+            wait_until("it to wait", SOON, || fleet.console().query("show clients").rows.len() == 12);
+            for holder in &mut holders {
+                holder.send(&frontend::query("commit"));
+            }
+            for holder in &mut holders {
+                holder.answer();
+            }
+            waiting.authenticate("app", None).unwrap();
+            let evicted = fleet.logged("evicted for pool_size");
+            assert!((1..=2).contains(&evicted), "{evicted} servers made way");
+        },
+    );
+}
+
 /// A pool whose servers are never idle gives one up when it is the replica's turn.
 #[test]
 fn it_takes_its_turn_in_a_saturated_pool() {

@@ -4,7 +4,7 @@
 //! alone is not enough; `tests/loom_seats.rs` shows it):
 //!
 //! - a waiter calls `set_oldest`, `set_waiting`, and then looks once more at `idle_elsewhere` and at the seats before it sleeps;
-//! - a giver calls `set_idle` (or leaves a seat), and then reads `waiting_others` of the pool and of every limit the server counts in.
+//! - a giver calls `offer` (or leaves a seat, and then reads `waiting_others` of the pool and of every limit the server counts in).
 //!
 //! The fences are inside these functions: after `set_waiting`, before what `idle_elsewhere` and `waiting_others` read.
 //! Every cell has one writer, the worker of its slot, until the supervisor clears those of a dead one.
@@ -136,12 +136,6 @@ impl PoolState {
         others(&self.waiting, slot)
     }
 
-    /// Of the workers other than `except` with a client waiting: the one whose client has waited longest, and since when (monotonic µs).
-    /// One that has not said since when counts as the youngest, `u64::MAX`.
-    pub fn longest_waiter(&self, except: Slot) -> Option<(Slot, u64)> {
-        slots(self.waiting_others(except)).map(|slot| (slot, self.oldest(slot).unwrap_or(u64::MAX))).min_by_key(|(_, since)| *since)
-    }
-
     /// When the longest waiter of `slot` began to wait (monotonic µs).
     pub fn oldest(&self, slot: Slot) -> Option<u64> {
         let since = self.cells.get(slot.index())?.oldest.load(Ordering::Acquire);
@@ -163,6 +157,13 @@ impl PoolState {
             }
             cell.idle.store(u64::from(servers), Ordering::Release);
         }
+    }
+
+    /// Publishes that `slot` has one idle server more, so many in all, and looks once more who waits: the giver's half of what keeps a wake-up from
+    /// being lost, in one piece. Workers other than `slot` with a client waiting, a bit for each.
+    pub fn offer(&self, slot: Slot, servers: u32) -> u64 {
+        self.set_idle(slot, servers);
+        self.waiting_others(slot)
     }
 
     /// How many idle servers `slot` has.
@@ -244,22 +245,19 @@ mod tests {
     use crate::shm::{Limit, Shm};
 
     #[test]
-    fn the_longest_waiter_is_another_worker_s() {
+    fn who_waits_and_since_when() {
         let shm = Shm::create().unwrap().0;
         let state = shm.pool_state(PoolId(0));
-        assert_eq!((state.longest_waiter(Slot(0)), state.waiting_others(Slot(0))), (None, 0));
+        assert_eq!(state.waiting_others(Slot(0)), 0);
         for (slot, since) in [(0, 10), (5, 30), (63, 20)] {
             state.set_oldest(Slot(slot), since);
             state.set_waiting(Slot(slot));
         }
         assert_eq!(state.waiting_others(Slot(0)), (1 << 5) | (1 << 63));
         assert_eq!(state.waiting_others(Slot::SUPERVISOR), 1 | (1 << 5) | (1 << 63));
-        assert_eq!(state.longest_waiter(Slot(0)), Some((Slot(63), 20)));
-        assert_eq!(state.longest_waiter(Slot::SUPERVISOR), Some((Slot(0), 10)));
+        assert_eq!((state.oldest(Slot(63)), state.oldest(Slot(1))), (Some(20), None));
         state.clear_waiting(Slot(63));
-        assert_eq!(state.longest_waiter(Slot(0)), Some((Slot(5), 30)));
-        state.set_oldest(Slot(5), 0);
-        assert_eq!(state.longest_waiter(Slot(0)), Some((Slot(5), u64::MAX)), "who has not said since when waits none the less");
+        assert_eq!(state.waiting_others(Slot(0)), 1 << 5);
         state.forget(Slot(0));
         assert_eq!((state.oldest(Slot(0)), state.waiting_others(Slot(5))), (None, 0));
     }

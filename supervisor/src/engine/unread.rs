@@ -123,7 +123,7 @@ mod tests {
         slots.shm.workers().set_clients(Slot(1), 2, false);
         slots.put(0, &ToInbox::Borrow { pool: PoolId(0), from: Slot(1) }, None);
         let mut clients: Vec<UnixStream> = (0..4).map(|_| slots.put_client(0)).collect();
-        slots.put(0, &ToInbox::Wake { pool: PoolId(0) }, None);
+        slots.put(0, &ToInbox::Wake, None);
         slots.pass_on(0);
         assert!(slots.take(0).is_none());
         let received: Vec<_> = std::iter::from_fn(|| slots.take(2)).chain(std::iter::from_fn(|| slots.take(1))).collect();

@@ -135,7 +135,7 @@ impl Worker {
                 None => log::error!(target: "process", "a lent server came without its socket; its sender takes it back"),
             },
             // Not that pool first: the seat is for whoever has waited longest in any that can use it.
-            ToInbox::Wake { .. } => self.pump_waiting(),
+            ToInbox::Wake => self.pump_waiting(),
             ToInbox::MakeRoom { limit, from, servers } => self.room_wanted(limit, from, servers),
             ToInbox::Cancel { key, from } => self.cancel_forwarded(key, from, fds.next()),
             ToInbox::Client { accepted_at, address } => match fds.next() {

@@ -39,7 +39,7 @@ impl Control {
             match seqpacket::send(control.as_fd(), &bytes, fds) {
                 Ok(()) => return true,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return self.lost(&error),
+                Err(error) => return self.failed(&error),
             }
         }
         let kept: io::Result<Vec<OwnedFd>> = fds.iter().map(BorrowedFd::try_clone_to_owned).collect();
@@ -60,15 +60,21 @@ impl Control {
                 Ok(()) => drop(self.unsent.pop_front()),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => {
-                    self.lost(&error);
+                    self.unsent.pop_front();
+                    self.failed(&error);
                 }
             }
         }
     }
 
-    fn lost(&mut self, error: &io::Error) -> bool {
-        log::warn!(target: "process", "the supervisor cannot be reached: {error}");
-        self.unsent.clear();
+    /// A message is lost; all that wait are, when there is nobody to read them.
+    fn failed(&mut self, error: &io::Error) -> bool {
+        if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) {
+            log::warn!(target: "process", "the supervisor cannot be reached: {error}");
+            self.unsent.clear();
+        } else {
+            log::error!(target: "process", "a message to the supervisor was lost: {error}");
+        }
         false
     }
 

@@ -123,8 +123,12 @@ impl Worker {
     }
 
     pub(super) fn waiting_elsewhere(&self, index: PoolIndex) -> Option<(Slot, Instant)> {
+        self.longest_of(index, self.shm.pool_state(self.pools.get(index).id).waiting_others(self.me.slot))
+    }
+
+    /// Of these workers the one whose client has waited longest in the pool, and since when.
+    fn longest_of(&self, index: PoolIndex, waiting: u64) -> Option<(Slot, Instant)> {
         let state = self.shm.pool_state(self.pools.get(index).id);
-        let waiting = state.waiting_others(self.me.slot);
         let others =
             (0..self.inboxes.len() as u8).map(Slot).filter(|slot| waiting & (1 << slot.0) != 0 && self.is_responsive(*slot));
         // One that has not said since when counts as the youngest.
@@ -163,8 +167,8 @@ impl Worker {
             return;
         }
         let pool = self.pools.get(index);
-        self.shm.pool_state(pool.id).set_idle(self.me.slot, pool.idle.len() as u32);
-        if let Some((slot, _)) = self.waiting_elsewhere(index) {
+        let waiting = self.shm.pool_state(pool.id).offer(self.me.slot, pool.idle.len() as u32);
+        if let Some((slot, _)) = self.longest_of(index, waiting) {
             self.lend_idle(index, slot);
         }
         self.make_room_for_others(index);

@@ -107,7 +107,7 @@ impl Worker {
         }
         self.shm.leave_server(self.me, seats);
         if begins {
-            self.send_inbox(to, &ToInbox::Wake { pool: seats.pool }, &[]);
+            self.send_inbox(to, &ToInbox::Wake, &[]);
         }
         false
     }

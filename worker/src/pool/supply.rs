@@ -168,7 +168,7 @@ impl Worker {
             if let Ok(socket) = attempt {
                 return Some((address, socket));
             }
-            if attempt.is_err_and(|why| why == Attempt::OutOfDescriptors) || self.retry_not_before(index).is_some() {
+            if attempt.is_err_and(|why| why == Attempt::NotNow) || self.retry_not_before(index).is_some() {
                 return None;
             }
         }

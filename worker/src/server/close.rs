@@ -174,7 +174,7 @@ impl Worker {
         if self.has_colleagues() {
             let waiting = self.shm.waiting_beside(self.me.slot, seats);
             for slot in (0..64).filter(|slot| waiting & (1 << slot) != 0).map(shared::ids::Slot) {
-                self.send_inbox(slot, &ToInbox::Wake { pool: seats.pool }, &[]);
+                self.send_inbox(slot, &ToInbox::Wake, &[]);
             }
         }
         self.pump_waiting();

@@ -19,12 +19,12 @@ use std::time::Duration;
 const LEAST_RETRY: Duration = Duration::from_millis(100);
 
 impl Worker {
-    /// Begins to connect to `address`. An error: that failed at once, and not for the server's sake if it is [`Attempt::OutOfDescriptors`].
+    /// Begins to connect to `address`. An error: that failed at once, and not for the server's sake if it is [`Attempt::NotNow`].
     pub(crate) fn begin_connect(&mut self, pool: PoolIndex, address: &Address) -> Result<OwnedFd, Attempt> {
         open(address).map_err(|error| {
             log::warn!(target: "process", "sbuf_connect failed to connect to {address}: {error}");
-            if is_out_of_descriptors(&error) {
-                return Attempt::OutOfDescriptors;
+            if is_passing(&error) {
+                return Attempt::NotNow;
             }
             self.connect_failed(pool, address, "connect failed");
             Attempt::Failed
@@ -181,12 +181,12 @@ impl Worker {
 pub(crate) enum Attempt {
     /// The address does not answer.
     Failed,
-    /// This process has no descriptor left.
-    OutOfDescriptors,
+    /// This process has no descriptor left, or the queue of a Unix socket is full.
+    NotNow,
 }
 
-fn is_out_of_descriptors(error: &io::Error) -> bool {
-    matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::EMFILE | Errno::ENFILE))
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::EMFILE | Errno::ENFILE | Errno::EAGAIN))
 }
 
 /// Begins a non-blocking connection.

@@ -7,7 +7,7 @@ use super::Simulation;
 use super::schedule::Event;
 use crate::clock::Instant;
 use shared::control::{self, ToInbox};
-use shared::ids::{PoolId, Slot};
+use shared::ids::Slot;
 use shared::sys::seqpacket;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
@@ -90,8 +90,8 @@ impl Simulation {
     }
 
     /// The supervisor tells a worker that something has fallen free.
-    pub(super) fn wake(&mut self, to: Slot, pool: PoolId) {
-        let bytes = control::encode(&ToInbox::Wake { pool }).unwrap();
+    pub(super) fn wake(&mut self, to: Slot) {
+        let bytes = control::encode(&ToInbox::Wake).unwrap();
         let delay = self.draw(&self.plan.mail_delay.clone());
         self.in_transit += 1;
         self.schedule.after(delay, Event::Deliver(Mail { to, bytes, descriptors: Vec::new() }));
@@ -104,7 +104,7 @@ fn describe(bytes: &[u8]) -> (u64, &'static str) {
         ToInbox::Borrow { pool, .. } => (pool.0.into(), "borrow to"),
         ToInbox::Nothing { pool, .. } => (pool.0.into(), "nothing to"),
         ToInbox::Lend(lent) => (lent.seats.pool.0.into(), "lend to"),
-        ToInbox::Wake { pool } => (pool.0.into(), "wake to"),
+        ToInbox::Wake => (0, "wake to"),
         ToInbox::MakeRoom { limit, .. } => (limit.0.into(), "make room to"),
         ToInbox::Cancel { .. } => (0, "cancel to"),
         ToInbox::Client { .. } => (0, "client to"),

@@ -220,12 +220,13 @@ impl Simulation {
         }
     }
 
-    /// The longest waiter of every pool is told to look again.
+    /// Whoever has a client waiting is told to look again.
     fn wake_waiters(&mut self) {
-        for pool in self.shm.pools() {
-            if let Some((slot, _)) = self.shm.pool_state(pool).longest_waiter(Slot::SUPERVISOR) {
-                self.wake(slot, pool);
-            }
+        let pools = self.shm.pools().map(|pool| self.shm.pool_state(pool).waiting_others(Slot::SUPERVISOR));
+        let limits = self.shm.limits().map(|limit| self.shm.limit_state(limit).waiting_others(Slot::SUPERVISOR));
+        let waiting = pools.chain(limits).fold(0, |all, some| all | some);
+        for slot in (0..self.places.len() as u8).filter(|slot| waiting & (1 << slot) != 0) {
+            self.wake(Slot(slot));
         }
     }
 
