@@ -178,6 +178,7 @@ fn clients_of_a_worker_that_leaves_go_on_until_they_have_left() {
     assert_eq!(clients[1].answer().value(), "after the pause");
     fleet.change("default_pool_size", 5);
     assert!(console.query("reload").errors.is_empty());
+    fleet.wait_for_log(&format!("worker 2 (pid {leaving}) leaves when its clients have gone: "));
     assert!(process::is_alive(leaving));
     drop(clients);
     wait_for_workers(&fleet, 2);

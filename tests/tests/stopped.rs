@@ -167,3 +167,27 @@ fn with_the_only_server() {
     assert_eq!(there.value("select pg_backend_pid()"), backend);
     assert_eq!(backends(&mut server.admin()), 1);
 }
+
+/// Whoever operates the fleet learns of it before the worker is killed, and what a reload waits for.
+#[test]
+fn the_log_and_the_console_tell_of_it() {
+    let server = Postgres::start();
+    let fleet = Fleet::builder(&server).workers(2).setting("worker_hang_timeout", "60").start();
+    let victim = fleet.all_workers()[1];
+    let mut console = fleet.console();
+    let pid = victim.to_string();
+    process::signal(victim, Signal::SIGSTOP);
+    wait_until("the worker to be silent", SOON, || console.query("show workers").lookup("pid", &pid, "state") == "silent");
+    let name = format!("(pid {victim})");
+    let line = fleet.wait_for_log("it is killed after worker_hang_timeout (60 s)");
+    assert!(line.contains(&name), "{line}");
+    fleet.signal(Signal::SIGHUP);
+    let line = fleet.wait_for_log("RELOAD waits for worker");
+    assert!(line.contains(&name), "{line}");
+    assert_eq!(fleet.logged("RELOAD done"), 0);
+    process::signal(victim, Signal::SIGCONT);
+    let line = fleet.wait_for_log("turns its loop again");
+    assert!(line.contains(&name), "{line}");
+    fleet.wait_for_log("RELOAD done, the new configuration is in force");
+    wait_until("the worker to serve", SOON, || console.query("show workers").lookup("pid", &pid, "state") == "serving");
+}

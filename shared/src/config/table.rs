@@ -255,7 +255,7 @@ settings! {
     worker_hang_timeout: Duration = "10", Seconds, Fleet, Reload, Works,
         "A worker that has given no sign of life for this long is killed and replaced; 0: never.";
     workers: u32 = "0", int(0, MAX_WORKERS as i64, "processes"), Fleet, Reload, Works,
-        "How many workers serve clients; 0: as many as there are CPUs. Those that are too many after a reload end when their clients have left.";
+        "How many workers serve clients; 0: as many as there are CPUs. Those that are too many after a reload end when their clients have left; those that are added get new clients only.";
 }
 
 impl Settings {

@@ -10,7 +10,7 @@ mod unread;
 
 pub(crate) use grow::{NewSlot, inbox};
 
-use crate::fleet::{Action, Answer, AskId, Changed, Ended, Event, Fleet, Loaded, Moment, Rules};
+use crate::fleet::{Action, Answer, AskId, Changed, Ended, Event, Fleet, Holdings, Loaded, Moment, Pulse, Rules};
 use crate::listen::{self, Listeners};
 use crate::notify::{self, Watchdog};
 use crate::office::{Candidate, Input, Office};
@@ -25,7 +25,7 @@ use nix::unistd::Pid;
 use shared::config::{Config, Database};
 use shared::control::{StopMode, ToWorker};
 use shared::ids::{ConnectionId, Incarnation, Owner, PoolId, Slot};
-use shared::shm::{Shm, WorkerState};
+use shared::shm::{Shm, WorkerRow, WorkerState};
 use shared::sys::clock;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::io::ErrorKind;
@@ -151,12 +151,12 @@ impl Engine {
         let now = now();
         self.watchdog.alive(now);
         let table = self.parts.office.shm.workers();
-        let heartbeats = (0..self.workers.len()).map(|slot| {
-            let beat = table.get(Slot(slot as u8)).heartbeat_us;
-            (beat > 0).then(|| Duration::from_micros(beat))
-        });
-        let heartbeats = heartbeats.collect();
-        self.event(Event::Tick { heartbeats });
+        let pulse = |row: WorkerRow| Pulse {
+            beat: (row.heartbeat_us > 0).then(|| Duration::from_micros(row.heartbeat_us)),
+            holds: holdings(&row),
+        };
+        let pulses = (0..self.workers.len()).map(|slot| pulse(table.get(Slot(slot as u8)))).collect();
+        self.event(Event::Tick { pulses });
         // What was sent by somebody who had not seen yet that the worker was gone.
         (0..self.workers.len()).for_each(|slot| self.pass_on_unread(Slot(slot as u8)));
     }
@@ -263,12 +263,13 @@ impl Engine {
         let ended = reap(worker.pid);
         last_breath::remember(slot, 0);
         let office = &self.parts.office;
+        let lost = holdings(&office.shm.workers().get(slot));
         let orphans = office.shm.bury(worker.owner);
         office.shm.workers().vacate(slot);
         let databases = orphans.iter().map(|orphan| database_of(&office.shm, orphan.seats.pool)).collect();
         office.orphans.buried(slot, orphans);
         wake_waiters(&office.shm, &self.parts.inboxes);
-        self.event(Event::Exited { slot, incarnation, ended, orphans: databases });
+        self.event(Event::Exited { slot, incarnation, ended, lost, orphans: databases });
         self.pass_on_unread(slot);
     }
 
@@ -329,6 +330,10 @@ impl Engine {
         self.parts.log_file = log_file;
         self.parts.office.adopt(config);
     }
+}
+
+fn holdings(row: &WorkerRow) -> Holdings {
+    Holdings { clients: row.clients, servers: row.servers }
 }
 
 /// The database of a pool; one that nobody knows has no name.

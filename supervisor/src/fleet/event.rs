@@ -58,6 +58,8 @@ pub(crate) enum Event {
         incarnation: Incarnation,
         /// How.
         ended: Ended,
+        /// What it had.
+        lost: Holdings,
         /// The database of each of its server connections that still has a backend in PostgreSQL.
         orphans: Vec<String>,
     },
@@ -90,9 +92,37 @@ pub(crate) enum Event {
     Loaded(Result<Loaded, String>),
     /// Time passes; several times a second.
     Tick {
-        /// Each slot's last heartbeat, where there has been one.
-        heartbeats: Vec<Option<Moment>>,
+        /// Each slot's.
+        pulses: Vec<Pulse>,
     },
+}
+
+/// How a slot's worker fares, by the worker table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Pulse {
+    /// Its last heartbeat, if there has been one.
+    pub(crate) beat: Option<Moment>,
+    /// What it has.
+    pub(crate) holds: Holdings,
+}
+
+/// What a worker has, and what ends if it dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Holdings {
+    /// Clients.
+    pub(crate) clients: u32,
+    /// Server connections.
+    pub(crate) servers: u32,
+}
+
+impl Holdings {
+    /// What is added to the line about a worker's death.
+    pub(super) fn mourned(self) -> String {
+        match self {
+            Self { clients: 0, servers: 0 } => String::new(),
+            Self { clients, servers } => format!("; clients lost: {clients}, server connections: {servers}"),
+        }
+    }
 }
 
 /// A worker's message as far as the fleet decides by it; descriptors and look-ups are handled before.
@@ -288,7 +318,7 @@ pub(crate) struct WorkerLine {
     pub(crate) slot: Slot,
     /// Its process, if there is one.
     pub(crate) pid: Option<u32>,
-    /// `starting`, `serving`, `draining`, `backoff` or `gone`.
+    /// `starting`, `serving`, `silent`, `draining`, `backoff` or `gone`.
     pub(crate) state: &'static str,
     /// How long the process has been up.
     pub(crate) uptime: Duration,

@@ -1,14 +1,11 @@
-//! Slots and the processes on them: start, death, successor, hang.
+//! Slots and the processes on them: start, death, successor.
 
 use super::backoff::Backoff;
-use super::event::{Action, Ended, Moment, Notice, WorkerLine};
+use super::event::{Action, Ended, Holdings, Moment, Notice, WorkerLine};
 use super::{Fleet, shutdown::Phase};
 use log::Level;
 use shared::ids::{Incarnation, Slot};
 use std::time::Duration;
-
-/// A worker that has not polled its listeners after this long never will.
-const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A slot: what is on it now and how its workers fared.
 #[derive(Debug, Default)]
@@ -39,13 +36,32 @@ impl Default for Life {
 #[derive(Debug)]
 pub(super) struct Process {
     incarnation: Incarnation,
-    pid: u32,
-    since: Moment,
+    pub(super) pid: u32,
+    pub(super) since: Moment,
     /// Since when it serves.
-    ready_at: Option<Moment>,
+    pub(super) ready_at: Option<Moment>,
+    /// When its heart has beaten last, if that is too long ago.
+    pub(super) silent_since: Option<Moment>,
     killed: bool,
     /// It was told to leave.
     pub(super) leaving: bool,
+    /// The log says what it waits for.
+    pub(super) leaving_logged: bool,
+}
+
+impl Process {
+    fn new(incarnation: Incarnation, now: Moment) -> Self {
+        Self {
+            incarnation,
+            pid: 0,
+            since: now,
+            ready_at: None,
+            silent_since: None,
+            killed: false,
+            leaving: false,
+            leaving_logged: false,
+        }
+    }
 }
 
 impl SlotState {
@@ -85,8 +101,7 @@ impl Fleet {
         let incarnation = Incarnation(self.last_incarnation);
         let state = &mut self.slots[slot.index()];
         state.started += 1;
-        state.life =
-            Life::Starting(Process { incarnation, pid: 0, since: self.now, ready_at: None, killed: false, leaving: false });
+        state.life = Life::Starting(Process::new(incarnation, self.now));
         let welcomes = self.welcomes.values().cloned().collect();
         self.out.push(Action::Spawn { slot, incarnation, marks: self.marks.clone(), welcomes });
         self.join_reload(slot);
@@ -142,7 +157,7 @@ impl Fleet {
         }
     }
 
-    pub(super) fn exited(&mut self, slot: Slot, incarnation: Incarnation, ended: Ended) {
+    pub(super) fn exited(&mut self, slot: Slot, incarnation: Incarnation, ended: Ended, lost: Holdings) {
         let state = &self.slots[slot.index()];
         let Some(process) = state.process() else { return };
         if process.incarnation != incarnation {
@@ -150,7 +165,7 @@ impl Fleet {
         }
         let pid = process.pid;
         if matches!(self.phase, Phase::Running) && (!self.stays(slot) || (ended == Ended::Status(0) && self.is_recalled(slot))) {
-            self.left(slot, pid, ended);
+            self.left(slot, pid, ended, lost);
         } else if matches!(self.phase, Phase::Running) {
             let delay = self.vacate(slot);
             let next = if delay.is_zero() {
@@ -158,7 +173,7 @@ impl Fleet {
             } else {
                 format!("its workers die in a loop, the next one starts in {} s", delay.as_secs())
             };
-            self.log(Level::Warn, format!("worker {slot} (pid {pid}) ended: {ended}; {next}"));
+            self.log(Level::Warn, format!("worker {slot} (pid {pid}) ended: {ended}; {next}{}", lost.mourned()));
         } else {
             self.slots[slot.index()].life = Life::Vacant { start_at: None };
             if ended != Ended::Status(0) {
@@ -199,29 +214,9 @@ impl Fleet {
         }
     }
 
-    pub(super) fn tick_lives(&mut self, heartbeats: &[Option<Moment>]) {
+    pub(super) fn tick_lives(&mut self) {
         self.start_due();
         self.check_up();
-        let now = self.now;
-        let mut silent = Vec::new();
-        for slot in self.all() {
-            match &self.slots[slot.index()].life {
-                Life::Serving(process) => {
-                    let last = heartbeats.get(slot.index()).copied().flatten().unwrap_or(process.since).max(process.since);
-                    let age = now.saturating_sub(last);
-                    if self.rules.hang_timeout.is_some_and(|limit| age > limit) {
-                        silent.push((slot, format!("has not turned its loop for {} s (worker_hang_timeout)", age.as_secs())));
-                    }
-                }
-                Life::Starting(process) if now.saturating_sub(process.since) > START_TIMEOUT => {
-                    silent.push((slot, format!("was not ready within {} s", START_TIMEOUT.as_secs())));
-                }
-                Life::Starting(_) | Life::Vacant { .. } => {}
-            }
-        }
-        for (slot, why) in silent {
-            self.kill(slot, &why);
-        }
     }
 
     /// SIGKILL, once; the exit that follows does the rest.
@@ -254,6 +249,7 @@ impl Fleet {
                 let word = match &state.life {
                     Life::Vacant { start_at: Some(_) } => "backoff",
                     Life::Vacant { start_at: None } => "gone",
+                    Life::Serving(process) if process.silent_since.is_some() => "silent",
                     _ if !self.stays(slot) => "draining",
                     Life::Starting(_) => "starting",
                     Life::Serving(_) if draining => "draining",

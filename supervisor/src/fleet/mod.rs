@@ -6,6 +6,7 @@
 
 mod backoff;
 mod event;
+mod heartbeat;
 mod idle;
 mod listening;
 mod lives;
@@ -19,7 +20,7 @@ mod shutdown;
 mod tests;
 
 pub(crate) use event::{
-    Action, Answer, AskId, Changed, Ended, Event, Failure, Loaded, Moment, Notice, Request, Rules, Said, Signal,
+    Action, Answer, AskId, Changed, Ended, Event, Failure, Holdings, Loaded, Moment, Notice, Pulse, Request, Rules, Said, Signal,
 };
 
 use idle::Idle;
@@ -108,11 +109,11 @@ impl Fleet {
                 }
             }
             Event::Deaf { slot } => self.kill(slot, "does not read its control socket"),
-            Event::Exited { slot, incarnation, ended, orphans } => {
+            Event::Exited { slot, incarnation, ended, lost, orphans } => {
                 for database in orphans {
                     self.orphans.add(database);
                 }
-                self.exited(slot, incarnation, ended);
+                self.exited(slot, incarnation, ended, lost);
             }
             Event::OrphanFreed { database } => {
                 self.orphans.remove(&database);
@@ -129,8 +130,10 @@ impl Fleet {
                 self.check_finished();
             }
             Event::Loaded(outcome) => self.loaded(outcome),
-            Event::Tick { heartbeats } => {
-                self.tick_lives(&heartbeats);
+            Event::Tick { pulses } => {
+                self.tick_lives();
+                self.tick_heartbeats(&pulses);
+                self.tick_leaving(&pulses);
                 self.tick_reload();
                 self.tick_reports();
                 self.tick_shutdown();

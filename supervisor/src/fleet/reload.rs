@@ -15,6 +15,9 @@ use std::time::Duration;
 /// A worker that has not answered a phase after this long is taken for hung.
 const PHASE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// One that takes longer than this is named.
+const PROMPT: Duration = Duration::from_secs(1);
+
 /// What changes the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Change {
@@ -46,7 +49,9 @@ enum Stage {
 #[derive(Debug)]
 struct Waiting {
     slots: BTreeSet<Slot>,
-    deadline: Moment,
+    since: Moment,
+    /// Whether the log says who is waited for.
+    told: bool,
 }
 
 /// The change under way and those behind it.
@@ -187,19 +192,23 @@ impl Fleet {
     }
 
     pub(super) fn tick_reload(&mut self) {
-        let late = match &self.reload.stage {
-            Stage::Preparing(_, _, waiting) | Stage::Committing(_, _, waiting) if waiting.deadline <= self.now => {
-                waiting.slots.clone()
-            }
-            _ => return,
-        };
+        let (Stage::Preparing(job, _, waiting) | Stage::Committing(job, _, waiting)) = &mut self.reload.stage else { return };
+        let waited = self.now.saturating_sub(waiting.since);
+        let late = if waited >= PHASE_TIMEOUT { waiting.slots.clone() } else { BTreeSet::new() };
+        if waited >= PROMPT && !std::mem::replace(&mut waiting.told, true) {
+            let what = if matches!(job.change, Change::Set(..)) { "SET" } else { "RELOAD" };
+            let process =
+                |slot: &Slot| self.slots[slot.index()].process().map(|process| format!("worker {slot} (pid {})", process.pid));
+            let processes: Vec<String> = waiting.slots.iter().filter_map(process).collect();
+            self.log(Level::Warn, format!("{what} waits for {}", processes.join(", ")));
+        }
         for slot in late {
             self.kill(slot, &format!("did not answer a reload within {} s", PHASE_TIMEOUT.as_secs()));
         }
     }
 
     fn waiting(&self) -> Waiting {
-        Waiting { slots: self.live().into_iter().collect(), deadline: self.now + PHASE_TIMEOUT }
+        Waiting { slots: self.live().into_iter().collect(), since: self.now, told: false }
     }
 
     /// Goes on to the next phase when nobody is waited for.
@@ -227,7 +236,9 @@ impl Fleet {
     fn finish(&mut self, job: Job, done: bool) {
         let failure = match job.change {
             Change::File => {
-                if !done {
+                if done {
+                    self.log(Level::Info, "RELOAD done, the new configuration is in force");
+                } else {
                     self.log(Level::Error, "RELOAD failed, the configuration in force stays as it was");
                 }
                 if self.up && matches!(self.phase, Phase::Running) {

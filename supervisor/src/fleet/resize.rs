@@ -4,7 +4,7 @@
 //! another accepts from its listeners ([`super::listening`]); it serves the clients that it has until they have gone, and exits. If it dies instead,
 //! it has no successor. When the number grows again while it leaves, it stays.
 
-use super::event::{Action, Ended};
+use super::event::{Action, Ended, Holdings, Pulse};
 use super::listening::Listening;
 use super::lives::{Life, SlotState};
 use super::{Fleet, shutdown::Phase};
@@ -32,7 +32,7 @@ impl Fleet {
             match state.process_mut() {
                 None if !stays => *state = SlotState::default(),
                 Some(process) if stays && process.leaving => {
-                    process.leaving = false;
+                    (process.leaving, process.leaving_logged) = (false, false);
                     self.send(slot, ToWorker::Stay);
                 }
                 _ => {}
@@ -74,12 +74,29 @@ impl Fleet {
         }
     }
 
+    /// Says once what a leaving worker waits for. One that waits for nothing has left soon.
+    pub(super) fn tick_leaving(&mut self, pulses: &[Pulse]) {
+        for (slot, pulse) in self.all().zip(pulses) {
+            let clients = pulse.holds.clients;
+            if let Some(process) = self.slots[slot.index()].process_mut()
+                && process.leaving
+                && clients > 0
+                && !std::mem::replace(&mut process.leaving_logged, true)
+            {
+                let pid = process.pid;
+                self.log(Level::Info, format!("worker {slot} (pid {pid}) leaves when its clients have gone: {clients}"));
+            }
+        }
+    }
+
     /// A worker has ended that was to leave. One that had left before it heard that it may stay has its successor at once.
-    pub(super) fn left(&mut self, slot: Slot, pid: u32, ended: Ended) {
+    pub(super) fn left(&mut self, slot: Slot, pid: u32, ended: Ended, lost: Holdings) {
         self.slots[slot.index()] = SlotState::default();
-        match ended {
-            Ended::Status(0) => self.log(Level::Info, format!("worker {slot} (pid {pid}) has left")),
-            _ => self.log(Level::Warn, format!("worker {slot} (pid {pid}) ended while it was leaving: {ended}")),
+        if ended == Ended::Status(0) {
+            self.log(Level::Info, format!("worker {slot} (pid {pid}) has left"));
+        } else {
+            let lost = lost.mourned();
+            self.log(Level::Warn, format!("worker {slot} (pid {pid}) ended while it was leaving: {ended}{lost}"));
         }
         if self.stays(slot) {
             self.slots[slot.index()].life = Life::Vacant { start_at: Some(self.now) };

@@ -35,6 +35,17 @@ fn incarnations_are_never_reused() {
 }
 
 #[test]
+fn the_log_says_what_a_death_has_cost() {
+    let mut w = World::up(1);
+    w.lose(0, KILLED, Holdings { clients: 17, servers: 4 }, &[]);
+    assert!(
+        w.logged("worker 0 (pid 101) ended: signal 9 (SIGKILL); starting its successor; clients lost: 17, server connections: 4")
+    );
+    w.die(0, KILLED);
+    assert!(!w.logged("lost"));
+}
+
+#[test]
 fn a_loop_is_slowed_down_and_ends_when_one_has_served() {
     let mut w = World::up(2);
     w.die(0, KILLED);
@@ -113,49 +124,6 @@ fn a_failed_fork_is_retried() {
     assert!(w.logged("could not start worker 0: out of memory"));
     w.tick(Duration::ZERO);
     assert_eq!(w.spawned(), [0]);
-}
-
-#[test]
-fn a_hung_worker_is_killed_once_and_replaced() {
-    let mut w = World::up(2);
-    let start = w.now;
-    w.now += secs(11);
-    let heartbeats = vec![Some(w.now), Some(start)];
-    w.event(Event::Tick { heartbeats: heartbeats.clone() });
-    assert!(w.did(&Action::Kill(Slot(1))));
-    assert!(!w.did(&Action::Kill(Slot(0))));
-    assert!(w.logged("worker 1 (pid 102) has not turned its loop for 11 s (worker_hang_timeout), killing it"));
-    w.event(Event::Tick { heartbeats });
-    assert!(w.actions.is_empty());
-    w.die(1, KILLED);
-    assert_eq!(w.spawned(), [1]);
-}
-
-#[test]
-fn a_predecessors_heartbeat_does_not_kill_the_successor() {
-    let mut w = World::up(1);
-    let old = w.now;
-    w.tick(secs(100));
-    w.die(0, KILLED);
-    w.say(0, Said::Ready);
-    w.event(Event::Tick { heartbeats: vec![Some(old)] });
-    assert!(!w.did(&Action::Kill(Slot(0))));
-}
-
-#[test]
-fn no_hang_timeout_kills_nobody() {
-    let mut w = World::up(1);
-    w.fleet.rules = Rules::default();
-    w.now += secs(100_000);
-    w.event(Event::Tick { heartbeats: vec![Some(secs(1))] });
-    assert!(!w.actions.iter().any(|a| matches!(a, Action::Kill(_))));
-}
-
-#[test]
-fn a_worker_that_never_gets_ready_is_killed() {
-    let mut w = World::new(1);
-    w.tick(secs(31));
-    assert!(w.did(&Action::Kill(Slot(0))));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod crashes;
+mod heartbeats;
 mod idle;
 mod orders;
 mod pauses;
@@ -106,9 +107,13 @@ impl World {
     }
 
     fn die_with(&mut self, slot: usize, ended: Ended, orphans: &[&str]) {
+        self.lose(slot, ended, Holdings::default(), orphans);
+    }
+
+    fn lose(&mut self, slot: usize, ended: Ended, lost: Holdings, orphans: &[&str]) {
         let (incarnation, _) = self.workers[slot].take().unwrap();
         let orphans = orphans.iter().map(|database| (*database).to_owned()).collect();
-        self.event(Event::Exited { slot: Slot(slot as u8), incarnation, ended, orphans });
+        self.event(Event::Exited { slot: Slot(slot as u8), incarnation, ended, lost, orphans });
     }
 
     /// A worker has carried out an order.
@@ -131,8 +136,14 @@ impl World {
 
     fn tick(&mut self, later: Duration) {
         self.now += later;
-        let heartbeats = vec![Some(self.now); self.workers.len()];
-        self.event(Event::Tick { heartbeats });
+        let beats = vec![Some(self.now); self.workers.len()];
+        self.beat(&beats);
+    }
+
+    /// A tick with these last heartbeats.
+    fn beat(&mut self, beats: &[Option<Moment>]) {
+        let pulse = |beat: &Option<Moment>| Pulse { beat: *beat, ..Pulse::default() };
+        self.event(Event::Tick { pulses: beats.iter().map(pulse).collect() });
     }
 
     fn ask(&mut self, ask: u64, request: Request) {
@@ -174,6 +185,10 @@ impl World {
         self.actions
             .iter()
             .find_map(|a| if let Action::Answer(AskId(id), answer) = a { (*id == ask).then_some(answer) } else { None })
+    }
+
+    fn states(&self) -> Vec<(u8, &'static str)> {
+        self.fleet.worker_lines().iter().map(|line| (line.slot.0, line.state)).collect()
     }
 
     fn did(&self, action: &Action) -> bool {

@@ -1,4 +1,5 @@
 use super::*;
+use log::Level;
 
 fn prepare(generation: u64) -> ToWorker {
     ToWorker::Prepare { generation, log_file: false }
@@ -166,6 +167,29 @@ fn a_silent_worker_is_killed_and_the_reload_goes_on() {
     w.die(1, KILLED);
     w.say(0, Said::Committed(g));
     assert_eq!(w.answered(1), Some(&Answer::Done));
+}
+
+/// Whoever asked for it would otherwise see nothing at all, perhaps until the worker is killed.
+#[test]
+fn whoever_is_waited_for_is_named_once_in_each_phase() {
+    let mut w = World::up(3);
+    w.event(Event::Signal(Signal::Hup));
+    let g = w.load();
+    w.say(1, Said::Prepared(g));
+    w.tick(Duration::from_millis(900));
+    assert!(w.actions.is_empty());
+    w.tick(Duration::from_millis(100));
+    assert!(w.did(&Action::Log(Level::Warn, "RELOAD waits for worker 0 (pid 101), worker 2 (pid 103)".into())));
+    w.tick(secs(1));
+    assert!(w.actions.is_empty());
+    w.say(0, Said::Prepared(g));
+    w.say(2, Said::Prepared(g));
+    w.say(0, Said::Committed(g));
+    w.say(1, Said::Committed(g));
+    w.tick(secs(1));
+    assert!(w.logged("RELOAD waits for worker 2 (pid 103)"));
+    w.say(2, Said::Committed(g));
+    assert!(w.logged("RELOAD done, the new configuration is in force"));
 }
 
 #[test]

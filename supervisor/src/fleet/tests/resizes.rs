@@ -1,5 +1,6 @@
 use super::*;
 use ToWorker::{Inboxes, Leave, Stay, Unlisten};
+use log::Level;
 
 fn listen(of: u8) -> ToWorker {
     ToWorker::Listen { of: Slot(of), listeners: 0, unix_listeners: 0 }
@@ -28,10 +29,6 @@ impl World {
 
     fn listening(&mut self, slot: usize, of: u8) {
         self.say(slot, Said::Listening(Slot(of)));
-    }
-
-    fn states(&self) -> Vec<(u8, &'static str)> {
-        self.fleet.worker_lines().iter().map(|line| (line.slot.0, line.state)).collect()
     }
 }
 
@@ -133,10 +130,34 @@ fn a_silent_leaving_worker_is_killed() {
     w.listening(0, 1);
     let last = w.now;
     w.now += secs(11);
-    w.event(Event::Tick { heartbeats: vec![Some(w.now), Some(last)] });
+    w.beat(&[Some(w.now), Some(last)]);
     assert!(w.did(&Action::Kill(Slot(1))));
     w.die(1, KILLED);
     assert!(w.spawned().is_empty());
+}
+
+#[test]
+fn the_log_says_what_a_leaving_worker_waits_for() {
+    let mut w = World::up(3);
+    let holds = Holdings { clients: 20, servers: 3 };
+    let pulse = Pulse { beat: Some(w.now), holds };
+    let pulses = vec![pulse, pulse, Pulse { beat: Some(w.now), ..Pulse::default() }];
+    w.resize(1);
+    w.listening(0, 1);
+    w.listening(0, 2);
+    w.event(Event::Tick { pulses: pulses.clone() });
+    let line = "worker 1 (pid 102) leaves when its clients have gone: 20";
+    assert!(w.did(&Action::Log(Level::Info, line.into())));
+    assert!(!w.logged("worker 0") && !w.logged("worker 2"));
+    w.event(Event::Tick { pulses: pulses.clone() });
+    assert!(!w.logged("leaves"), "said already");
+    w.resize(3);
+    w.resize(1);
+    w.listening(0, 1);
+    w.event(Event::Tick { pulses });
+    assert!(w.logged(line), "but not of this leave");
+    w.lose(1, KILLED, holds, &[]);
+    assert!(w.logged("ended while it was leaving: signal 9 (SIGKILL); clients lost: 20, server connections: 3"));
 }
 
 /// Until its listeners have another ear the worker goes on, however long that takes.
