@@ -191,3 +191,23 @@ fn the_log_and_the_console_tell_of_it() {
     fleet.wait_for_log("RELOAD done, the new configuration is in force");
     wait_until("the worker to serve", SOON, || console.query("show workers").lookup("pid", &pid, "state") == "serving");
 }
+
+/// A container is paused and goes on: the supervisor, which wakes first, does not take its workers for hung.
+#[test]
+fn a_fleet_that_was_stopped_as_a_whole_goes_on() {
+    let server = Postgres::start();
+    let fleet = Fleet::builder(&server).workers(2).setting("worker_hang_timeout", 2).start();
+    let workers = fleet.all_workers();
+    let mut client = fleet.client();
+    assert_eq!(client.value("select 1"), "1");
+    let signal_workers = |signal| workers.iter().for_each(|pid| process::signal(*pid, signal));
+    signal_workers(Signal::SIGSTOP);
+    fleet.signal(Signal::SIGSTOP);
+    // The time that passes is what the case is about.
+    std::thread::sleep(Duration::from_secs(4));
+    fleet.signal(Signal::SIGCONT);
+    std::thread::sleep(Duration::from_secs(1));
+    signal_workers(Signal::SIGCONT);
+    assert_eq!(client.value("select 2"), "2");
+    assert_eq!((fleet.logged("killing it"), fleet.workers()), (0, workers));
+}

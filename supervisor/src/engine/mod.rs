@@ -33,6 +33,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// A tick that comes so late shows that this process was stopped: a container was paused, a machine suspended.
+const ASLEEP: Duration = Duration::from_secs(2);
+
 /// How often heartbeats, deadlines and the watchdog are looked at.
 const TICK: Duration = Duration::from_millis(250);
 
@@ -85,6 +88,9 @@ pub(crate) struct Engine {
     last_ask: u64,
     mock_secret: [u8; 32],
     watchdog: Watchdog,
+    last_tick: Moment,
+    /// When this process last woke from being stopped, with its workers perhaps: their hearts have not beaten because of that.
+    awake_since: Moment,
     exit: Option<u8>,
 }
 
@@ -103,6 +109,8 @@ impl Engine {
             last_ask: 0,
             mock_secret,
             watchdog: Watchdog::from_environment(),
+            last_tick: now(),
+            awake_since: Moment::ZERO,
             exit: None,
             parts,
         }
@@ -150,9 +158,13 @@ impl Engine {
     fn tick(&mut self) {
         let now = now();
         self.watchdog.alive(now);
-        let table = self.parts.office.shm.workers();
+        if now.saturating_sub(self.last_tick) > ASLEEP {
+            self.awake_since = now;
+        }
+        self.last_tick = now;
+        let (table, awake_since) = (self.parts.office.shm.workers(), self.awake_since);
         let pulse = |row: WorkerRow| Pulse {
-            beat: (row.heartbeat_us > 0).then(|| Duration::from_micros(row.heartbeat_us)),
+            beat: (row.heartbeat_us > 0).then(|| Duration::from_micros(row.heartbeat_us).max(awake_since)),
             holds: holdings(&row),
         };
         let pulses = (0..self.workers.len()).map(|slot| pulse(table.get(Slot(slot as u8)))).collect();
