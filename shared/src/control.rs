@@ -138,7 +138,7 @@ pub enum ToWorker {
         /// The lowest of the new slots.
         first: u8,
     },
-    /// Accept from the listeners of a slot, your own or one whose worker leaves; answered by `Listening`. Descriptors, in this order:
+    /// Accept from the listeners of a slot, your own or one whose worker leaves; answered by `Listening` or `CannotListen`. Descriptors, in this order:
     /// its TCP listeners; for your own slot the shared Unix listeners too.
     Listen {
         /// Whose.
@@ -248,6 +248,11 @@ pub enum ToSupervisor {
     Welcome(Welcome),
     /// It accepts from the listeners of this slot.
     Listening {
+        /// Whose.
+        of: Slot,
+    },
+    /// It cannot, as descriptors run out: to be asked again later.
+    CannotListen {
         /// Whose.
         of: Slot,
     },

@@ -116,6 +116,7 @@ impl Listener {
             ToSupervisor::Done { number, outcome } => Said::Done(number, outcome),
             ToSupervisor::Drained => Said::Drained,
             ToSupervisor::Listening { of } => Said::Listening(of),
+            ToSupervisor::CannotListen { of } => Said::CannotListen(of),
             ToSupervisor::Welcome(welcome) => Said::Welcome(welcome),
             ToSupervisor::Report { id } => match descriptor.map(|fd| read_report(&fd)) {
                 Some(Ok(rows)) => Said::Report(id, Box::new(rows)),

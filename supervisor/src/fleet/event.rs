@@ -142,6 +142,8 @@ pub(crate) enum Said {
     Drained,
     /// It accepts from this slot's listeners.
     Listening(Slot),
+    /// It cannot accept from them now.
+    CannotListen(Slot),
     /// What PostgreSQL says at the start of a pool's connection.
     Welcome(Welcome),
     /// The rows of a report.

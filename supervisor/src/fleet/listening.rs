@@ -4,10 +4,15 @@
 //! and must have said that it accepts before the old one is told to close its copies. The listeners themselves are never closed (see [`crate::listen`]).
 
 use super::Fleet;
+use super::event::Moment;
 use super::lives::Life;
 use super::shutdown::Phase;
 use shared::control::ToWorker;
 use shared::ids::Slot;
+use std::time::Duration;
+
+/// How long after it could not a worker is asked again to accept from a slot's listeners.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 /// Who accepts from a slot's listeners.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,12 +21,14 @@ pub(super) struct Listening {
     by: Slot,
     /// The slot whose worker has been asked to and has not said that it does.
     next: Option<Slot>,
+    /// It could not, for want of descriptors; asked again then.
+    ask_again: Option<Moment>,
 }
 
 impl Listening {
     /// The slot's own worker does.
     pub(super) fn at(slot: Slot) -> Self {
-        Self { by: slot, next: None }
+        Self { by: slot, next: None, ask_again: None }
     }
 
     fn concerns(self, slot: Slot) -> bool {
@@ -34,7 +41,7 @@ impl Fleet {
     pub(super) fn settle_listening(&mut self) {
         for of in self.all() {
             let who = self.rightful_listener(of);
-            let Listening { by, next } = self.listening[of.index()];
+            let Listening { by, next, .. } = self.listening[of.index()];
             if next.unwrap_or(by) == who {
                 continue;
             }
@@ -42,7 +49,7 @@ impl Fleet {
                 self.tell_listener(next, ToWorker::Unlisten { of });
             }
             let next = (by != who).then_some(who);
-            self.listening[of.index()].next = next;
+            self.listening[of.index()] = Listening { by, next, ask_again: None };
             // A worker that starts has its own slot's from the beginning.
             if let Some(next) = next.filter(|next| *next != of || self.slots[of.index()].serving()) {
                 self.tell_listener(next, listen(of));
@@ -58,7 +65,7 @@ impl Fleet {
         if !self.is_backing_off(first) {
             return first;
         }
-        let Listening { by, next } = self.listening[of.index()];
+        let Listening { by, next, .. } = self.listening[of.index()];
         let present = next.unwrap_or(by);
         if self.stays(present) && self.slots[present.index()].process().is_some() {
             return present;
@@ -75,7 +82,9 @@ impl Fleet {
     /// A worker is started: it has its slot's own listeners from the beginning.
     pub(super) fn join_listening(&mut self, slot: Slot) {
         for of in self.all().filter(|of| *of != slot) {
-            if self.listening[of.index()].concerns(slot) {
+            let listening = &mut self.listening[of.index()];
+            if listening.concerns(slot) {
+                listening.ask_again = None;
                 self.send(slot, listen(of));
             }
         }
@@ -90,6 +99,27 @@ impl Fleet {
         let before = std::mem::replace(listening, Listening::at(slot)).by;
         self.tell_listener(before, ToWorker::Unlisten { of });
         self.dismiss();
+    }
+
+    /// The worker of `slot` cannot accept from the listeners of `of` now: they stay with whoever has them until it can.
+    pub(super) fn cannot_listen(&mut self, slot: Slot, of: Slot) {
+        if let Some(listening) = self.listening.get_mut(of.index())
+            && listening.next == Some(slot)
+        {
+            listening.ask_again = Some(self.now + ASK_AGAIN);
+        }
+    }
+
+    pub(super) fn tick_listening(&mut self) {
+        for of in self.all() {
+            let listening = &mut self.listening[of.index()];
+            if let Listening { next: Some(next), ask_again: Some(at), .. } = *listening
+                && at <= self.now
+            {
+                listening.ask_again = None;
+                self.tell_listener(next, listen(of));
+            }
+        }
     }
 
     /// Whether another worker than its own accepts from the slot's listeners.

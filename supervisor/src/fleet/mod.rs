@@ -134,6 +134,7 @@ impl Fleet {
                 self.tick_lives();
                 self.tick_heartbeats(&pulses);
                 self.tick_leaving(&pulses);
+                self.tick_listening();
                 self.tick_reload();
                 self.tick_reports();
                 self.tick_shutdown();
@@ -151,6 +152,7 @@ impl Fleet {
             Said::Done(number, outcome) => self.order_done(slot, number, outcome),
             Said::Drained => self.worker_drained(slot),
             Said::Listening(of) => self.listens(slot, of),
+            Said::CannotListen(of) => self.cannot_listen(slot, of),
             Said::Welcome(welcome) => self.welcome(slot, &welcome),
             Said::Report(id, rows) => self.reported(slot, id, *rows),
         }

@@ -85,13 +85,25 @@ impl Worker {
             return;
         }
         if let Err(error) = self.watch_listeners(of, tcp, fds) {
-            log::error!(target: "process", "could not watch the listeners of slot {of}: {error}");
-            return;
+            // What went well of it too: it is asked for again as a whole.
+            let own = of == self.me.slot;
+            self.close_listeners(|listener| match listener {
+                Listener::Tcp(slot, _) => *slot == of,
+                Listener::Unix(_) => own,
+                Listener::Closed => false,
+            });
+            return self.cannot_listen(of, &error.to_string());
         }
         self.apply_tcp_settings();
         self.control.send(&ToSupervisor::Listening { of }, &[]);
         // What waits there may have made its edge before.
         self.accept_all();
+    }
+
+    /// Whoever has these listeners keeps them for now.
+    pub(super) fn cannot_listen(&mut self, of: Slot, why: &str) {
+        log::error!(target: "process", "cannot accept from the listeners of slot {of} yet: {why}");
+        self.control.send(&ToSupervisor::CannotListen { of }, &[]);
     }
 
     /// Somebody else accepts from the listeners of `of`.

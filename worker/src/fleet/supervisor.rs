@@ -135,11 +135,10 @@ impl Worker {
             ToWorker::Order { number, order } => self.obey(number, order),
             ToWorker::Stop(mode) => self.stop(mode),
             ToWorker::Inboxes { first } => self.colleagues_join(first, fds),
-            // Not answered: its listeners stay with whoever has them.
             ToWorker::Listen { of, listeners, unix_listeners }
                 if fds.len() < usize::from(listeners) + usize::from(unix_listeners) =>
             {
-                log::error!(target: "process", "out of file descriptors: cannot accept from the listeners of slot {of}");
+                self.cannot_listen(of, "out of file descriptors");
             }
             ToWorker::Listen { of, listeners, .. } => self.listen_for(of, usize::from(listeners), fds),
             ToWorker::Unlisten { of } => self.unlisten(of),

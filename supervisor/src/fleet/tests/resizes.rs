@@ -187,6 +187,45 @@ fn a_caretaker_that_dies_later_leaves_its_wards_to_its_successor() {
     assert!(w.actions.is_empty());
 }
 
+/// It has no descriptor left for them, say.
+#[test]
+fn a_caretaker_that_cannot_listen_is_asked_again() {
+    let mut w = World::up(2);
+    w.resize(1);
+    w.say(0, Said::CannotListen(Slot(1)));
+    assert!(w.actions.is_empty());
+    w.tick(secs(4));
+    assert!(w.sent().is_empty());
+    w.tick(secs(1));
+    assert_eq!(w.sent(), [(0, listen(1))]);
+    w.tick(secs(10));
+    assert!(!w.sent().contains(&(0, listen(1))), "it has not answered");
+    w.listening(0, 1);
+    assert_eq!(w.sent(), [(1, unlisten(1)), (1, Leave)]);
+}
+
+#[test]
+fn the_successor_of_a_caretaker_that_could_not_listen_is_asked_once() {
+    let mut w = World::up(2);
+    w.resize(1);
+    w.say(0, Said::CannotListen(Slot(1)));
+    w.die(0, KILLED);
+    assert_eq!(w.sent(), [(0, listen(1))]);
+    w.tick(secs(6));
+    assert!(w.sent().is_empty());
+}
+
+#[test]
+fn a_caretaker_that_could_not_listen_is_forgotten_when_the_slot_stays() {
+    let mut w = World::up(2);
+    w.resize(1);
+    w.say(0, Said::CannotListen(Slot(1)));
+    assert_eq!(w.resize(2).1, [(0, unlisten(1))]);
+    w.say(0, Said::CannotListen(Slot(1)));
+    w.tick(secs(6));
+    assert!(w.sent().is_empty());
+}
+
 #[test]
 fn a_caretaker_in_backoff_is_asked_when_it_is_back() {
     let mut w = World::up(2);
