@@ -458,3 +458,46 @@ fn a_crowd_of_cancel_requests_shares_connections() {
         asker.expect_end();
     }
 }
+
+/// The names that are limited are kept as long as the fleet runs, and there is room for 8,192: clients that have not said who they are cannot fill it.
+#[test]
+fn made_up_names_do_not_use_up_limits() {
+    let server = Postgres::start();
+    let host = format!("host=127.0.0.1 port={} dbname=app", server.port());
+    let fleet = Fleet::builder(&server)
+        .workers(2)
+        .setting("auth_type", "scram-sha-256")
+        .setting("log_connections", 0)
+        .setting("log_disconnections", 0)
+        .setting("log_pooler_errors", 0)
+        .secret("plain_user", "plain-password")
+        .database("*", format!("{host} user=app max_db_connections=1 max_db_client_connections=2"))
+        .start();
+    let port = fleet.port();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            scope.spawn(move || {
+                for number in 0..2060 {
+                    let mut client = Client::tcp(port);
+                    let database = format!("x{thread}_{number}");
+                    client.send(&frontend::startup(&[("user", "plain_user"), ("database", &database)]));
+                    client.read();
+                }
+            });
+        }
+    });
+    let login = || {
+        let mut client = Client::tcp(port);
+        client.start(&[("user", "plain_user"), ("database", "late")], Some("plain-password")).map(|()| client)
+    };
+    let mut clients = [login().unwrap(), login().unwrap()];
+    assert_full(login(), "client connections exceeded (max_db_client_connections)");
+    let sampler = Sampler::start(&server);
+    for client in &mut clients {
+        client.send(&frontend::query("select pg_sleep(0.1)"));
+    }
+    for client in &mut clients {
+        assert_eq!(client.answer().errors.len(), 0);
+    }
+    assert_eq!(sampler.finish().most, 1);
+}

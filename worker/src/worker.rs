@@ -132,6 +132,8 @@ pub(crate) struct Worker {
     pub(crate) carriers: Slab<crate::cancel::Carrier>,
     pub(crate) peers: crate::cancel::Peers,
     pub(crate) pools: Pools,
+    /// The log says that shared memory has no room for another pool or limit.
+    pub(crate) told_no_room: bool,
     pub(crate) lends: Lends,
     pub(crate) interner: Interner,
     pub(crate) statements: Statements,
@@ -213,6 +215,7 @@ impl Worker {
             carriers: Slab::new(),
             peers: crate::cancel::Peers::default(),
             pools: Pools::default(),
+            told_no_room: false,
             lends: Lends::default(),
             interner: Interner::default(),
             statements: Statements::new(start.shm.clone()),

@@ -127,6 +127,9 @@ impl Shm {
         region.name_at(&region.pool_names, usize::from(id.0)).map(|(_, database, user)| (database, user))
     }
 
+    /// How many pools the directory has room for.
+    pub const POOLS: usize = layout::capacity::POOLS;
+
     /// Every pool in the directory.
     pub fn pools(&self) -> impl Iterator<Item = PoolId> + use<> {
         (0..entered(&self.region().pool_names)).map(|index| PoolId(index as u16))

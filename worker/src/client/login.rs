@@ -5,6 +5,7 @@
 
 use super::auth::{self, Challenge, Verdict};
 use super::{ClientSeats, ClientState, Ending, Identity, Peer};
+use crate::pool::NO_ROOM;
 use crate::worker::{Life, Worker};
 use shared::config::{CONSOLE_DATABASES, Database, MAX_USER_NAME};
 use shared::control::Replication;
@@ -180,9 +181,7 @@ impl Worker {
         if who.user.len() > MAX_USER_NAME {
             return Err(Ending::violation("username too long"));
         }
-        let (database_seat, user_seat) = self.take_limit_seats(entry.as_deref(), &who)?;
-        let ClientState::Login(login) = &mut self.clients[index].state else { return Ok(()) };
-        login.seats = Some(ClientSeats { client: seat, database: database_seat, user: user_seat });
+        self.take_limit_seats(index, entry.as_deref(), &who)?;
 
         if settings.log_connections {
             let prefix = self.clients[index].prefix(settings.listen_port);
@@ -290,8 +289,9 @@ impl Worker {
             return Err(Ending::violation(format!("database \"{}\" is disabled", who.database)));
         }
         let Some(pool) = self.find_pool(&entry, &who.user) else {
-            return Err(Ending::violation("no memory for pool"));
+            return Err(Ending::violation(NO_ROOM));
         };
+        self.take_database_seat(index, &entry, &who)?;
         let ClientState::Login(login) = &mut self.clients[index].state else { return Ok(()) };
         login.stage = Stage::Welcome(pool);
         if replication != Replication::None {
@@ -334,35 +334,61 @@ impl Worker {
         })
     }
 
-    /// Seats of max_db_client_connections and max_user_client_connections, where these are set.
-    #[allow(clippy::type_complexity)] // the two seats as ClientSeats has them
-    fn take_limit_seats(
-        &self,
-        entry: Option<&Database>,
-        who: &Identity,
-    ) -> Result<(Option<(LimitId, SeatIndex)>, Option<(LimitId, SeatIndex)>), Ending> {
-        let take = |what: Limit<'_>, most: u32, name: &str| {
-            if most == 0 {
-                return Ok(None);
-            }
-            let seat = self.shm.limit(what).and_then(|id| Some((id, self.shm.seats(id).take(self.me, most as usize)?)));
-            seat.map(Some)
-                .ok_or_else(|| Ending::Fatal(sqlstate::TOO_MANY_CONNECTIONS, format!("client connections exceeded ({name})")))
-        };
-        let Some(entry) = entry else { return Ok((None, None)) };
+    /// Seats of max_db_client_connections and max_user_client_connections, where these are set. Names that clients make up would fill the
+    /// directory of limits: a user's must be known, a database that only `*` stands for is counted after authentication.
+    fn take_limit_seats(&mut self, index: usize, entry: Option<&Database>, who: &Identity) -> Result<(), Ending> {
+        let Some(entry) = entry else { return Ok(()) };
+        if self.config.databases.contains_key(&who.database) {
+            self.take_database_seat(index, entry, who)?;
+        }
+        if !self.config.secrets.contains_key(&who.user) && !self.config.users.contains_key(&who.user) {
+            return Ok(());
+        }
+        let most = self.config.max_user_client_connections(&who.user);
+        let seat = self.take_limit_seat(Limit::UserClients(&who.user), most, "max_user_client_connections", who)?;
+        if let Some(seats) = self.login_seats(index) {
+            seats.user = seat;
+        }
+        Ok(())
+    }
+
+    /// A seat of max_db_client_connections, unless the client has it.
+    fn take_database_seat(&mut self, index: usize, entry: &Database, who: &Identity) -> Result<(), Ending> {
+        if self.login_seats(index).is_none_or(|seats| seats.database.is_some()) {
+            return Ok(());
+        }
         let most = self.config.max_db_client_connections(entry);
-        let database = take(Limit::DatabaseClients(&who.database), most, "max_db_client_connections")?;
-        // Names that nobody has would fill the directory of limits; whoever has such a name will not get in.
-        let is_known = self.config.secrets.contains_key(&who.user) || self.config.users.contains_key(&who.user);
-        let most = if is_known { self.config.max_user_client_connections(&who.user) } else { 0 };
-        match take(Limit::UserClients(&who.user), most, "max_user_client_connections") {
-            Ok(user) => Ok((database, user)),
-            Err(ending) => {
-                if let Some((limit, seat)) = database {
-                    self.shm.seats(limit).leave(self.me, seat);
-                }
-                Err(ending)
-            }
+        let seat = self.take_limit_seat(Limit::DatabaseClients(&who.database), most, "max_db_client_connections", who)?;
+        if let Some(seats) = self.login_seats(index) {
+            seats.database = seat;
+        }
+        Ok(())
+    }
+
+    fn take_limit_seat(
+        &mut self,
+        what: Limit<'_>,
+        most: u32,
+        name: &str,
+        who: &Identity,
+    ) -> Result<Option<(LimitId, SeatIndex)>, Ending> {
+        if most == 0 {
+            return Ok(None);
+        }
+        let Some(limit) = self.shm.limit(what) else {
+            self.no_room(&who.database, &who.user);
+            return Err(Ending::violation(NO_ROOM));
+        };
+        let seat = self.shm.seats(limit).take(self.me, most as usize);
+        seat.map(|seat| Some((limit, seat)))
+            .ok_or_else(|| Ending::Fatal(sqlstate::TOO_MANY_CONNECTIONS, format!("client connections exceeded ({name})")))
+    }
+
+    /// What a client in login has; given back when it ends ([`Worker::login_ended`]).
+    fn login_seats(&mut self, index: usize) -> Option<&mut ClientSeats> {
+        match &mut self.clients[index].state {
+            ClientState::Login(login) => login.seats.as_mut(),
+            _ => None,
         }
     }
 }

@@ -35,6 +35,7 @@ impl Worker {
             self.scram_keys.clear();
         }
         self.apply_tcp_settings();
+        self.enter_limits();
         let stale = |name: &String| changes.reconnect_databases.contains(name) || changes.dropped_databases.contains(name);
         let any = changes.reconnect_databases.iter().chain(&changes.dropped_databases).any(|name| name == "*");
         self.pools.welcomes.retain(|(database, _), _| !any && !stale(database));

@@ -92,6 +92,7 @@ pub(crate) fn start(control: OwnedFd) -> Result<Worker, StartError> {
         worker.pools.welcomes.insert((welcome.database, welcome.user), welcome.parameters);
     }
     worker.apply_tcp_settings();
+    worker.enter_limits();
     worker.find_pools_to_fill();
     worker.shm.workers().beat(slot, worker.now.as_micros());
     worker.shm.workers().set_state(slot, WorkerState::Serving);

@@ -15,6 +15,8 @@ mod setup;
 pub(crate) mod share;
 pub(crate) mod supply;
 
+pub(crate) use setup::NO_ROOM;
+
 use crate::client::Identity;
 use crate::client::replication::Candidate;
 use crate::clock::Instant;
