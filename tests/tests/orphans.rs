@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 const SERVERS: usize = 4;
 /// For what takes some ten milliseconds on a quiet machine; what waits for a grace to be over takes longer.
 const PROMPT: Duration = Duration::from_secs(5);
+/// Within this all seats of a worker that did nothing are used again. Other tests' load may delay one kill, but not each of several.
+const AT_ONCE: Duration = Duration::from_millis(100);
 
 /// A full pool of two workers: all servers belong to clients of the one that is to be killed, as many clients of the other wait.
 struct Scene {
@@ -70,15 +72,16 @@ impl Scene {
     }
 
     /// Every client that waits has a server within `limit` of the kill; there is no seat that is not used, and never was a backend too many.
+    /// Returns when the last one had its server.
     #[track_caller]
-    fn assert_freed(mut self, what: &str, killed: Instant, limit: Duration) {
+    fn assert_freed(mut self, what: &str, killed: Instant, limit: Duration) -> Duration {
         let mut took = Vec::new();
         for client in &mut self.waiting {
             client.patience(limit);
             assert_eq!(client.answer().status, 'T', "{what}");
-            took.push(killed.elapsed().as_millis());
+            took.push(killed.elapsed());
         }
-        println!("{what}: seats were used again after {took:?} ms");
+        println!("{what}: seats were used again after {took:?}");
         wait_until("no draining seat", SOON, || self.column("draining_seats") == 0);
         assert_eq!(backends(&mut self.admin), SERVERS as i64, "{what}");
         for mut client in self.lost {
@@ -87,6 +90,7 @@ impl Scene {
         let seen = self.sampler.finish();
         assert!(seen.most <= SERVERS as i64, "{what}: {seen:?}");
         assert_eq!(self.fleet.logged("its place is given up"), 0, "{what}");
+        took.into_iter().max().unwrap()
     }
 }
 
@@ -110,19 +114,24 @@ fn send(sql: &str) -> impl Fn(&mut Client) {
 #[test]
 fn idle() {
     let server = Postgres::start();
-    let mut scene = Scene::new(&server, |builder| builder);
-    for client in &mut scene.lost {
-        client.query("begin");
-    }
-    for client in &mut scene.lost {
-        client.query("commit");
-    }
-    scene.wait_for_all("state = 'idle'");
-    let killed = scene.kill();
-    for client in &mut scene.waiting {
-        client.send(&frontend::query("begin"));
-    }
-    scene.assert_freed("idle", killed, PROMPT);
+    let kill = || {
+        wait_until("no backend", SOON, || backends(&mut server.admin()) == 0);
+        let mut scene = Scene::new(&server, |builder| builder);
+        for client in &mut scene.lost {
+            client.query("begin");
+        }
+        for client in &mut scene.lost {
+            client.query("commit");
+        }
+        scene.wait_for_all("state = 'idle'");
+        let killed = scene.kill();
+        for client in &mut scene.waiting {
+            client.send(&frontend::query("begin"));
+        }
+        scene.assert_freed("idle", killed, PROMPT)
+    };
+    let best = (0..5).map(|_| kill()).min().unwrap();
+    assert!(best < AT_ONCE, "the seats were used again after {best:?} at best");
 }
 
 #[test]

@@ -19,13 +19,12 @@ impl Fleet {
     pub(super) fn tick_heartbeats(&mut self, pulses: &[Pulse]) {
         for slot in self.all() {
             let beat = pulses.get(slot.index()).and_then(|pulse| pulse.beat);
-            let now = self.now;
-            match &mut self.slots[slot.index()].life {
+            match &self.slots[slot.index()].life {
                 Life::Serving(process) => {
                     let last = beat.max(process.ready_at).unwrap_or(process.since);
                     self.heard(slot, last);
                 }
-                Life::Starting(process) if now.saturating_sub(process.since) > START_TIMEOUT => {
+                Life::Starting(process) if self.now.saturating_sub(process.since) > START_TIMEOUT => {
                     self.kill(slot, &format!("was not ready within {} s", START_TIMEOUT.as_secs()));
                 }
                 Life::Starting(_) | Life::Vacant { .. } => {}
