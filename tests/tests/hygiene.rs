@@ -104,6 +104,8 @@ fn a_server_that_was_idle_for_long_is_checked() {
             server.admin().batch_execute("truncate checks").unwrap();
             let workers = fleet.all_workers();
             drop(fleet.client());
+            // Before another client comes: at the other worker it would have a server opened for its greeting.
+            wait_for_state(fleet, "sv_idle", "idle");
             let use_once = |worker: u32| assert_eq!(fleet.client_at(worker).value("select 1"), "1");
             use_once(workers[0]);
             use_once(workers[0]);
