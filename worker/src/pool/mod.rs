@@ -173,7 +173,7 @@ pub(crate) struct Pools {
     identities: FxHashSet<Rc<Identity>>,
     /// Pools with a client waiting, for a server or for the greeting.
     pub(crate) with_waiters: Vec<PoolIndex>,
-    /// Limits found full in the round that is being gone.
+    /// Limits found full in the present round of `pump_waiting`.
     full: Vec<LimitId>,
     /// What other workers have learned, of pools that this one does not have yet.
     pub(crate) welcomes: FxHashMap<(String, String), Vec<(String, String)>>,

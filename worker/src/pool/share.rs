@@ -18,12 +18,15 @@ impl Worker {
     /// As `pump`, for every pool with a client waiting: the one whose client has waited longest first, since a seat may be all that there is.
     pub(crate) fn pump_waiting(&mut self) {
         let mut pools = self.pools.with_waiters.clone();
+        // A round within a round begins because a seat has fallen free.
+        self.pools.full.clear();
         pools.sort_by_cached_key(|&index| self.longest_wait(index));
         for index in pools {
             self.pools.get_mut(index).exhausted = false;
             self.pump(index);
             // What has been found full is full for whoever comes later in this round too.
             let limit = self.pools.get(index).blocked_on;
+            let limit = limit.filter(|limit| !self.pools.full.contains(limit));
             self.pools.full.extend(limit);
         }
         self.pools.full.clear();
