@@ -27,7 +27,7 @@ fn set(fleet: &mut Fleet, name: &str, value: usize) {
 /// never more, among those that `counted` picks.
 fn under_load(name: &str, values: &[usize], counted: &str, limit: impl Fn(usize) -> i64, build: impl Fn(Builder) -> Builder) {
     let server = Postgres::start();
-    let builder = Fleet::builder(&server).workers(WORKERS).setting(name, values[0]).setting("reserve_pool_timeout", "0.1");
+    let builder = Fleet::builder(&server).workers(WORKERS).setting(name, values[0]).setting("reserve_pool_timeout", "0.02");
     let mut fleet = build(builder).start();
     let clients = ["app", "other"].map(|user| Regulars::start(fleet.port(), 24, user, QUERY));
     let mut admin = server.admin();
