@@ -187,6 +187,7 @@ fn idle_servers_of_other_workers_make_way() {
             .workers(WORKERS)
             .database("app", entry(&server))
             .database("second", entry(&server))
+            .setting("accept_balance", 0)
             .setting(name, 4)
             .start();
         let workers = fleet.all_workers();
