@@ -15,4 +15,5 @@ pub mod orders;
 mod rows;
 pub mod shm;
 pub mod sys;
+pub mod tls;
 pub mod wire;

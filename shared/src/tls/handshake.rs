@@ -1,0 +1,273 @@
+//! A handshake, sans-IO: bytes from the peer in, bytes for the peer out, and in the end a [`Session`].
+
+use super::secrets::{self, Heard};
+use super::session::{Role, Session};
+use rustls::client::UnbufferedClientConnection;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::server::UnbufferedServerConnection;
+use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
+use rustls::{CipherSuite, ClientConfig, HandshakeKind, NamedGroup, ProtocolVersion, ServerConfig};
+use std::sync::Arc;
+
+/// The longest flight that is waited for, in bytes: rustls takes certificate chains of up to 64 KiB.
+const LONGEST_INPUT: usize = 128 * 1024;
+
+/// A handshake under way.
+pub struct Handshake {
+    side: Side,
+    heard: Heard,
+    /// What the peer has sent and rustls has not taken yet.
+    input: Vec<u8>,
+    /// What the peer has sent inside the session before it was ours.
+    plain: Vec<u8>,
+}
+
+enum Side {
+    Server(UnbufferedServerConnection),
+    Client(UnbufferedClientConnection),
+}
+
+/// A handshake that is over.
+pub struct Established {
+    /// The session.
+    pub session: Session,
+    /// What the peer has sent inside it already.
+    pub plain: Vec<u8>,
+    /// What has come behind that and is still sealed.
+    pub sealed: Vec<u8>,
+    /// What was agreed on.
+    pub agreed: Agreed,
+}
+
+/// How far a handshake is.
+pub enum Progress {
+    /// More must come from the peer.
+    Pending(Box<Handshake>),
+    /// It is over.
+    Done(Box<Established>),
+}
+
+/// What a handshake has agreed on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Agreed {
+    /// As OpenSSL prints it, `TLSv1.3`.
+    pub version: &'static str,
+    /// As OpenSSL prints it.
+    pub cipher: &'static str,
+    /// The key exchange: `X25519`, `prime256v1`.
+    pub group: &'static str,
+    /// The peer's certificate and what it sent to prove it, leaf first.
+    pub peer_certificates: Vec<CertificateDer<'static>>,
+    /// The application protocol, if any was agreed on.
+    pub alpn: Option<Vec<u8>>,
+    /// Begun with a ticket of an earlier session.
+    pub resumed: bool,
+}
+
+/// Why a handshake has failed. The peer's alert, if there is one to send, was put out.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum HandshakeError {
+    /// rustls's reason.
+    #[error("{0}")]
+    Tls(rustls::Error),
+    /// The peer ended it.
+    #[error("connection closed")]
+    Closed,
+    /// It goes on for too long.
+    #[error("handshake too long")]
+    TooLong,
+    /// rustls agreed on something that we do not know.
+    #[error("unknown cipher suite")]
+    Unknown,
+}
+
+/// What follows from one step.
+enum Next {
+    Again,
+    Blocked,
+    Ready,
+    Closed,
+}
+
+impl Handshake {
+    /// The peer is a client.
+    pub fn accept(config: Arc<ServerConfig>) -> Result<Box<Self>, HandshakeError> {
+        let connection = UnbufferedServerConnection::new(config).map_err(HandshakeError::Tls)?;
+        Ok(Self::new(Side::Server(connection)))
+    }
+
+    /// The peer is a server; `name` is what it is asked for and its certificate is compared with.
+    pub fn connect(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Box<Self>, HandshakeError> {
+        let connection = UnbufferedClientConnection::new(config, name).map_err(HandshakeError::Tls)?;
+        Ok(Self::new(Side::Client(connection)))
+    }
+
+    fn new(side: Side) -> Box<Self> {
+        Box::new(Self { side, heard: Heard::default(), input: Vec::new(), plain: Vec::new() })
+    }
+
+    /// Takes `bytes` from the peer and appends to `out` what it is to be sent, also when this fails.
+    pub fn advance(mut self: Box<Self>, bytes: &[u8], out: &mut Vec<u8>) -> Result<Progress, HandshakeError> {
+        if self.input.len() + bytes.len() > LONGEST_INPUT {
+            return Err(HandshakeError::TooLong);
+        }
+        self.input.extend_from_slice(bytes);
+        loop {
+            match self.step(out) {
+                Ok(Next::Again) => {}
+                Ok(Next::Blocked) => return Ok(Progress::Pending(self)),
+                Ok(Next::Ready) => return self.finish().map(|established| Progress::Done(Box::new(established))),
+                Ok(Next::Closed) => return Err(HandshakeError::Closed),
+                Err(error) => {
+                    self.say_why(out);
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    fn step(&mut self, out: &mut Vec<u8>) -> Result<Next, HandshakeError> {
+        let Self { side, heard, input, plain } = self;
+        let (discard, next) = heard.during(|| match side {
+            Side::Server(connection) => handle(connection.process_tls_records(input), out, plain),
+            Side::Client(connection) => handle(connection.process_tls_records(input), out, plain),
+        });
+        input.drain(..discard.min(input.len()));
+        match next {
+            Ok(Next::Ready) if self.is_unfinished() => Ok(Next::Blocked),
+            other => other,
+        }
+    }
+
+    fn is_unfinished(&self) -> bool {
+        match &self.side {
+            Side::Server(connection) => connection.is_handshaking() || connection.wants_write(),
+            Side::Client(connection) => connection.is_handshaking() || connection.wants_write(),
+        }
+    }
+
+    /// After an error rustls has an alert to send.
+    fn say_why(&mut self, out: &mut Vec<u8>) {
+        self.input.clear();
+        for _ in 0..2 {
+            if !matches!(self.step(out), Ok(Next::Again)) {
+                return;
+            }
+        }
+    }
+
+    fn finish(self: Box<Self>) -> Result<Established, HandshakeError> {
+        let agreed = match &self.side {
+            Side::Server(connection) => agreed(connection),
+            Side::Client(connection) => agreed(connection),
+        }
+        .ok_or(HandshakeError::Unknown)?;
+        let (role, extracted) = match self.side {
+            Side::Server(connection) => (Role::Server, connection.dangerous_into_kernel_connection().map(|(secrets, _)| secrets)),
+            Side::Client(connection) => (Role::Client, connection.dangerous_into_kernel_connection().map(|(secrets, _)| secrets)),
+        };
+        let extracted = extracted.map_err(HandshakeError::Tls)?;
+        let tls13 = agreed.version == "TLSv1.3";
+        let session = secrets::session(role, tls13, extracted, self.heard).ok_or(HandshakeError::Unknown)?;
+        Ok(Established { session, plain: self.plain, sealed: self.input, agreed })
+    }
+}
+
+/// Does what rustls asks for; gives how much of the input is done with.
+fn handle<Data>(
+    status: UnbufferedStatus<'_, '_, Data>,
+    out: &mut Vec<u8>,
+    plain: &mut Vec<u8>,
+) -> (usize, Result<Next, HandshakeError>) {
+    let UnbufferedStatus { mut discard, state } = status;
+    let next = match state {
+        Ok(ConnectionState::EncodeTlsData(mut data)) => {
+            let encoded = encode(out, |buffer| data.encode(buffer));
+            encoded.map(|()| Next::Again)
+        }
+        Ok(ConnectionState::TransmitTlsData(data)) => {
+            data.done();
+            Ok(Next::Again)
+        }
+        Ok(ConnectionState::ReadTraffic(mut traffic)) => loop {
+            match traffic.next_record() {
+                Some(Ok(record)) => {
+                    discard += record.discard;
+                    plain.extend_from_slice(record.payload);
+                }
+                Some(Err(error)) => break Err(HandshakeError::Tls(error)),
+                None => break Ok(Next::Again),
+            }
+        },
+        Ok(ConnectionState::BlockedHandshake) => Ok(Next::Blocked),
+        Ok(ConnectionState::WriteTraffic(_)) => Ok(Next::Ready),
+        // Early data is never offered and never accepted.
+        Ok(_) => Ok(Next::Closed),
+        Err(error) => Err(HandshakeError::Tls(error)),
+    };
+    (discard, next)
+}
+
+fn encode(out: &mut Vec<u8>, mut into: impl FnMut(&mut [u8]) -> Result<usize, EncodeError>) -> Result<(), HandshakeError> {
+    let start = out.len();
+    out.resize(start + 1024, 0);
+    loop {
+        match into(&mut out[start..]) {
+            Ok(written) => {
+                out.truncate(start + written);
+                return Ok(());
+            }
+            Err(EncodeError::InsufficientSize(size)) => out.resize(start + size.required_size, 0),
+            Err(EncodeError::AlreadyEncoded) => {
+                out.truncate(start);
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn agreed<Data>(connection: &rustls::unbuffered::UnbufferedConnectionCommon<Data>) -> Option<Agreed> {
+    let version = match connection.protocol_version()? {
+        ProtocolVersion::TLSv1_2 => "TLSv1.2",
+        ProtocolVersion::TLSv1_3 => "TLSv1.3",
+        _ => return None,
+    };
+    let group = connection.negotiated_key_exchange_group().map_or("", |group| group_name(group.name()));
+    Some(Agreed {
+        version,
+        cipher: cipher_name(connection.negotiated_cipher_suite()?.suite()),
+        group,
+        peer_certificates: connection.peer_certificates().unwrap_or_default().iter().map(|c| c.clone().into_owned()).collect(),
+        alpn: connection.alpn_protocol().map(<[u8]>::to_vec),
+        resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
+    })
+}
+
+/// OpenSSL's name of a cipher suite.
+pub(super) fn cipher_name(suite: CipherSuite) -> &'static str {
+    match suite {
+        CipherSuite::TLS13_AES_128_GCM_SHA256 => "TLS_AES_128_GCM_SHA256",
+        CipherSuite::TLS13_AES_256_GCM_SHA384 => "TLS_AES_256_GCM_SHA384",
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => "TLS_CHACHA20_POLY1305_SHA256",
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 => "ECDHE-ECDSA-AES128-GCM-SHA256",
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 => "ECDHE-ECDSA-AES256-GCM-SHA384",
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256 => "ECDHE-ECDSA-CHACHA20-POLY1305",
+        CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 => "ECDHE-RSA-AES128-GCM-SHA256",
+        CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 => "ECDHE-RSA-AES256-GCM-SHA384",
+        CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 => "ECDHE-RSA-CHACHA20-POLY1305",
+        _ => "?",
+    }
+}
+
+/// OpenSSL's name of a key exchange.
+fn group_name(group: NamedGroup) -> &'static str {
+    match group {
+        NamedGroup::X25519 => "X25519",
+        NamedGroup::secp256r1 => "prime256v1",
+        NamedGroup::secp384r1 => "secp384r1",
+        NamedGroup::secp521r1 => "secp521r1",
+        NamedGroup::X25519MLKEM768 => "X25519MLKEM768",
+        NamedGroup::secp256r1MLKEM768 => "SecP256r1MLKEM768",
+        _ => "?",
+    }
+}
