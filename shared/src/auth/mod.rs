@@ -6,8 +6,10 @@
 //! stands for "no password", so a NULL password matches nothing.
 
 pub mod md5;
+mod method;
 pub mod plain;
 pub mod scram;
 mod secret;
 
+pub use method::Method;
 pub use secret::Secret;

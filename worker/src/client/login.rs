@@ -1,20 +1,17 @@
-//! A client until it is greeted: first packet, who it is and what it may have, password, the wait for a server's greeting.
+//! A client until it is greeted: first packet, proof of who it is, the wait for a server's greeting.
 //!
-//! The order of checks is PgBouncer's: parameters, user name, max_client_conn, protocol negotiation, database, limits of database and
-//! user, authentication, and only then whether the database exists.
+//! What it asks for is looked at by [`super::admit`]; whether the database exists is said only to who has proved to be a user.
 
-use super::auth::{self, Challenge, Verdict};
+use super::auth::{self, Account, Challenge, Verdict};
 use super::{ClientSeats, ClientState, Ending, Identity, Peer};
 use crate::pool::NO_ROOM;
-use crate::worker::{Life, Worker};
-use shared::config::{CONSOLE_DATABASES, Database, MAX_USER_NAME};
+use crate::worker::{Life, Source, Worker};
+use shared::config::Database;
 use shared::control::Replication;
-use shared::ids::{LimitId, SeatIndex};
-use shared::shm::Limit;
-use shared::wire::encode;
+use shared::ids::ConnectionId;
 use shared::wire::header::{self, HEADER_BYTES, Header, Peek};
 use shared::wire::report::sqlstate;
-use shared::wire::startup::{self, FirstPacket, Startup, StartupError};
+use shared::wire::startup::{self, FirstPacket, StartupError};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -23,10 +20,10 @@ const LONGEST_PASSWORD: u32 = 66 * 1024;
 
 /// A client in login.
 pub(crate) struct Login {
-    peer: Peer,
+    pub(super) peer: Peer,
     stage: Stage,
-    request: Option<Request>,
-    seats: Option<ClientSeats>,
+    pub(super) request: Option<Request>,
+    pub(super) seats: Option<ClientSeats>,
 }
 
 enum Stage {
@@ -35,6 +32,8 @@ enum Stage {
         anything: bool,
     },
     Password(Challenge),
+    /// Its proof is looked at elsewhere, or what is known of its user is.
+    Elsewhere,
     /// Authenticated; its pool has had no server yet whose parameters it could be greeted with.
     Welcome(crate::pool::PoolIndex),
     /// Authenticated for the console: as an admin, or to look on.
@@ -45,16 +44,18 @@ enum Stage {
 }
 
 /// What the startup message asked for.
-struct Request {
-    who: Rc<Identity>,
+pub(super) struct Request {
+    pub(super) who: Rc<Identity>,
     /// The entry; `None` when there is none, which is said only after authentication.
-    entry: Option<Arc<Database>>,
-    console: bool,
+    pub(super) entry: Option<Arc<Database>>,
+    pub(super) console: bool,
+    /// What is known of the user, when that has been found out.
+    pub(super) account: Option<Account>,
     /// Values of parameters that follow the client.
-    parameters: Vec<(String, String)>,
-    replication: Replication,
+    pub(super) parameters: Vec<(String, String)>,
+    pub(super) replication: Replication,
     /// A replication client's.
-    options: Option<String>,
+    pub(super) options: Option<String>,
 }
 
 impl Login {
@@ -76,6 +77,11 @@ impl Login {
 
     pub(crate) fn awaits_welcome(&self) -> bool {
         matches!(self.stage, Stage::Welcome(_))
+    }
+
+    /// It is not its turn to say anything.
+    pub(super) fn is_parked(&self) -> bool {
+        matches!(self.stage, Stage::Elsewhere | Stage::Welcome(_))
     }
 
     pub(crate) fn names(&self) -> (Option<&str>, Option<&str>) {
@@ -100,7 +106,7 @@ impl Worker {
                 }
                 Stage::Password(_) => self.password_packet(index, &data[at..]),
                 // It is not its turn: what it sends waits until it has been greeted.
-                Stage::Welcome(_) | Stage::Console { .. } | Stage::Over => None,
+                Stage::Elsewhere | Stage::Welcome(_) | Stage::Console { .. } | Stage::Over => None,
             };
             match taken {
                 Some(bytes) => at += bytes,
@@ -147,61 +153,6 @@ impl Worker {
         }
     }
 
-    fn startup(&mut self, index: usize, startup: Startup) {
-        if let Err(ending) = self.admit(index, startup) {
-            self.close_client(index, &ending);
-        }
-    }
-
-    /// Everything up to the first authentication message.
-    fn admit(&mut self, index: usize, startup: Startup) -> Result<(), Ending> {
-        let config = Rc::clone(&self.config);
-        let settings = &config.settings;
-        let asked = super::parameters::read_parameters(startup.parameters, settings).inspect_err(|error| {
-            let prefix = self.clients[index].prefix(settings.listen_port);
-            log::warn!("{prefix} {}", error.detail());
-        })?;
-        let user = asked.user.filter(|u| !u.is_empty()).ok_or_else(|| Ending::violation("no username supplied"))?;
-        let database = asked.database.filter(|d| !d.is_empty()).unwrap_or_else(|| user.clone());
-        let console = CONSOLE_DATABASES.contains(&database.as_str());
-
-        let seat = self.take_client_seat(console)?;
-        if startup.minor > 0 || !asked.unknown_options.is_empty() {
-            let mut out = Vec::new();
-            encode::negotiate_protocol_version(&mut out, &asked.unknown_options);
-            self.send_login(index, &out);
-        }
-        let entry = if console { None } else { config.database(&database) };
-        let who = self.pools.identity(database, user);
-        let ClientState::Login(login) = &mut self.clients[index].state else { return Ok(()) };
-        login.seats = Some(ClientSeats { client: seat, database: None, user: None });
-        let peer = login.peer;
-        let super::parameters::Asked { parameters, replication, options, .. } = asked;
-        login.request = Some(Request { who: Rc::clone(&who), entry: entry.clone(), console, parameters, replication, options });
-        if who.user.len() > MAX_USER_NAME {
-            return Err(Ending::violation("username too long"));
-        }
-        self.take_limit_seats(index, entry.as_deref(), &who)?;
-
-        if settings.log_connections {
-            let prefix = self.clients[index].prefix(settings.listen_port);
-            let replication = super::replication::word(replication);
-            log::info!("{prefix} login attempt: db={} user={} tls=no replication={replication}", who.database, who.user);
-        }
-        if let Peer::Unix { uid, .. } = peer
-            && console
-            && CONSOLE_DATABASES.contains(&who.user.as_str())
-            && uid == nix::unistd::getuid().as_raw()
-        {
-            let prefix = self.clients[index].prefix(settings.listen_port);
-            log::info!("{prefix} pgbouncer access from unix socket");
-            return self.authenticated(index, true);
-        }
-        let mut out = Vec::new();
-        let verdict = auth::begin(&config, &mut self.verifiers, &self.mock_secret, &who.user, &mut out);
-        self.act_on(index, verdict, &out)
-    }
-
     fn password_packet(&mut self, index: usize, data: &[u8]) -> Option<usize> {
         let ending = match header::peek(data, LONGEST_PASSWORD) {
             Peek::NeedMore if data.first() == Some(&0) => Ending::violation("client re-sent startup pkt"),
@@ -223,15 +174,14 @@ impl Worker {
 
     fn password(&mut self, index: usize, body: &[u8]) -> Result<(), Ending> {
         let ClientState::Login(login) = &mut self.clients[index].state else { return Ok(()) };
-        let Some(request) = &login.request else { return Ok(()) };
+        let Some(account) = login.request.as_ref().and_then(|request| request.account.as_ref()) else { return Ok(()) };
         let Stage::Password(challenge) = std::mem::replace(&mut login.stage, Stage::Over) else { return Ok(()) };
-        let who = Rc::clone(&request.who);
         let mut out = Vec::new();
-        let verdict = auth::answer(&self.config, &who.user, challenge, body, &mut out);
+        let verdict = auth::answer(account, challenge, body, &mut out);
         self.act_on(index, verdict, &out)
     }
 
-    fn act_on(&mut self, index: usize, verdict: Verdict, out: &[u8]) -> Result<(), Ending> {
+    pub(super) fn act_on(&mut self, index: usize, verdict: Verdict, out: &[u8]) -> Result<(), Ending> {
         self.send_login(index, out);
         match verdict {
             Verdict::Refused(code, text) => Err(Ending::Fatal(code, text.to_owned())),
@@ -250,16 +200,49 @@ impl Worker {
                 }
                 Ok(())
             }
+            Verdict::Elsewhere => {
+                if let ClientState::Login(login) = &mut self.clients[index].state {
+                    login.stage = Stage::Elsewhere;
+                }
+                Ok(())
+            }
         }
     }
 
-    fn send_login(&mut self, index: usize, bytes: &[u8]) {
+    /// What was asked elsewhere about the proof of the client in login `id` has been answered; whoever has gone meanwhile is not there any more.
+    /// `out` is what it is told besides.
+    #[allow(dead_code)] // no method needs it yet
+    pub(crate) fn login_answered(&mut self, index: usize, id: ConnectionId, verdict: Verdict, out: &[u8]) {
+        let Some(client) = self.clients.get_mut(index).filter(|client| client.id == id) else { return };
+        let ClientState::Login(login) = &mut client.state else { return };
+        if !matches!(login.stage, Stage::Elsewhere) {
+            return;
+        }
+        if let Err(ending) = self.act_on(index, verdict, out) {
+            return self.close_client(index, &ending);
+        }
+        self.resume_login(index);
+    }
+
+    /// It may be its turn again: what it has sent meanwhile is looked at, and the console gets its clients.
+    pub(super) fn resume_login(&mut self, index: usize) {
+        if matches!(self.clients[index].state, ClientState::Login(_)) {
+            let kept = std::mem::take(&mut self.clients[index].conn.input);
+            self.client_input(index, &kept);
+            self.buffers.give(kept);
+        }
+        if self.clients.get(index).is_some_and(|client| client.conn.readable || !client.conn.input.is_empty()) {
+            self.again.push(Source::Client(index));
+        }
+    }
+
+    pub(super) fn send_login(&mut self, index: usize, bytes: &[u8]) {
         // A broken socket is noticed by the next read.
         let _ = self.clients[index].conn.send(bytes, &mut self.buffers);
     }
 
     /// The client is who it says: to the console, or into its pool.
-    fn authenticated(&mut self, index: usize, own_user: bool) -> Result<(), Ending> {
+    pub(super) fn authenticated(&mut self, index: usize, own_user: bool) -> Result<(), Ending> {
         let ClientState::Login(login) = &mut self.clients[index].state else { return Ok(()) };
         login.stage = Stage::Over;
         let Some(request) = &login.request else { return Ok(()) };
@@ -321,74 +304,6 @@ impl Worker {
     pub(super) fn login_ended(&mut self, login: &Login) {
         if let Some(seats) = &login.seats {
             self.leave_client_seats(seats);
-        }
-    }
-
-    /// A seat of max_client_conn. The console's clients count, but are never turned away.
-    fn take_client_seat(&self, console: bool) -> Result<SeatIndex, Ending> {
-        let limit = self.config.settings.max_client_conn as usize;
-        let clients = self.shm.clients();
-        let seat = if limit == 0 { None } else { clients.take(self.me, limit) };
-        seat.or_else(|| if console { clients.take(self.me, 0) } else { None }).ok_or_else(|| {
-            Ending::Fatal(sqlstate::TOO_MANY_CONNECTIONS, "no more connections allowed (max_client_conn)".to_owned())
-        })
-    }
-
-    /// Seats of max_db_client_connections and max_user_client_connections, where these are set. Names that clients make up would fill the
-    /// directory of limits: a user's must be known, a database that only `*` stands for is counted after authentication.
-    fn take_limit_seats(&mut self, index: usize, entry: Option<&Database>, who: &Identity) -> Result<(), Ending> {
-        let Some(entry) = entry else { return Ok(()) };
-        if self.config.databases.contains_key(&who.database) {
-            self.take_database_seat(index, entry, who)?;
-        }
-        if !self.config.secrets.contains_key(&who.user) && !self.config.users.contains_key(&who.user) {
-            return Ok(());
-        }
-        let most = self.config.max_user_client_connections(&who.user);
-        let seat = self.take_limit_seat(Limit::UserClients(&who.user), most, "max_user_client_connections", who)?;
-        if let Some(seats) = self.login_seats(index) {
-            seats.user = seat;
-        }
-        Ok(())
-    }
-
-    /// A seat of max_db_client_connections, unless the client has it.
-    fn take_database_seat(&mut self, index: usize, entry: &Database, who: &Identity) -> Result<(), Ending> {
-        if self.login_seats(index).is_none_or(|seats| seats.database.is_some()) {
-            return Ok(());
-        }
-        let most = self.config.max_db_client_connections(entry);
-        let seat = self.take_limit_seat(Limit::DatabaseClients(&who.database), most, "max_db_client_connections", who)?;
-        if let Some(seats) = self.login_seats(index) {
-            seats.database = seat;
-        }
-        Ok(())
-    }
-
-    fn take_limit_seat(
-        &mut self,
-        what: Limit<'_>,
-        most: u32,
-        name: &str,
-        who: &Identity,
-    ) -> Result<Option<(LimitId, SeatIndex)>, Ending> {
-        if most == 0 {
-            return Ok(None);
-        }
-        let Some(limit) = self.shm.limit(what) else {
-            self.no_room(&who.database, &who.user);
-            return Err(Ending::violation(NO_ROOM));
-        };
-        let seat = self.shm.seats(limit).take(self.me, most as usize);
-        seat.map(|seat| Some((limit, seat)))
-            .ok_or_else(|| Ending::Fatal(sqlstate::TOO_MANY_CONNECTIONS, format!("client connections exceeded ({name})")))
-    }
-
-    /// What a client in login has; given back when it ends ([`Worker::login_ended`]).
-    fn login_seats(&mut self, index: usize) -> Option<&mut ClientSeats> {
-        match &mut self.clients[index].state {
-            ClientState::Login(login) => login.seats.as_mut(),
-            _ => None,
         }
     }
 }

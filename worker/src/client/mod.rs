@@ -4,6 +4,7 @@
 //! last message. [`accept`] and [`login`] bring it there, [`session`] moves its bytes, [`close`] ends it in whichever state it is.
 
 pub(crate) mod accept;
+mod admit;
 pub(crate) mod auth;
 mod close;
 pub(crate) mod greeting;

@@ -58,7 +58,7 @@ impl Worker {
     fn may_read_client(&self, index: usize) -> bool {
         let Some(client) = self.clients.get(index) else { return false };
         match &client.state {
-            ClientState::Login(login) => client.conn.hung_up || !login.awaits_welcome(),
+            ClientState::Login(login) => client.conn.hung_up || !login.is_parked(),
             ClientState::Closing => true,
             ClientState::Dead => false,
             ClientState::Session(session) => match session.link {
@@ -162,7 +162,7 @@ impl Worker {
     }
 
     /// Deals with what a client has sent, from the first byte not dealt with before.
-    fn client_input(&mut self, index: usize, data: &[u8]) {
+    pub(super) fn client_input(&mut self, index: usize, data: &[u8]) {
         match &self.clients[index].state {
             ClientState::Session(_) => self.session_input(index, data),
             ClientState::Login(_) => {

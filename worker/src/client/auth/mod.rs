@@ -1,16 +1,21 @@
-//! Passwords: which challenge a client gets, and whether its answer is right.
+//! Proofs: which challenge a client gets, and whether its answer is right.
 //!
-//! Users who do not exist get the same challenges as others, and fail at the end. Hashing a clear-text secret for SCRAM is done once
-//! for each user and configuration.
+//! [`rule`] says which method holds for a client, [`Account`] what is known of its user. Users who do not exist get the same challenges as
+//! others, and fail at the end. Hashing a clear-text secret for SCRAM is done once for each user and configuration.
+
+mod account;
+mod rule;
 
 use rustc_hash::FxHashMap;
-use shared::auth::Secret;
 use shared::auth::scram::{self, Keys, NONCE_BYTES, ServerExchange, Verifier};
-use shared::auth::{md5, plain};
-use shared::config::{AuthType, Config};
+use shared::auth::{Method, Secret, md5, plain};
+use shared::config::Config;
 use shared::wire::cursor::Cursor;
 use shared::wire::encode;
 use shared::wire::report::sqlstate;
+
+pub(crate) use account::Account;
+pub(crate) use rule::method;
 
 /// What a client in login has been asked.
 pub(crate) enum Challenge {
@@ -28,6 +33,9 @@ pub(crate) enum Verdict {
     AdmittedWithKeys(Keys),
     /// Sent and waiting for another answer.
     GoOn(Challenge),
+    /// Somebody else has been asked; [`crate::worker::Worker::login_answered`] goes on.
+    #[allow(dead_code)] // no method needs it yet
+    Elsewhere,
     /// SQLSTATE and text.
     Refused(&'static str, &'static str),
 }
@@ -38,22 +46,28 @@ pub(crate) type VerifierCache = FxHashMap<String, Verifier>;
 const NO_SUCH_PASSWORD: Verdict = Verdict::Refused(sqlstate::INVALID_PASSWORD, "password authentication failed");
 
 /// The first message of an authentication, appended to `out`.
-pub(crate) fn begin(config: &Config, cache: &mut VerifierCache, mock_secret: &[u8; 32], user: &str, out: &mut Vec<u8>) -> Verdict {
-    let secret = config.secrets.get(user);
-    match config.settings.auth_type {
-        AuthType::Trust if secret.is_some() || config.users.contains_key(user) => Verdict::Admitted,
-        AuthType::Trust => Verdict::Refused(sqlstate::INVALID_PASSWORD, "\"trust\" authentication failed"),
-        AuthType::Plain => {
+pub(crate) fn begin(
+    method: &Method,
+    account: &Account,
+    config: &Config,
+    cache: &mut VerifierCache,
+    mock_secret: &[u8; 32],
+    out: &mut Vec<u8>,
+) -> Verdict {
+    match method {
+        Method::Trust if account.known => Verdict::Admitted,
+        Method::Trust => Verdict::Refused(sqlstate::INVALID_PASSWORD, "\"trust\" authentication failed"),
+        Method::Plain => {
             encode::authentication(out, 3, &[]);
             Verdict::GoOn(Challenge::Plain)
         }
-        AuthType::Md5 if !matches!(secret, Some(Secret::Scram(_))) => {
+        Method::Md5 if !matches!(account.secret, Some(Secret::Scram(_))) => {
             let salt = random();
             encode::authentication(out, 5, &salt);
             Verdict::GoOn(Challenge::Md5(salt))
         }
-        AuthType::Md5 | AuthType::ScramSha256 => {
-            let exchange = ServerExchange::start(verifier(config, cache, mock_secret, user, secret), random::<NONCE_BYTES>());
+        Method::Md5 | Method::ScramSha256 => {
+            let exchange = ServerExchange::start(verifier(account, config, cache, mock_secret), random::<NONCE_BYTES>());
             encode::authentication(out, 10, format!("{}\0\0", scram::MECHANISM).as_bytes());
             Verdict::GoOn(Challenge::ScramFirst(Box::new(exchange)))
         }
@@ -62,8 +76,9 @@ pub(crate) fn begin(config: &Config, cache: &mut VerifierCache, mock_secret: &[u
 }
 
 /// Takes the body of a client's `p` message; what it is told goes to `out`.
-pub(crate) fn answer(config: &Config, user: &str, challenge: Challenge, body: &[u8], out: &mut Vec<u8>) -> Verdict {
-    let secret = config.secrets.get(user);
+pub(crate) fn answer(account: &Account, challenge: Challenge, body: &[u8], out: &mut Vec<u8>) -> Verdict {
+    let Account { user, secret, .. } = account;
+    let secret = secret.as_ref();
     match challenge {
         Challenge::Plain => match password(body) {
             Some(b"") => Verdict::Refused(sqlstate::INVALID_PASSWORD, "empty password returned by client"),
@@ -102,10 +117,11 @@ fn scram_failed() -> Verdict {
     Verdict::Refused(sqlstate::INVALID_PASSWORD, scram::CLIENT_FAILURE)
 }
 
-fn verifier(config: &Config, cache: &mut VerifierCache, mock_secret: &[u8; 32], user: &str, secret: Option<&Secret>) -> Verifier {
+fn verifier(account: &Account, config: &Config, cache: &mut VerifierCache, mock_secret: &[u8; 32]) -> Verifier {
+    let Account { user, secret, .. } = account;
     let iterations = config.settings.scram_iterations;
     let mock = || Verifier::mock(user, mock_secret, iterations);
-    match secret {
+    match secret.as_ref() {
         Some(Secret::Scram(text)) => Verifier::from_secret(text).unwrap_or_else(|_| mock()),
         Some(Secret::Plain(password)) if !password.is_empty() => {
             let derive = || Verifier::derive(password.as_bytes(), &random::<16>(), iterations);
