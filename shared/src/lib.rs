@@ -11,6 +11,7 @@ pub mod config;
 pub mod control;
 pub mod ids;
 pub mod log;
+pub mod network;
 pub mod orders;
 mod rows;
 pub mod shm;

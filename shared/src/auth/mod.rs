@@ -5,6 +5,7 @@
 //! constant time and wiped when dropped. A user without a secret is `None` of the caller: there is no value of [`Secret`] that
 //! stands for "no password", so a NULL password matches nothing.
 
+pub mod hba;
 pub mod md5;
 mod method;
 pub mod plain;

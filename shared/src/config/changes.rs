@@ -19,6 +19,8 @@ pub struct Changes {
     pub added_databases: Vec<String>,
     /// Whether a user's secret has changed, come or gone.
     pub secrets: bool,
+    /// Whether the rules of auth_hba_file, or the maps they refer to, say something else.
+    pub access: bool,
 }
 
 impl Config {
@@ -30,6 +32,7 @@ impl Config {
             changed: reloadable.iter().map(|s| s.name).collect(),
             needs_restart: fixed.iter().map(|s| s.name).collect(),
             secrets: self.secrets != new.secrets,
+            access: self.access != new.access,
             ..Changes::default()
         };
         let names: BTreeSet<&str> = self.entries().chain(new.entries()).map(|d| d.name.as_str()).collect();

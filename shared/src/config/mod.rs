@@ -1,9 +1,10 @@
 //! The configuration: one table of settings, read from TOML or from PgBouncer's files.
 //!
-//! [`load`] reads everything a fleet needs (the file, what it includes, auth_file) and gives a [`Config`] or every problem there is;
+//! [`load`] reads everything a fleet needs (the file, what it includes, the files of authentication) and gives a [`Config`] or every problem there is;
 //! nothing half-read is ever in force. The supervisor loads, publishes a snapshot of the bytes, and workers read that; a
 //! `Config` is never changed once published. The rows of the table are in [`table`], the keys of entries in `entries`.
 
+mod auth_files;
 mod build;
 mod changes;
 mod choices;
@@ -28,6 +29,7 @@ mod words;
 #[cfg(test)]
 mod tests;
 
+pub use auth_files::reread;
 pub use changes::Changes;
 pub use choices::{AuthType, LoadBalanceHosts, PoolMode, SYSLOG_FACILITIES, SslMode, StartupParameters};
 pub use entries::{DATABASE_KEYS, Database, PEER_KEYS, Peer, USER_KEYS, UserSettings};
@@ -42,6 +44,9 @@ pub use table::{MAX_CLIENTS, Settings, TABLE};
 pub use words::Words;
 
 use crate::auth::Secret;
+use crate::auth::hba::Access;
+use build::Built;
+use problem::At;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -64,6 +69,8 @@ pub struct Config {
     pub users: BTreeMap<String, Arc<UserSettings>>,
     /// The users of auth_file and their secrets.
     pub secrets: BTreeMap<String, Secret>,
+    /// The rules of auth_hba_file and the maps of auth_ident_file.
+    pub access: Access,
     /// `[peers]`.
     pub peers: BTreeMap<u16, Peer>,
 }
@@ -85,12 +92,10 @@ pub fn read(path: &Path) -> (Option<Config>, Problems) {
     let document = document(path, &mut problems);
     let mut built = build::build(&document, path, &mut problems);
     support::check(&built, &document, &mut problems);
-    let settings = &built.config.settings;
-    let auth_file = settings.auth_file.as_deref().filter(|name| !name.is_empty() && settings.auth_type.uses_auth_file());
-    let auth_file = auth_file.map(|name| ini::locate(name, &built.place("auth_file").file));
-    if let Some(auth_file) = &auth_file {
-        built.config.secrets = userlist::read(auth_file, &built.place("auth_file"), &mut problems);
-    }
+    let Built { config, places } = &mut built;
+    let whole = At::whole(&config.path);
+    let place = |setting: &str| places.get(setting).unwrap_or(&whole).clone();
+    let auth_file = auth_files::read(config, place, &mut problems);
     support::check_permissions(auth_file.as_deref(), &document, &mut problems);
     problems.sort();
     ((!problems.has_errors()).then_some(built.config), problems)

@@ -103,6 +103,10 @@ fn set(ground: &Ground, generation: u64, key: &str, value: &str) -> Result<Candi
     if let Some((name, why)) = config::refused(&config.settings).into_iter().next() {
         return Err(format!("{name}: {why}"));
     }
+    let problems = config::reread(&mut config, key);
+    if let Some(problem) = problems.errors().next() {
+        return Err(problem.to_string());
+    }
     let changes = running.changes(&config);
     let warnings = changes.needs_restart.iter().map(|name| format!("{name} has a new value, which needs a restart")).collect();
     config.keep_unchangeable(running);

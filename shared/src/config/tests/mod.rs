@@ -1,6 +1,7 @@
 //! Tests of the configuration as a whole: every row, both file formats, resolution, reload, and the documents made from the tables.
 #![allow(clippy::unwrap_used)]
 
+mod access;
 mod documents;
 mod files;
 mod include;
