@@ -1,11 +1,11 @@
 # What the scripts of this folder share. Sourced from bash with `set -euo pipefail`.
 #
-# lib/ holds one purpose a file: say, packages, person (the ordinary user), tidy (temporary folder, processes), postgres, and the
+# lib/ holds one purpose a file: say, packages, person (the ordinary user), tidy (temporary folder, processes), postgres, postgres_newest, and the
 # drivers by language: python, node, java.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 CACHE=${PGFLEET_CACHE:-$ROOT/target/cache}
-for part in say packages person tidy postgres python node java; do
+for part in say packages person tidy postgres postgres_newest python node java; do
   . "$ROOT/scripts/lib/$part.sh"
 done
 unset part

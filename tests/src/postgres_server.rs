@@ -49,6 +49,7 @@ pub struct Postgres {
     port: Arc<Port>,
     process: Child,
     home: TempDir,
+    programs: PathBuf,
 }
 
 impl Postgres {
@@ -59,25 +60,30 @@ impl Postgres {
 
     /// Starts one with further lines of `postgresql.conf`.
     pub fn start_with(settings: &str) -> Postgres {
-        Self::start_on(Arc::new(Port::take()), settings)
+        Self::start_on(Arc::new(Port::take()), settings, programs())
+    }
+
+    /// Starts one of the newest version there is, with further lines of `postgresql.conf`.
+    pub fn start_newest(settings: &str) -> Postgres {
+        Self::start_on(Arc::new(Port::take()), settings, newest_programs())
     }
 
     /// Starts another one with the same port number, for cases in which an entry lists several hosts. `settings` must tell them apart: another
     /// listen_addresses.
     #[must_use]
     pub fn start_beside(&self, settings: &str) -> Postgres {
-        Self::start_on(Arc::clone(&self.port), settings)
+        Self::start_on(Arc::clone(&self.port), settings, self.programs.clone())
     }
 
-    fn start_on(port: Arc<Port>, settings: &str) -> Postgres {
+    fn start_on(port: Arc<Port>, settings: &str, programs: PathBuf) -> Postgres {
         let home = account::folder();
         let data = home.path().join("data");
-        copy_folder(&template(), &data);
+        copy_folder(&template(&programs), &data);
         let sockets = home.path().display();
         let own = format!("port = {}\nunix_socket_directories = '{sockets}'\n{settings}\n", port.number());
         std::fs::write(data.join("postgresql.auto.conf"), own).unwrap();
-        let process = launch(&data);
-        let server = Postgres { port, process, home };
+        let process = launch(&programs, &data);
+        let server = Postgres { port, process, home, programs };
         server.wait_until_it_answers();
         server
     }
@@ -130,7 +136,7 @@ impl Postgres {
 
     /// Starts the stopped server again, same port, same data.
     pub fn start_again(&mut self) {
-        self.process = launch(&self.home.path().join("data"));
+        self.process = launch(&self.programs, &self.home.path().join("data"));
         self.wait_until_it_answers();
     }
 
@@ -167,9 +173,22 @@ pub(crate) fn programs() -> PathBuf {
     })
 }
 
-fn launch(data: &Path) -> Child {
+/// The same folder of the newest version there is; what is installed may be some years old.
+pub(crate) fn newest_programs() -> PathBuf {
+    std::env::var("PGFLEET_NEWEST_PG_BIN").map_or_else(
+        |_| {
+            let folder = crate::program::target_folder().join("cache/postgresql-newest/usr/lib/postgresql");
+            let versions = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+            let bin = versions.map(|entry| entry.path().join("bin")).next();
+            bin.unwrap_or_else(|| panic!("{} is not there: scripts/test brings it, or set PGFLEET_NEWEST_PG_BIN", folder.display()))
+        },
+        PathBuf::from,
+    )
+}
+
+fn launch(programs: &Path, data: &Path) -> Child {
     let log = File::options().create(true).append(true).open(data.join("log.txt")).unwrap();
-    account::server(&programs().join("postgres"))
+    account::server(&programs.join("postgres"))
         .arg("-D")
         .arg(data)
         .stdin(Stdio::null())
@@ -180,8 +199,8 @@ fn launch(data: &Path) -> Child {
 }
 
 /// The prepared data folder, made by whichever test comes first. Its name tells what is in it, so that a change makes a new one.
-fn template() -> PathBuf {
-    let version = Command::new(programs().join("postgres")).arg("--version").output().unwrap().stdout;
+fn template(programs: &Path) -> PathBuf {
+    let version = Command::new(programs.join("postgres")).arg("--version").output().unwrap().stdout;
     let text = format!("{}{ROLES}{HBA}{SETTINGS}{}", String::from_utf8(version).unwrap(), account::name());
     let digest = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     let folder = crate::program::target_folder().join("test-postgres");
@@ -191,7 +210,7 @@ fn template() -> PathBuf {
     if !ready.exists() {
         let work = account::folder();
         let data = work.path().join("data");
-        initialise(&data);
+        initialise(programs, &data);
         let unfinished = folder.join("unfinished");
         let _ = std::fs::remove_dir_all(&unfinished);
         copy_folder(&data, &unfinished);
@@ -200,8 +219,8 @@ fn template() -> PathBuf {
     ready
 }
 
-fn initialise(data: &Path) {
-    let initdb = account::server(&programs().join("initdb"))
+fn initialise(programs: &Path, data: &Path) {
+    let initdb = account::server(&programs.join("initdb"))
         .args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "--wal-segsize=4", "-D"])
         .arg(data)
         .output()
@@ -212,7 +231,7 @@ fn initialise(data: &Path) {
     conf.push_str(SETTINGS);
     std::fs::write(data.join("postgresql.conf"), conf).unwrap();
     // One statement a line in single-user mode.
-    let mut child = account::server(&programs().join("postgres"))
+    let mut child = account::server(&programs.join("postgres"))
         .args(["--single", "-j", "-D"])
         .arg(data)
         .arg("postgres")
