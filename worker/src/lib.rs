@@ -12,6 +12,7 @@ mod clock;
 mod fleet;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod hashing;
 mod memory;
 mod params;
 mod pool;

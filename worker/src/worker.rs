@@ -9,6 +9,7 @@ use crate::clock::{Instant, now};
 use crate::fleet::lend::Lends;
 use crate::fleet::orders::Owed;
 use crate::fleet::supervisor::Control;
+use crate::hashing::Hashing;
 use crate::params::Interner;
 use crate::pool::Pools;
 use crate::protocol::statements::Registry as Statements;
@@ -137,11 +138,11 @@ pub(crate) struct Worker {
     pub(crate) lends: Lends,
     pub(crate) interner: Interner,
     pub(crate) statements: Statements,
-    pub(crate) verifiers: crate::client::auth::VerifierCache,
+    pub(crate) hashing: Hashing,
+    /// Like whom users look who do not exist.
+    pub(crate) typical: crate::client::auth::Form,
     /// What clients with a stored SCRAM verifier have proved to know, by user: it logs in to a server that stores the same.
     pub(crate) scram_keys: FxHashMap<String, shared::auth::scram::Keys>,
-    /// Keys hashed from clear-text passwords for servers, by whose password it is and what the server asked for.
-    pub(crate) server_keys: FxHashMap<((Option<String>, String), shared::auth::scram::Challenge), shared::auth::scram::Keys>,
 
     /// Clients to be cut off unless they are done by then: in login, or reading their last message.
     pub(crate) login_deadlines: VecDeque<(Instant, usize, ConnectionId)>,
@@ -195,6 +196,7 @@ impl Worker {
         let now = now();
         Self {
             me: start.me,
+            typical: crate::client::auth::Form::typical(&start.config),
             config: Rc::new(start.config),
             prepared: None,
             mock_secret: start.mock_secret,
@@ -220,9 +222,8 @@ impl Worker {
             interner: Interner::default(),
             statements: Statements::new(start.shm.clone()),
             shm: start.shm,
-            verifiers: FxHashMap::default(),
+            hashing: Hashing::default(),
             scram_keys: FxHashMap::default(),
-            server_keys: FxHashMap::default(),
             login_deadlines: VecDeque::new(),
             closing_deadlines: VecDeque::new(),
             idle_timers: crate::timers::Timers::default(),
@@ -253,7 +254,11 @@ impl Worker {
 
     /// How long the loop may wait for events, counted from the last turn.
     pub(crate) fn until_next_turn(&self) -> Duration {
-        if self.again.is_empty() { self.next_tick.saturating_duration_since(self.now) } else { Duration::ZERO }
+        if self.again.is_empty() && self.hashing.is_idle() {
+            self.next_tick.saturating_duration_since(self.now)
+        } else {
+            Duration::ZERO
+        }
     }
 
     /// Waits for events and deals with them. The exit status when there is nothing left to do.
@@ -284,6 +289,7 @@ impl Worker {
                 _ => {}
             }
         }
+        self.hash();
         if self.now >= self.next_tick {
             self.tick();
         }

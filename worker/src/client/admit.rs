@@ -2,7 +2,7 @@
 //!
 //! Their order is PgBouncer's: parameters, user name, max_client_conn, protocol negotiation, database, limits of database and user.
 
-use super::auth::{self, Account, Verdict};
+use super::auth::{self, Account};
 use super::login::Request;
 use super::{ClientSeats, ClientState, Ending, Identity, Peer};
 use crate::pool::NO_ROOM;
@@ -45,8 +45,16 @@ impl Worker {
         let ClientState::Login(login) = &mut self.clients[index].state else { return Ok(()) };
         login.seats = Some(ClientSeats { client: seat, database: None, user: None });
         let super::parameters::Asked { parameters, replication, options, .. } = asked;
-        login.request =
-            Some(Request { who: Rc::clone(&who), entry: entry.clone(), console, account: None, parameters, replication, options });
+        login.request = Some(Request {
+            who: Rc::clone(&who),
+            entry: entry.clone(),
+            console,
+            account: None,
+            method: None,
+            parameters,
+            replication,
+            options,
+        });
         if who.user.len() > MAX_USER_NAME {
             return Err(Ending::violation("username too long"));
         }
@@ -77,17 +85,13 @@ impl Worker {
             log::info!("{prefix} pgbouncer access from unix socket");
             return self.authenticated(index, true);
         }
-        let mut out = Vec::new();
-        let verdict = match auth::method(&config) {
-            None => Verdict::Refused(sqlstate::INVALID_AUTHORIZATION, "no authentication method is found"),
-            Some(method) => auth::begin(&method, &account, &config, &mut self.verifiers, &self.mock_secret, &mut out),
-        };
         if let ClientState::Login(login) = &mut self.clients[index].state
             && let Some(request) = &mut login.request
         {
             request.account = Some(account);
+            request.method = auth::method(&config);
         }
-        self.act_on(index, verdict, &out)
+        self.begin_proof(index)
     }
 
     /// A seat of max_client_conn. The console's clients count, but are never turned away.

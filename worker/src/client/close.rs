@@ -59,7 +59,7 @@ impl Worker {
                 }
                 self.pools.get_mut(session.pool).clients -= 1;
             }
-            ClientState::Login(login) => self.login_ended(&login),
+            ClientState::Login(login) => self.login_ended(index, id, &login),
             ClientState::Closing | ClientState::Dead => {}
         }
         let client = &mut self.clients[index];

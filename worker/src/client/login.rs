@@ -2,10 +2,13 @@
 //!
 //! What it asks for is looked at by [`super::admit`]; whether the database exists is said only to who has proved to be a user.
 
-use super::auth::{self, Account, Challenge, Verdict};
-use super::{ClientSeats, ClientState, Ending, Identity, Peer};
+use super::auth::{self, Account, Challenge, Looks, Verdict};
+use super::{Client, ClientSeats, ClientState, Ending, Identity, Peer};
+use crate::hashing::{Asker, Question, Subject};
 use crate::pool::NO_ROOM;
 use crate::worker::{Life, Source, Worker};
+use shared::auth::Method;
+use shared::auth::scram::{Keys, Verifier};
 use shared::config::Database;
 use shared::control::Replication;
 use shared::ids::ConnectionId;
@@ -32,6 +35,8 @@ enum Stage {
         anything: bool,
     },
     Password(Challenge),
+    /// A password is being hashed.
+    Hashing(Hashed),
     /// Its proof is looked at elsewhere, or what is known of its user is.
     Elsewhere,
     /// Authenticated; its pool has had no server yet whose parameters it could be greeted with.
@@ -43,6 +48,14 @@ enum Stage {
     Over,
 }
 
+/// What is done with the keys of a password.
+enum Hashed {
+    /// The proof begins: they are one of ours.
+    Begin(Question),
+    /// They are held against the stored verifier.
+    Compare(Option<Box<Verifier>>),
+}
+
 /// What the startup message asked for.
 pub(super) struct Request {
     pub(super) who: Rc<Identity>,
@@ -51,6 +64,8 @@ pub(super) struct Request {
     pub(super) console: bool,
     /// What is known of the user, when that has been found out.
     pub(super) account: Option<Account>,
+    /// How it is to prove who it is. `None`: no rule is meant for it.
+    pub(super) method: Option<Method>,
     /// Values of parameters that follow the client.
     pub(super) parameters: Vec<(String, String)>,
     pub(super) replication: Replication,
@@ -81,7 +96,7 @@ impl Login {
 
     /// It is not its turn to say anything.
     pub(super) fn is_parked(&self) -> bool {
-        matches!(self.stage, Stage::Elsewhere | Stage::Welcome(_))
+        matches!(self.stage, Stage::Hashing(_) | Stage::Elsewhere | Stage::Welcome(_))
     }
 
     pub(crate) fn names(&self) -> (Option<&str>, Option<&str>) {
@@ -106,7 +121,7 @@ impl Worker {
                 }
                 Stage::Password(_) => self.password_packet(index, &data[at..]),
                 // It is not its turn: what it sends waits until it has been greeted.
-                Stage::Elsewhere | Stage::Welcome(_) | Stage::Console { .. } | Stage::Over => None,
+                Stage::Hashing(_) | Stage::Elsewhere | Stage::Welcome(_) | Stage::Console { .. } | Stage::Over => None,
             };
             match taken {
                 Some(bytes) => at += bytes,
@@ -177,7 +192,23 @@ impl Worker {
         let Some(account) = login.request.as_ref().and_then(|request| request.account.as_ref()) else { return Ok(()) };
         let Stage::Password(challenge) = std::mem::replace(&mut login.stage, Stage::Over) else { return Ok(()) };
         let mut out = Vec::new();
-        let verdict = auth::answer(account, challenge, body, &mut out);
+        let looks =
+            Looks { iterations: self.config.settings.scram_iterations, typical: self.typical, mock_secret: &self.mock_secret };
+        let verdict = auth::answer(account, &looks, challenge, body, &mut out);
+        self.act_on(index, verdict, &out)
+    }
+
+    /// The first message of the client's authentication, now or when what it takes has been hashed.
+    pub(super) fn begin_proof(&mut self, index: usize) -> Result<(), Ending> {
+        let ClientState::Login(login) = &self.clients[index].state else { return Ok(()) };
+        let Some(Request { account: Some(account), method, .. }) = &login.request else { return Ok(()) };
+        let looks =
+            Looks { iterations: self.config.settings.scram_iterations, typical: self.typical, mock_secret: &self.mock_secret };
+        let mut out = Vec::new();
+        let verdict = match method {
+            None => Verdict::Refused(sqlstate::INVALID_AUTHORIZATION, "no authentication method is found"),
+            Some(method) => auth::begin(method, account, &looks, |question| self.hashing.known(question), &mut out),
+        };
         self.act_on(index, verdict, &out)
     }
 
@@ -198,6 +229,18 @@ impl Worker {
                 if let ClientState::Login(login) = &mut self.clients[index].state {
                     login.stage = Stage::Password(challenge);
                 }
+                Ok(())
+            }
+            Verdict::Hash(question) => {
+                let Client { id, state: ClientState::Login(login), .. } = &mut self.clients[index] else { return Ok(()) };
+                self.hashing.ask(&question, Asker::Client(index, *id));
+                login.stage = Stage::Hashing(Hashed::Begin(question));
+                Ok(())
+            }
+            Verdict::HashGuess(derivation, stored) => {
+                let Client { id, state: ClientState::Login(login), .. } = &mut self.clients[index] else { return Ok(()) };
+                self.hashing.ask_guess(*id, *derivation, Asker::Client(index, *id));
+                login.stage = Stage::Hashing(Hashed::Compare(stored));
                 Ok(())
             }
             Verdict::Elsewhere => {
@@ -222,6 +265,24 @@ impl Worker {
             return self.close_client(index, &ending);
         }
         self.resume_login(index);
+    }
+
+    /// What the login of client `id` has asked for has been hashed.
+    pub(crate) fn client_hashed(&mut self, index: usize, id: ConnectionId, keys: &Keys) {
+        let Some(client) = self.clients.get_mut(index).filter(|client| client.id == id) else { return };
+        let ClientState::Login(login) = &mut client.state else { return };
+        let next = match std::mem::replace(&mut login.stage, Stage::Over) {
+            Stage::Hashing(Hashed::Begin(_)) => self.begin_proof(index),
+            Stage::Hashing(Hashed::Compare(stored)) => self.act_on(index, auth::guessed(stored.as_deref(), keys), &[]),
+            other => {
+                login.stage = other;
+                return;
+            }
+        };
+        match next {
+            Ok(()) => self.resume_login(index),
+            Err(ending) => self.close_client(index, &ending),
+        }
     }
 
     /// It may be its turn again: what it has sent meanwhile is looked at, and the console gets its clients.
@@ -301,7 +362,14 @@ impl Worker {
     }
 
     /// A client has gone before it was greeted.
-    pub(super) fn login_ended(&mut self, login: &Login) {
+    pub(super) fn login_ended(&mut self, index: usize, id: ConnectionId, login: &Login) {
+        match &login.stage {
+            Stage::Hashing(Hashed::Begin(question)) => {
+                self.hashing.forget(&Subject::Ours(question.clone()), Asker::Client(index, id));
+            }
+            Stage::Hashing(Hashed::Compare(_)) => self.hashing.forget(&Subject::Guess(id), Asker::Client(index, id)),
+            _ => {}
+        }
         if let Some(seats) = &login.seats {
             self.leave_client_seats(seats);
         }

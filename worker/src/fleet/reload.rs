@@ -29,8 +29,8 @@ impl Worker {
         let changes = self.config.changes(&config);
         let old = std::mem::replace(&mut self.config, Rc::new(config));
         init_log(&self.config, self.me.slot, file, self.log_to_stderr);
-        self.verifiers.clear();
-        self.server_keys.clear();
+        self.hashing.forget_results();
+        self.typical = crate::client::auth::Form::typical(&self.config);
         if changes.secrets {
             self.scram_keys.clear();
         }

@@ -25,6 +25,7 @@ impl Worker {
         }
         self.log_server_closing(index, reason);
         self.unlist(index);
+        self.server_login_ended(index);
         let server = &mut self.servers[index];
         self.shm.begin_leave(&server.seats, 0);
         let running = server.may_be_running() && server.backend_key.0 != 0;
@@ -115,6 +116,7 @@ impl Worker {
         }
         let pool = self.pools.get_mut(pool);
         pool.opening = pool.opening.saturating_sub(1);
+        self.server_login_ended(index);
         let server = &mut self.servers[index];
         let state = std::mem::replace(&mut server.state, ServerState::Closing);
         if matches!(state, ServerState::Connecting) || server.conn.hung_up {

@@ -2,6 +2,7 @@
 
 use super::ServerState;
 use crate::client::auth::random;
+use crate::hashing::{Asker, Question, Subject};
 use crate::params::is_tracked;
 use crate::pool::Greeting;
 use crate::worker::Worker;
@@ -9,6 +10,7 @@ use shared::auth::scram::{self, ClientExchange, Keys, NONCE_BYTES, ScramError};
 use shared::auth::{Secret, md5};
 use shared::config::PoolMode;
 use shared::control::{ToSupervisor, Welcome};
+use shared::ids::ConnectionId;
 use shared::wire::backend::{self, Authentication, Fields};
 use shared::wire::encode;
 use shared::wire::header::{self, HEADER_BYTES, Header, Peek};
@@ -21,6 +23,8 @@ const LONGEST_MESSAGE: u32 = 1024 * 1024;
 #[derive(Default)]
 pub(crate) struct Login {
     scram: Option<ClientExchange>,
+    /// Its password is being hashed.
+    hashing: Option<Question>,
     authenticated: bool,
     parameters: Vec<(String, String)>,
 }
@@ -148,9 +152,8 @@ impl Worker {
         let request = backend::authentication(body).map_err(|_| ours("failed to answer authreq"))?;
         let pool = self.pools.get(self.servers[index].pool);
         let (user, forced) = (pool.user.clone(), pool.entry.user.is_some());
-        // Whose password it is: the entry's own, or a user's of auth_file.
-        let secret_of = (pool.entry.password.is_some().then(|| pool.entry.name.clone()), user.clone());
         let secret = pool.entry.password.as_ref().or_else(|| self.config.secrets.get(&user)).cloned();
+        let id = self.servers[index].id;
         let ServerState::Login(login) = &mut self.servers[index].state else { return Ok(()) };
         let mut out = Vec::new();
         match request {
@@ -200,22 +203,21 @@ impl Worker {
                 let exchange = login.scram.as_mut().ok_or_else(|| ours("failed to answer authreq"))?;
                 let failed = |e: ScramError| Failure::Credentials(format!("server login failed: {e}"));
                 let challenge = exchange.challenge(message).map_err(failed)?;
-                // Hashing takes a millisecond or more: once for each password and salt, not for each connection.
-                let answer = match (&secret, self.server_keys.get(&(secret_of.clone(), challenge.clone()))) {
-                    (_, Some(keys)) => exchange.answer(keys),
-                    (Some(Secret::Plain(password)), None) => {
-                        let keys = Keys::derive(password.as_bytes(), &challenge.salt, challenge.iterations);
-                        let answer = exchange.answer(&keys);
-                        self.server_keys.insert((secret_of, challenge), keys);
-                        answer
+                let keys = match secret {
+                    // Hashing takes a millisecond or more: once for each password and salt, not for each connection.
+                    Some(password @ Secret::Plain(_)) => {
+                        let question = Question { password, challenge };
+                        let Some(keys) = self.hashing.known(&question) else {
+                            self.hashing.ask(&question, Asker::Server(index, id));
+                            login.hashing = Some(question);
+                            return Ok(());
+                        };
+                        Some(keys)
                     }
-                    (_, None) => match self.scram_keys.get(&user) {
-                        Some(keys) => exchange.answer(keys),
-                        None => return Err(credentials("server login failed: wrong password type")),
-                    },
-                }
-                .map_err(failed)?;
-                encode::password(&mut out, &answer);
+                    _ => self.scram_keys.get(&user),
+                };
+                let keys = keys.ok_or_else(|| credentials("server login failed: wrong password type"))?;
+                encode::password(&mut out, &exchange.answer(keys).map_err(failed)?);
             }
             Authentication::SaslFinal(message) => {
                 let mut exchange = login.scram.take().ok_or_else(|| ours("failed to answer authreq"))?;
@@ -225,6 +227,33 @@ impl Worker {
         }
         let server = &mut self.servers[index];
         server.conn.send(&out, &mut self.buffers).map_err(|_| ours("failed to answer authreq"))
+    }
+
+    /// The password for server `id` has been hashed.
+    pub(crate) fn server_hashed(&mut self, index: usize, id: ConnectionId, keys: &Keys) {
+        let Some(server) = self.servers.get_mut(index).filter(|server| server.id == id) else { return };
+        let ServerState::Login(login) = &mut server.state else { return };
+        login.hashing = None;
+        let Some(exchange) = &mut login.scram else { return };
+        let answered =
+            exchange.answer(keys).map_err(|e| Failure::Credentials(format!("server login failed: {e}"))).and_then(|answer| {
+                let mut out = Vec::new();
+                encode::password(&mut out, &answer);
+                server.conn.send(&out, &mut self.buffers).map_err(|_| Failure::Ours("failed to answer authreq".to_owned()))
+            });
+        if let Err(failure) = answered {
+            self.server_login_failed(index, failure);
+        }
+    }
+
+    /// A connection ends in login: what it has asked for need not be hashed.
+    pub(super) fn server_login_ended(&mut self, index: usize) {
+        let server = &mut self.servers[index];
+        if let ServerState::Login(login) = &mut server.state
+            && let Some(question) = login.hashing.take()
+        {
+            self.hashing.forget(&Subject::Ours(question), Asker::Server(index, server.id));
+        }
     }
 
     /// The first ReadyForQuery: before the connection serves anybody, connect_query is run on it.

@@ -48,7 +48,7 @@ enum State {
     Over,
 }
 
-/// What a server wants the password hashed with.
+/// What a password is to be hashed with.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Challenge {
     /// The salt, decoded.

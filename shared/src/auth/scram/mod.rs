@@ -1,8 +1,8 @@
 //! SCRAM-SHA-256 (RFC 5802, RFC 7677) as PostgreSQL speaks it, both sides.
 //!
 //! [`ServerExchange`] checks a client against a [`Verifier`]; [`ClientExchange`] logs in to a server from a password or from
-//! [`Keys`]. The only expensive step is [`Keys::derive`]; everything else is a handful of hashes, so a caller that keeps the keys
-//! of a (password, salt, iterations) never hashes twice. Channel binding is not offered; the user name inside the messages is
+//! [`Keys`]. The only expensive step is a [`Derivation`], which can be done a part at a time; everything else is a handful of hashes, so a caller that
+//! keeps the keys of a (password, salt, iterations) never hashes twice. Channel binding is not offered; the user name inside the messages is
 //! ignored, as PostgreSQL does, in favour of the startup message's.
 
 mod client;
@@ -12,7 +12,7 @@ mod server;
 mod verifier;
 
 pub use client::{Challenge, ClientExchange};
-pub use keys::Keys;
+pub use keys::{Derivation, Keys};
 pub use server::{ServerExchange, Success};
 pub use verifier::Verifier;
 

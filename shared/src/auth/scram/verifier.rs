@@ -1,6 +1,5 @@
 //! What a server stores instead of a password, and what stands in for it when there is no such user.
 
-use super::MAX_ITERATIONS;
 use super::keys::{Keys, hmac, stored_key};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use std::fmt;
@@ -67,20 +66,22 @@ impl Verifier {
         let derived = |label: &[u8]| hmac(mock_secret, &[label, user.as_bytes()]);
         Self {
             iterations: iterations.max(1),
-            salt: derived(b"")[..16].to_vec(),
+            salt: Self::salt(user, mock_secret),
             stored_key: derived(b"stored key\0"),
             server_key: derived(b"server key\0"),
             mock: true,
         }
     }
 
-    /// Whether this is the password it was made of; costs the iterations. Never for a mock, nor above [`MAX_ITERATIONS`].
-    pub fn matches(&self, password: &[u8]) -> bool {
-        if self.mock || self.iterations > MAX_ITERATIONS {
-            return false;
-        }
-        let keys = Keys::derive(password, &self.salt, self.iterations);
-        keys.server_key.ct_eq(&self.server_key).into()
+    /// Whether `keys`, derived with its salt and iterations, are those of the password it was made of. Never for a mock.
+    pub fn is_of(&self, keys: &Keys) -> bool {
+        bool::from(keys.server_key.ct_eq(&self.server_key)) && !self.mock
+    }
+
+    /// The salt of this user's verifier where none is stored: as long as PostgreSQL's own, and the same from every process that shares
+    /// `mock_secret`, or two logins would show that it was made here.
+    pub fn salt(user: &str, mock_secret: &[u8]) -> Vec<u8> {
+        hmac(mock_secret, &[user.as_bytes()])[..16].to_vec()
     }
 
     /// Whether `client_key` is the one behind the stored key. Never for a mock.
@@ -112,9 +113,10 @@ mod tests {
     fn postgresql_stores_what_we_derive() {
         let stored = Verifier::from_secret(PENCIL).unwrap();
         assert_eq!(Verifier::derive(b"pencil", &stored.salt, stored.iterations), stored);
-        assert!(stored.matches(b"pencil") && !stored.matches(b"Pencil") && !stored.matches(b""));
-        assert!(Verifier::from_secret(SOFT_HYPHEN).unwrap().matches("I\u{ad}X".as_bytes()));
-        assert!(Verifier::from_secret(SOFT_HYPHEN).unwrap().matches(b"IX"));
+        let matches = |stored: &Verifier, password: &[u8]| stored.is_of(&Keys::derive(password, &stored.salt, stored.iterations));
+        assert!(matches(&stored, b"pencil") && !matches(&stored, b"Pencil") && !matches(&stored, b""));
+        let soft_hyphen = Verifier::from_secret(SOFT_HYPHEN).unwrap();
+        assert!(matches(&soft_hyphen, "I\u{ad}X".as_bytes()) && matches(&soft_hyphen, b"IX"));
     }
 
     #[test]
@@ -144,7 +146,7 @@ mod tests {
         assert_ne!(mock("a").salt, mock("b").salt);
         assert_ne!(mock("a").salt, Verifier::mock("a", &[8; 32], 4096).salt);
         assert_eq!(mock("a").salt.len(), 16, "as long as PostgreSQL's own");
-        assert!(!mock("a").matches(b"") && !mock("a").matches(b"a"));
+        assert!(!mock("a").is_of(&Keys { client_key: [0; 32], server_key: mock("a").server_key }));
     }
 
     #[test]
@@ -153,7 +155,7 @@ mod tests {
         let mut verifier = Verifier::from_keys(&keys, b"salt", 1);
         assert!(verifier.accepts(&keys.client_key));
         verifier.mock = true;
-        assert!(!verifier.accepts(&keys.client_key) && !verifier.matches(b"x"));
+        assert!(!verifier.accepts(&keys.client_key) && !verifier.is_of(&keys));
     }
 
     #[test]

@@ -1,21 +1,22 @@
 //! Proofs: which challenge a client gets, and whether its answer is right.
 //!
 //! [`rule`] says which method holds for a client, [`Account`] what is known of its user. Users who do not exist get the same challenges as
-//! others, and fail at the end. Hashing a clear-text secret for SCRAM is done once for each user and configuration.
+//! others, made to look like [`typical`] users, and fail at the end. Thousands of rounds of hashing are not done here but in [`crate::hashing`].
 
 mod account;
 mod rule;
+mod typical;
 
-use rustc_hash::FxHashMap;
-use shared::auth::scram::{self, Keys, NONCE_BYTES, ServerExchange, Verifier};
+use crate::hashing::Question;
+use shared::auth::scram::{self, Challenge as Hashed, Derivation, Keys, MAX_ITERATIONS, NONCE_BYTES, ServerExchange, Verifier};
 use shared::auth::{Method, Secret, md5, plain};
-use shared::config::Config;
 use shared::wire::cursor::Cursor;
 use shared::wire::encode;
 use shared::wire::report::sqlstate;
 
 pub(crate) use account::Account;
 pub(crate) use rule::method;
+pub(crate) use typical::Form;
 
 /// What a client in login has been asked.
 pub(crate) enum Challenge {
@@ -36,22 +37,31 @@ pub(crate) enum Verdict {
     /// Somebody else has been asked; [`crate::worker::Worker::login_answered`] goes on.
     #[allow(dead_code)] // no method needs it yet
     Elsewhere,
+    /// This has to be hashed first; `begin` is next.
+    Hash(Question),
+    /// As is what the client says its password is; [`guessed`] is next.
+    HashGuess(Box<Derivation>, Option<Box<Verifier>>),
     /// SQLSTATE and text.
     Refused(&'static str, &'static str),
 }
 
-/// Verifiers made from clear-text secrets, by user; emptied when the configuration changes.
-pub(crate) type VerifierCache = FxHashMap<String, Verifier>;
+/// What decides how users look who have no secret, or one that is no SCRAM verifier.
+pub(crate) struct Looks<'a> {
+    /// Iterations of verifiers that are made here.
+    pub(crate) iterations: u32,
+    /// Like whom a user without a secret looks.
+    pub(crate) typical: Form,
+    pub(crate) mock_secret: &'a [u8; 32],
+}
 
 const NO_SUCH_PASSWORD: Verdict = Verdict::Refused(sqlstate::INVALID_PASSWORD, "password authentication failed");
 
-/// The first message of an authentication, appended to `out`.
-pub(crate) fn begin(
+/// The first message of an authentication, appended to `out`. `known`: what has been hashed before.
+pub(crate) fn begin<'a>(
     method: &Method,
     account: &Account,
-    config: &Config,
-    cache: &mut VerifierCache,
-    mock_secret: &[u8; 32],
+    looks: &Looks<'_>,
+    known: impl FnOnce(&Question) -> Option<&'a Keys>,
     out: &mut Vec<u8>,
 ) -> Verdict {
     match method {
@@ -61,13 +71,20 @@ pub(crate) fn begin(
             encode::authentication(out, 3, &[]);
             Verdict::GoOn(Challenge::Plain)
         }
-        Method::Md5 if !matches!(account.secret, Some(Secret::Scram(_))) => {
+        Method::Md5 if !account.looks_like_scram(looks) => {
             let salt = random();
             encode::authentication(out, 5, &salt);
             Verdict::GoOn(Challenge::Md5(salt))
         }
         Method::Md5 | Method::ScramSha256 => {
-            let exchange = ServerExchange::start(verifier(account, config, cache, mock_secret), random::<NONCE_BYTES>());
+            let verifier = match account.verifier(looks) {
+                Made::Stored(verifier) => verifier,
+                Made::From(question, verifier) => match known(&question) {
+                    Some(keys) => verifier(keys),
+                    None => return Verdict::Hash(question),
+                },
+            };
+            let exchange = ServerExchange::start(verifier, random::<NONCE_BYTES>());
             encode::authentication(out, 10, format!("{}\0\0", scram::MECHANISM).as_bytes());
             Verdict::GoOn(Challenge::ScramFirst(Box::new(exchange)))
         }
@@ -76,14 +93,21 @@ pub(crate) fn begin(
 }
 
 /// Takes the body of a client's `p` message; what it is told goes to `out`.
-pub(crate) fn answer(account: &Account, challenge: Challenge, body: &[u8], out: &mut Vec<u8>) -> Verdict {
+pub(crate) fn answer(account: &Account, looks: &Looks<'_>, challenge: Challenge, body: &[u8], out: &mut Vec<u8>) -> Verdict {
     let Account { user, secret, .. } = account;
     let secret = secret.as_ref();
     match challenge {
         Challenge::Plain => match password(body) {
             Some(b"") => Verdict::Refused(sqlstate::INVALID_PASSWORD, "empty password returned by client"),
             Some(password) if secret.is_some_and(|s| plain::verify(s, user, password)) => Verdict::Admitted,
-            _ => NO_SUCH_PASSWORD,
+            Some(password) => match account.to_compare(looks) {
+                Some(Hashed { salt, iterations }) => {
+                    let stored = account.stored_verifier().map(Box::new);
+                    Verdict::HashGuess(Box::new(Derivation::new(password, &salt, iterations)), stored)
+                }
+                None => NO_SUCH_PASSWORD,
+            },
+            None => NO_SUCH_PASSWORD,
         },
         Challenge::Md5(salt) => match password(body) {
             Some(b"") => Verdict::Refused(sqlstate::INVALID_PASSWORD, "empty password returned by client"),
@@ -113,21 +137,69 @@ pub(crate) fn answer(account: &Account, challenge: Challenge, body: &[u8], out: 
     }
 }
 
+/// What a client says its password is has been hashed.
+pub(crate) fn guessed(stored: Option<&Verifier>, keys: &Keys) -> Verdict {
+    if stored.is_some_and(|verifier| verifier.is_of(keys)) { Verdict::AdmittedWithKeys(keys.clone()) } else { NO_SUCH_PASSWORD }
+}
+
 fn scram_failed() -> Verdict {
     Verdict::Refused(sqlstate::INVALID_PASSWORD, scram::CLIENT_FAILURE)
 }
 
-fn verifier(account: &Account, config: &Config, cache: &mut VerifierCache, mock_secret: &[u8; 32]) -> Verifier {
-    let Account { user, secret, .. } = account;
-    let iterations = config.settings.scram_iterations;
-    let mock = || Verifier::mock(user, mock_secret, iterations);
-    match secret.as_ref() {
-        Some(Secret::Scram(text)) => Verifier::from_secret(text).unwrap_or_else(|_| mock()),
-        Some(Secret::Plain(password)) if !password.is_empty() => {
-            let derive = || Verifier::derive(password.as_bytes(), &random::<16>(), iterations);
-            cache.entry(user.to_owned()).or_insert_with(derive).clone()
+/// Where a verifier comes from.
+enum Made {
+    Stored(Verifier),
+    /// From the keys of this password.
+    From(Question, Box<dyn FnOnce(&Keys) -> Verifier>),
+}
+
+impl Account {
+    /// The stored verifier, unless it takes more hashing than anybody should be able to ask for.
+    fn stored_verifier(&self) -> Option<Verifier> {
+        let Some(Secret::Scram(text)) = &self.secret else { return None };
+        Verifier::from_secret(text).ok().filter(|verifier| verifier.iterations <= MAX_ITERATIONS)
+    }
+
+    fn looks_like_scram(&self, looks: &Looks<'_>) -> bool {
+        match &self.secret {
+            Some(secret) => matches!(secret, Secret::Scram(_)),
+            None => matches!(looks.typical, Form::Scram(_)),
         }
-        _ => mock(),
+    }
+
+    /// What a client's SCRAM proof is held against; where there is nothing, no proof fits.
+    fn verifier(&self, looks: &Looks<'_>) -> Made {
+        if let Some(verifier) = self.stored_verifier() {
+            return Made::Stored(verifier);
+        }
+        let password = match &self.secret {
+            Some(Secret::Plain(password)) if !password.is_empty() => Some(password.as_str()),
+            _ => None,
+        };
+        let (user, secret) = (self.user.clone(), *looks.mock_secret);
+        let mock = move |iterations| Verifier::mock(&user, &secret, iterations);
+        if password.is_none()
+            && let Form::Scram(iterations) = looks.typical
+        {
+            return Made::Stored(mock(iterations));
+        }
+        let challenge = Hashed { salt: Verifier::salt(&self.user, looks.mock_secret), iterations: looks.iterations };
+        let (salt, iterations) = (challenge.salt.clone(), challenge.iterations);
+        let question = Question { password: Secret::Plain(password.unwrap_or_default().to_owned()), challenge };
+        match password {
+            Some(_) => Made::From(question, Box::new(move |keys| Verifier::from_keys(keys, &salt, iterations))),
+            None => Made::From(question, Box::new(move |_| mock(iterations))),
+        }
+    }
+
+    /// What a clear-text password that does not fit yet is to be hashed with: as the stored verifier says, or as others' do.
+    fn to_compare(&self, looks: &Looks<'_>) -> Option<Hashed> {
+        let (salt, iterations) = match (self.stored_verifier(), looks.typical) {
+            (Some(verifier), _) => (verifier.salt.clone(), verifier.iterations),
+            (None, Form::Scram(iterations)) => (Verifier::salt(&self.user, looks.mock_secret), iterations),
+            (None, Form::Plain | Form::Md5) => return None,
+        };
+        Some(Hashed { salt, iterations })
     }
 }
 
