@@ -82,6 +82,8 @@ def compare(asked, loads, special):
         found += swept
     if "idle" in special:
         report.per_contender(f"memory per idle client ({asked.idle_clients} clients)", "KiB", idle.run(asked, asked.contender))
+    if "tls-idle" in special:
+        report.per_contender(f"memory per idle TLS client ({asked.idle_clients} clients)", "KiB", idle.run(asked, asked.contender, tls=True))
     if "instructions" in special:
         report.per_load("user-space instructions per transaction (callgrind)", instructions.run(asked, asked.contender))
     if asked.json:
@@ -95,7 +97,7 @@ def raise_descriptor_limit(asked, special):
     """As far as it goes; the poolers inherit it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    if "idle" in special and hard < asked.idle_clients + 200:
+    if {"idle", "tls-idle"} & set(special) and hard < asked.idle_clients + 200:
         sys.exit(f"{asked.idle_clients} idle clients need more descriptors than the limit of {hard} (ulimit -n)")
 
 

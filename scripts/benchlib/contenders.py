@@ -10,6 +10,7 @@ import shlex
 import shutil
 import signal
 import socket
+import subprocess
 import time
 
 from . import processes, wire
@@ -73,6 +74,10 @@ class Contender:
     def output(self):
         return "".join(path.read_text(errors="replace")[-2000:] for path in sorted(self.folder.glob("process-*/output")))
 
+    def takes(self, scenario):
+        """Whether it can be put under this load."""
+        return True
+
     def pids(self):
         return processes.family([process.pid for process in self.started])
 
@@ -109,11 +114,33 @@ class Contender:
             "max_prepared_statements = 200",
             "log_connections = 0",
             "log_disconnections = 0",
+            *self.encryption(folder),
             *extra,
         ]
         path = folder / "pooler.ini"
         path.write_text("\n".join(lines) + "\n")
         return str(path)
+
+
+    def encryption(self, folder):
+        """Lines that let clients use TLS who want to, with a certificate made for this run."""
+        files = {}
+        for kind, content in certificate(self.options).items():
+            files[kind] = folder / f"{kind}.pem"
+            files[kind].write_bytes(content)
+            files[kind].chmod(0o600)
+            processes.give(files[kind])
+        return ["client_tls_sslmode = allow", f"client_tls_key_file = {files['key']}", f"client_tls_cert_file = {files['cert']}"]
+
+
+def certificate(options):
+    """Key and certificate as PEM, the same for all."""
+    key, cert = (pathlib.Path(options.work) / f"{kind}.pem" for kind in ("key", "cert"))
+    if not cert.exists():
+        kind = {"ecdsa": ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"], "rsa": ["rsa:2048"]}[options.certificate]
+        subprocess.run(["openssl", "req", "-x509", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-newkey", *kind,
+                        "-keyout", key, "-out", cert], check=True, capture_output=True)
+    return {"key": key.read_bytes(), "cert": cert.read_bytes()}
 
 
 class PgFleet(Contender):
@@ -146,6 +173,9 @@ class PgBouncer(Contender):
 
 class HaProxy(Contender):
     """One thread that relays bytes: a server connection per client."""
+
+    def takes(self, scenario):
+        return not scenario.tls
 
     def commands(self):
         folder = self.place(0)

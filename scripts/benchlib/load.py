@@ -21,7 +21,8 @@ def run(scenario, port, work, seconds=None, transactions_each=None, cpus=None, l
     with tempfile.TemporaryDirectory(dir=work) as folder:
         command = command_line(scenario, port, pathlib.Path(folder), seconds, transactions_each, log)
         pin = (lambda: os.sched_setaffinity(0, cpus)) if cpus else None
-        done = subprocess.run(command, capture_output=True, text=True, cwd=folder, preexec_fn=pin, check=False)
+        environment = {**os.environ, "PGSSLMODE": "require" if scenario.tls else "disable"}
+        done = subprocess.run(command, capture_output=True, text=True, cwd=folder, preexec_fn=pin, env=environment, check=False)
         return read_outcome(done, latencies(pathlib.Path(folder)))
 
 

@@ -23,6 +23,7 @@ def parse(arguments, scenario_names, contender_names):
     add("--pool-size", type=int, default=20, help="server connections of each pooler in all (default: %(default)s)")
     add("--pool-mode", choices=["transaction", "session"], default="transaction", help="default: %(default)s")
     add("--idle-clients", type=int, default=2000, help="clients of the idle scenario (default: %(default)s)")
+    add("--certificate", choices=["ecdsa", "rsa"], default="ecdsa", help="of the poolers, for TLS: P-256 or RSA-2048 (default: %(default)s)")
     add("--pin", action="store_true", help="poolers on CPU 0, pgbench and PostgreSQL on the others")
     add("--binary", metavar="PATH", help="this pgfleet instead of building one")
     add("--seed", type=int, help="of the random order")

@@ -16,6 +16,7 @@ class Load:
     protocol: str = "simple"
     script: str | None = None
     connect_each: bool = False  # a new connection for every transaction
+    tls: bool = False  # between client and pooler
     sampling: float = 1.0  # share of the transactions whose latency is logged
 
 
@@ -26,11 +27,17 @@ def loads():
                 yield Load(f"{family}-{protocol}-{clients}", clients, protocol, script, sampling=0.2)
     yield Load("large-result", 2, script=HUNDRED_MEGABYTES)
     yield Load("connect", 8, script="select 1", connect_each=True)
+    for protocol in PROTOCOLS:
+        yield Load(f"tls-select1-{protocol}-64", 64, protocol, "select 1", tls=True, sampling=0.2)
+    yield Load("tls-pgbench-simple-64", 64, tls=True, sampling=0.2)
+    yield Load("tls-large-result", 2, script=HUNDRED_MEGABYTES, tls=True)
+    yield Load("tls-connect", 8, script="select 1", connect_each=True, tls=True)
 
 
 # Measured in ways of their own, each in the file of its name.
 SPECIAL = {
     "idle": "memory per idle client",
+    "tls-idle": "memory per idle TLS client",
     "syscalls": "system calls per transaction at 64 clients",
     "skew": "200 clients over four workers or processes: evenly, unevenly, all at one",
     "slack": "pgfleet's fairness_slack: what it costs and what it gives",

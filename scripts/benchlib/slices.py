@@ -27,7 +27,7 @@ def run(options, scenarios, contenders):
     chance = random.Random(options.seed)
     slices = []
     for number in range(1, options.rounds + 1):
-        order = [(scenario, contender) for scenario in scenarios for contender in contenders]
+        order = [(scenario, contender) for scenario in scenarios for contender in contenders if contender.takes(scenario)]
         chance.shuffle(order)
         # A scenario's slices stay together, so that those who are compared run within seconds of each other.
         first_seen = {scenario.name: at for at, (scenario, _) in reversed(list(enumerate(order)))}

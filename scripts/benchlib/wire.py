@@ -1,6 +1,7 @@
 """As much of a PostgreSQL client as it takes to log in under trust and sit there."""
 
 import socket
+import ssl
 import struct
 
 
@@ -27,10 +28,12 @@ def startup_packet(user, database):
     return struct.pack("!ii", len(body) + 8, 196608) + body
 
 
-def log_in(port, user="postgres", database="bench", timeout=10):
+def log_in(port, user="postgres", database="bench", timeout=10, tls=False):
     """A socket that has read ReadyForQuery."""
     client = socket.create_connection(("127.0.0.1", port), timeout=timeout)
     try:
+        if tls:
+            client = encrypted(client)
         client.sendall(startup_packet(user, database))
         for kind, body in messages(client):
             if kind == b"E":
@@ -40,6 +43,17 @@ def log_in(port, user="postgres", database="bench", timeout=10):
     except BaseException:
         client.close()
         raise
+
+
+def encrypted(client):
+    """The socket inside TLS, whoever is at the other end."""
+    client.sendall(struct.pack("!ii", 8, 80877103))
+    if client.recv(1) != b"S":
+        raise Refused("takes no TLS")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context.wrap_socket(client)
 
 
 def query(sql):
