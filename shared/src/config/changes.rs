@@ -27,7 +27,7 @@ impl Config {
     /// What would change if `new` replaced this configuration.
     pub fn changes(&self, new: &Config) -> Changes {
         let (reloadable, fixed): (Vec<_>, Vec<_>) = self.settings.differing(&new.settings).into_iter().partition(|s| s.reloadable);
-        let server_tls = reloadable.iter().any(|s| s.name.starts_with("server_tls"));
+        let server_tls = reloadable.iter().any(|s| s.name.starts_with("server_tls")) || self.server_tls != new.server_tls;
         let mut changes = Changes {
             changed: reloadable.iter().map(|s| s.name).collect(),
             needs_restart: fixed.iter().map(|s| s.name).collect(),

@@ -23,6 +23,7 @@ mod settings;
 mod snapshot;
 mod support;
 mod table;
+mod tls_files;
 mod userlist;
 mod words;
 
@@ -45,6 +46,7 @@ pub use words::Words;
 
 use crate::auth::Secret;
 use crate::auth::hba::Access;
+use crate::tls::Files;
 use build::Built;
 use problem::At;
 use serde::{Deserialize, Serialize};
@@ -73,6 +75,10 @@ pub struct Config {
     pub access: Access,
     /// `[peers]`.
     pub peers: BTreeMap<u16, Peer>,
+    /// What the files of the `client_tls_*` settings hold.
+    pub client_tls: Files,
+    /// What the files of the `server_tls_*` settings hold.
+    pub server_tls: Files,
 }
 
 /// Loads the configuration of `path`: TOML when its name ends in `.toml`, else PgBouncer's syntax. The error holds every problem.
@@ -96,7 +102,8 @@ pub fn read(path: &Path) -> (Option<Config>, Problems) {
     let whole = At::whole(&config.path);
     let place = |setting: &str| places.get(setting).unwrap_or(&whole).clone();
     let auth_file = auth_files::read(config, place, &mut problems);
-    support::check_permissions(auth_file.as_deref(), &document, &mut problems);
+    tls_files::load(&mut built, &mut problems);
+    support::check_permissions(auth_file.as_deref(), &built.config, &document, &mut problems);
     problems.sort();
     ((!problems.has_errors()).then_some(built.config), problems)
 }

@@ -8,7 +8,7 @@ use super::build::Built;
 use super::document::Document;
 use super::problem::{At, Problems};
 use super::resolve::CONSOLE_DATABASES;
-use super::{AuthType, Settings, SslMode};
+use super::{AuthType, Config, Settings, SslMode};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -69,9 +69,11 @@ fn entries(built: &Built, document: &Document, problems: &mut Problems) {
 }
 
 /// Warns of files with secrets that every user of the machine can read.
-pub(super) fn check_permissions(auth_file: Option<&Path>, document: &Document, problems: &mut Problems) {
+pub(super) fn check_permissions(auth_file: Option<&Path>, config: &Config, document: &Document, problems: &mut Problems) {
     let passwords = document.databases.iter().flat_map(|d| &d.items).filter(|i| i.key == "password");
     let mut files: Vec<(&Path, &str)> = auth_file.map(|file| (file, "")).into_iter().collect();
+    let keys = [("client_tls_key_file", &config.client_tls.key), ("server_tls_key_file", &config.server_tls.key)];
+    files.extend(keys.into_iter().filter_map(|(setting, key)| Some((key.as_ref()?.path(), setting))));
     for item in passwords {
         if !files.iter().any(|(file, _)| *file == &*item.at.file) {
             files.push((&item.at.file, "password"));

@@ -8,7 +8,7 @@ use rustls::{SupportedCipherSuite, SupportedProtocolVersion};
 
 /// The TLS 1.2 suites that a list in OpenSSL's notation (ciphers(1)) selects, in its order. As there, names that are not known select
 /// nothing. `None`: nothing is left.
-pub fn tls12_suites(list: &str) -> Option<Vec<SupportedCipherSuite>> {
+pub(super) fn tls12_suites(list: &str) -> Option<Vec<SupportedCipherSuite>> {
     let known: Vec<_> = ALL_CIPHER_SUITES.iter().copied().filter(|suite| suite.tls13().is_none()).collect();
     if matches!(list.to_ascii_lowercase().as_str(), "" | "default" | "secure" | "normal" | "fast") {
         return Some(known);
@@ -61,21 +61,23 @@ fn is_called(suite: SupportedCipherSuite, name: &str) -> bool {
     }
 }
 
-/// The TLS 1.3 suites of a list of names, in its order. The error is a name that no such suite has.
-pub fn tls13_suites(list: Option<&str>) -> Result<Vec<SupportedCipherSuite>, String> {
+/// The TLS 1.3 suites of a list of names, in its order. The error says which name no such suite has.
+pub(super) fn tls13_suites(list: Option<&str>) -> Result<Vec<SupportedCipherSuite>, String> {
     let known = || ALL_CIPHER_SUITES.iter().copied().filter(|suite| suite.tls13().is_some());
     match list {
         None | Some("") => Ok(known().collect()),
         Some(list) => list
             .split(':')
-            .map(|name| known().find(|suite| cipher_name(suite.suite()) == name).ok_or_else(|| name.to_owned()))
+            .map(|name| {
+                known().find(|suite| cipher_name(suite.suite()) == name).ok_or_else(|| format!("unknown cipher suite: {name}"))
+            })
             .collect(),
     }
 }
 
 /// The protocols of a list: words separated by `,` or `:`, each perhaps with a `!` in front. The error is a word that means nothing, or
 /// what is left over, which is nothing.
-pub fn protocols(list: &str) -> Result<Vec<&'static SupportedProtocolVersion>, String> {
+pub(super) fn protocols(list: &str) -> Result<Vec<&'static SupportedProtocolVersion>, String> {
     let (mut tls12, mut tls13) = (false, false);
     for word in list.split([',', ':']).map(str::trim) {
         let (on, name) = word.strip_prefix('!').map_or((true, word), |name| (false, name.trim()));
@@ -95,7 +97,7 @@ pub fn protocols(list: &str) -> Result<Vec<&'static SupportedProtocolVersion>, S
 }
 
 /// The key exchanges of `client_tls_ecdhcurve`. The error is a curve that there is not.
-pub fn curves(name: &str) -> Result<Vec<&'static dyn SupportedKxGroup>, String> {
+pub(super) fn curves(name: &str) -> Result<Vec<&'static dyn SupportedKxGroup>, String> {
     let group: &'static dyn SupportedKxGroup = match name.to_ascii_lowercase().as_str() {
         "auto" | "none" | "" => return Ok(DEFAULT_KX_GROUPS.to_vec()),
         "x25519" => kx_group::X25519,
@@ -134,7 +136,7 @@ mod tests {
         assert_eq!(tls13_suites(None).unwrap().len(), 3);
         let two = tls13_suites(Some("TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256")).unwrap();
         assert_eq!(two.len(), 2);
-        assert_eq!(tls13_suites(Some("TLS_AES_128_CCM_SHA256")).unwrap_err(), "TLS_AES_128_CCM_SHA256");
+        assert_eq!(tls13_suites(Some("TLS_AES_128_CCM_SHA256")).unwrap_err(), "unknown cipher suite: TLS_AES_128_CCM_SHA256");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! A handshake, sans-IO: bytes from the peer in, bytes for the peer out, and in the end a [`Session`].
 
+use super::certificate::Certificate;
+use super::names::Names;
 use super::secrets::{self, Heard};
 use super::session::{Role, Session};
 use rustls::client::UnbufferedClientConnection;
@@ -64,6 +66,23 @@ pub struct Agreed {
     pub resumed: bool,
 }
 
+impl Agreed {
+    /// The peer's own certificate, if it has shown one.
+    pub fn peer_certificate(&self) -> Option<&CertificateDer<'static>> {
+        self.peer_certificates.first()
+    }
+
+    /// The names in it. A client's was verified, or there would be none.
+    pub fn peer_names(&self) -> Option<Names> {
+        Some(Certificate::parse(self.peer_certificate()?).ok()?.names())
+    }
+
+    /// What a login at the peer is bound to (`tls-server-end-point`). `None`: none is defined for its certificate.
+    pub fn peer_endpoint_binding(&self) -> Option<Vec<u8>> {
+        Certificate::parse(self.peer_certificate()?).ok()?.endpoint_binding()
+    }
+}
+
 /// Why a handshake has failed. The peer's alert, if there is one to send, was put out.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum HandshakeError {
@@ -76,6 +95,9 @@ pub enum HandshakeError {
     /// It goes on for too long.
     #[error("handshake too long")]
     TooLong,
+    /// The host whose certificate is to be verified has a name that no certificate could have.
+    #[error("\"{0}\" is not a host name")]
+    Name(String),
     /// rustls agreed on something that we do not know.
     #[error("unknown cipher suite")]
     Unknown,
@@ -91,13 +113,13 @@ enum Next {
 
 impl Handshake {
     /// The peer is a client.
-    pub fn accept(config: Arc<ServerConfig>) -> Result<Box<Self>, HandshakeError> {
+    pub(super) fn accept(config: Arc<ServerConfig>) -> Result<Box<Self>, HandshakeError> {
         let connection = UnbufferedServerConnection::new(config).map_err(HandshakeError::Tls)?;
         Ok(Self::new(Side::Server(connection)))
     }
 
     /// The peer is a server; `name` is what it is asked for and its certificate is compared with.
-    pub fn connect(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Box<Self>, HandshakeError> {
+    pub(super) fn connect(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Box<Self>, HandshakeError> {
         let connection = UnbufferedClientConnection::new(config, name).map_err(HandshakeError::Tls)?;
         Ok(Self::new(Side::Client(connection)))
     }
@@ -140,19 +162,23 @@ impl Handshake {
     }
 
     fn is_unfinished(&self) -> bool {
-        match &self.side {
-            Side::Server(connection) => connection.is_handshaking() || connection.wants_write(),
-            Side::Client(connection) => connection.is_handshaking() || connection.wants_write(),
-        }
+        let handshaking = match &self.side {
+            Side::Server(connection) => connection.is_handshaking(),
+            Side::Client(connection) => connection.is_handshaking(),
+        };
+        handshaking || self.has_output()
     }
 
-    /// After an error rustls has an alert to send.
+    /// After an error rustls has an alert to send. Once that is out it must not be asked again: it would look for messages in input that
+    /// is gone.
     fn say_why(&mut self, out: &mut Vec<u8>) {
-        self.input.clear();
-        for _ in 0..2 {
-            if !matches!(self.step(out), Ok(Next::Again)) {
-                return;
-            }
+        while self.has_output() && matches!(self.step(out), Ok(Next::Again)) {}
+    }
+
+    fn has_output(&self) -> bool {
+        match &self.side {
+            Side::Server(connection) => connection.wants_write(),
+            Side::Client(connection) => connection.wants_write(),
         }
     }
 

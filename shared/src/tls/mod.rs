@@ -2,19 +2,34 @@
 //!
 //! A session must be able to move to another process, and rustls's cannot: so once the handshake is over, keys and sequence numbers are taken out of
 //! it ([`handshake`]) and the record layer is ours ([`session`]). An idle session is some hundred bytes, which serde can write.
+//!
+//! An [`Acceptor`] and a [`Connector`] are what the settings and their files come to; they are made once for each configuration and begin
+//! handshakes.
 
+mod acceptor;
 mod alert;
-pub mod ciphers;
+mod certificate;
+mod ciphers;
+mod connector;
+mod context;
 mod direction;
+mod files;
 mod handshake;
+mod names;
 mod secrets;
 mod session;
+pub(crate) mod side;
 mod suite;
+mod verify;
 
 #[cfg(test)]
 mod tests;
 
+pub use acceptor::Acceptor;
 pub use alert::Alert;
+pub use connector::Connector;
+pub use context::ContextError;
+pub use files::{Files, Pem, SYSTEM_AUTHORITIES};
 pub use handshake::{Agreed, Established, Handshake, HandshakeError, Progress};
-pub use secrets::Listener;
+pub use names::Names;
 pub use session::{End, Opened, Role, Session};

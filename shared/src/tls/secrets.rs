@@ -41,7 +41,7 @@ impl Heard {
 
 /// The key log of every configuration.
 #[derive(Debug)]
-pub struct Listener;
+pub(super) struct Listener;
 
 impl KeyLog for Listener {
     fn log(&self, label: &str, _client_random: &[u8], secret: &[u8]) {

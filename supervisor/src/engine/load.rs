@@ -107,6 +107,9 @@ fn set(ground: &Ground, generation: u64, key: &str, value: &str) -> Result<Candi
     if let Some(problem) = problems.errors().next() {
         return Err(problem.to_string());
     }
+    if key.contains("_tls") {
+        config.read_tls_files(running).map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
+    }
     let changes = running.changes(&config);
     let warnings = changes.needs_restart.iter().map(|name| format!("{name} has a new value, which needs a restart")).collect();
     config.keep_unchangeable(running);

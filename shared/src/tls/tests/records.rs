@@ -1,8 +1,8 @@
 //! Our record layer against rustls's, and a session that moves while it talks.
 
 #![allow(clippy::unwrap_used)]
-use super::secrets::Listener;
-use super::*;
+use crate::tls::secrets::Listener;
+use crate::tls::*;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{
     ClientConfig, ClientConnection, Connection, RootCertStore, ServerConfig, ServerConnection, SupportedCipherSuite,
