@@ -131,6 +131,13 @@ pub enum ToWorker {
     Stop(StopMode),
     /// What a host name means; told to every worker when it has been looked up, and to one that asks with `Resolve` meanwhile.
     Resolved(Resolved),
+    /// The name of an operating system's user, asked for by `NameUser`.
+    UserNamed {
+        /// The user.
+        uid: u32,
+        /// The name, or why there is none.
+        name: Result<String, String>,
+    },
     /// Another worker has learned what PostgreSQL says at the start of a connection of this pool.
     Welcome(Welcome),
     /// The fleet has grown. Descriptors: the sending ends of the inboxes of slots `first..`. Comes before the first message of a worker there.
@@ -238,6 +245,11 @@ pub enum ToSupervisor {
     Resolve {
         /// The name.
         host: String,
+    },
+    /// Find the name of an operating system's user; answered by `UserNamed`.
+    NameUser {
+        /// The user.
+        uid: u32,
     },
     /// A server connection begins. Descriptor: a duplicate of its socket, which the supervisor keeps so that it can tell, should
     /// the worker die, when the backend has ended: PostgreSQL leaves the socket open until the backend's process is gone.

@@ -22,6 +22,7 @@ mod process;
 mod signals;
 mod start;
 mod stats;
+mod system_users;
 
 use clap::Parser;
 use std::io::Write;

@@ -5,7 +5,7 @@
 
 use crate::fleet::{Event, Said};
 use crate::office::{Input, Office};
-use crate::{console, dns};
+use crate::{console, dns, system_users};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
@@ -126,6 +126,7 @@ impl Listener {
             ToSupervisor::Console(session) => return console::admit(&self.office, session, descriptor),
             ToSupervisor::CancelConsole { key } => return console::cancel(&self.office, key),
             ToSupervisor::Resolve { host } => return dns::resolve(&self.office, &host, &self.control),
+            ToSupervisor::NameUser { uid } => return system_users::name(uid, &self.control),
             ToSupervisor::ServerOpened(seats) => return self.office.orphans.opened(seats, descriptor),
             ToSupervisor::ServerClosed(seats) => return self.office.orphans.closed(seats),
         };

@@ -41,6 +41,7 @@ pub struct Builder {
     users: Vec<(String, String)>,
     peers: Vec<(String, String)>,
     secrets: Vec<(String, String)>,
+    files: Vec<(String, String)>,
     toml: bool,
 }
 
@@ -64,6 +65,7 @@ impl Builder {
             users: Vec::new(),
             peers: Vec::new(),
             secrets: owned(&secrets),
+            files: Vec::new(),
             toml: false,
         }
     }
@@ -122,6 +124,13 @@ impl Builder {
     #[must_use]
     pub fn secret(mut self, user: &str, secret: &str) -> Self {
         set(&mut self.secrets, user, secret.to_owned());
+        self
+    }
+
+    /// A file beside the configuration, which a setting names.
+    #[must_use]
+    pub fn file(mut self, name: &str, text: &str) -> Self {
+        set(&mut self.files, name, text.to_owned());
         self
     }
 
@@ -198,6 +207,9 @@ impl Unstarted {
     fn write_files(&self) {
         let ini = self.builder.ini(self.folder(), self.port());
         replace(&self.folder().join("pgfleet.ini"), ini.as_bytes(), 0o644);
+        for (name, text) in &self.builder.files {
+            replace(&self.folder().join(name), text.as_bytes(), 0o600);
+        }
         let mut secrets = String::new();
         for (user, secret) in &self.builder.secrets {
             let _ = writeln!(secrets, "\"{user}\" \"{secret}\"");

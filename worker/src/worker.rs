@@ -141,6 +141,7 @@ pub(crate) struct Worker {
     pub(crate) hashing: Hashing,
     /// Like whom users look who do not exist.
     pub(crate) typical: crate::client::auth::Form,
+    pub(crate) system_users: crate::client::auth::SystemUsers,
     /// What clients with a stored SCRAM verifier have proved to know, by user: it logs in to a server that stores the same.
     pub(crate) scram_keys: FxHashMap<String, shared::auth::scram::Keys>,
 
@@ -223,6 +224,7 @@ impl Worker {
             statements: Statements::new(start.shm.clone()),
             shm: start.shm,
             hashing: Hashing::default(),
+            system_users: crate::client::auth::SystemUsers::default(),
             scram_keys: FxHashMap::default(),
             login_deadlines: VecDeque::new(),
             closing_deadlines: VecDeque::new(),

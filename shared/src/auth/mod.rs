@@ -12,5 +12,5 @@ pub mod plain;
 pub mod scram;
 mod secret;
 
-pub use method::Method;
+pub use method::{LdapOptions, Method};
 pub use secret::Secret;

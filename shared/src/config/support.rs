@@ -25,8 +25,11 @@ pub(super) fn check(built: &Built, document: &Document, problems: &mut Problems)
 pub fn refused(settings: &Settings) -> Vec<(&'static str, String)> {
     let mut refused = Vec::new();
     let mut refuse = |name: &'static str, message: String| refused.push((name, message));
-    if !matches!(settings.auth_type, AuthType::Trust | AuthType::Plain | AuthType::Md5 | AuthType::ScramSha256) {
+    if matches!(settings.auth_type, AuthType::Cert | AuthType::Ldap | AuthType::Pam) {
         refuse("auth_type", not_supported(settings.auth_type.word()));
+    }
+    if settings.auth_type == AuthType::Hba && settings.auth_hba_file.is_empty() {
+        refuse("auth_type", "hba needs auth_hba_file".into());
     }
     for (name, mode) in [("client_tls_sslmode", settings.client_tls_sslmode), ("server_tls_sslmode", settings.server_tls_sslmode)] {
         if matches!(mode, SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull) {

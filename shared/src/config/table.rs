@@ -46,9 +46,9 @@ settings! {
         "The [databases] entry in which auth_query runs. Without it: the one that the client asked for.";
     auth_file: Option<String> = NULL, Text, Auth, Reload, Works,
         "The file of users and their secrets, a line each: \"user\" \"password, md5 hash or SCRAM verifier\".";
-    auth_hba_file: String = "", Text, Auth, Reload, NotYet,
+    auth_hba_file: String = "", Text, Auth, Reload, Works,
         "The file of access rules for auth_type = hba, in the syntax of pg_hba.conf.";
-    auth_ident_file: Option<String> = NULL, Text, Auth, Reload, NotYet,
+    auth_ident_file: Option<String> = NULL, Text, Auth, Reload, Works,
         "The file of name maps that the rules of auth_hba_file refer to.";
     auth_ldap_options: Option<String> = NULL, Text, Auth, Reload, NotYet,
         "The options of auth_type = ldap, as in pg_hba.conf.";

@@ -2,12 +2,14 @@
 //!
 //! Their order is PgBouncer's: parameters, user name, max_client_conn, protocol negotiation, database, limits of database and user.
 
-use super::auth::{self, Account};
+use super::auth::{self, Account, Verdict};
 use super::login::Request;
 use super::{ClientSeats, ClientState, Ending, Identity, Peer};
 use crate::pool::NO_ROOM;
 use crate::worker::Worker;
+use shared::auth::hba::{Asked, Origin};
 use shared::config::{CONSOLE_DATABASES, Database, MAX_USER_NAME};
+use shared::control::Replication;
 use shared::ids::{LimitId, SeatIndex};
 use shared::shm::Limit;
 use shared::wire::encode;
@@ -85,13 +87,35 @@ impl Worker {
             log::info!("{prefix} pgbouncer access from unix socket");
             return self.authenticated(index, true);
         }
+        let from = match peer {
+            Peer::Tcp(address) => Origin::Tcp { address: address.ip(), tls: false },
+            Peer::Unix { .. } => Origin::Unix,
+        };
+        let physical_replication = replication == Replication::Physical;
+        let asked = Asked { database: &who.database, user: &who.user, physical_replication, from };
+        let method = auth::method(&config, &asked);
         if let ClientState::Login(login) = &mut self.clients[index].state
             && let Some(request) = &mut login.request
         {
             request.account = Some(account);
-            request.method = auth::method(&config);
+            request.method = method;
         }
         self.begin_proof(index)
+    }
+
+    /// auth_type=any: the client becomes the user that its entry forces.
+    pub(super) fn any_verdict(&mut self, index: usize) -> Verdict {
+        let ClientState::Login(login) = &mut self.clients[index].state else { return Verdict::Admitted };
+        let Some(request) = &mut login.request else { return Verdict::Admitted };
+        // The console has no entry; and that there is none is said later.
+        let Some(entry) = &request.entry else { return Verdict::Admitted };
+        if let Some(forced) = &entry.user {
+            request.who = self.pools.identity(request.who.database.clone(), forced.clone());
+            return Verdict::Admitted;
+        }
+        let prefix = self.clients[index].prefix(self.config.settings.listen_port);
+        log::error!("{prefix} auth_type=any requires forced user");
+        Verdict::Refused(sqlstate::PROTOCOL_VIOLATION, "bouncer config error")
     }
 
     /// A seat of max_client_conn. The console's clients count, but are never turned away.

@@ -9,7 +9,7 @@ use crate::pool::NO_ROOM;
 use crate::worker::{Life, Source, Worker};
 use shared::auth::Method;
 use shared::auth::scram::{Keys, Verifier};
-use shared::config::Database;
+use shared::config::{AuthType, Database};
 use shared::control::Replication;
 use shared::ids::ConnectionId;
 use shared::wire::header::{self, HEADER_BYTES, Header, Peek};
@@ -92,6 +92,11 @@ impl Login {
 
     pub(crate) fn awaits_welcome(&self) -> bool {
         matches!(self.stage, Stage::Welcome(_))
+    }
+
+    /// The user that it wants to be.
+    pub(super) fn wanted_user(&self) -> Option<&str> {
+        self.request.as_ref().map(|request| request.who.user.as_str())
     }
 
     /// It is not its turn to say anything.
@@ -207,6 +212,12 @@ impl Worker {
         let mut out = Vec::new();
         let verdict = match method {
             None => Verdict::Refused(sqlstate::INVALID_AUTHORIZATION, "no authentication method is found"),
+            Some(Method::Reject) => Verdict::Refused(sqlstate::INVALID_AUTHORIZATION, "login rejected"),
+            Some(Method::Any) => self.any_verdict(index),
+            Some(Method::Peer { map }) => {
+                let map = map.clone();
+                self.peer_verdict(index, map)
+            }
             Some(method) => auth::begin(method, account, &looks, |question| self.hashing.known(question), &mut out),
         };
         self.act_on(index, verdict, &out)
@@ -254,7 +265,6 @@ impl Worker {
 
     /// What was asked elsewhere about the proof of the client in login `id` has been answered; whoever has gone meanwhile is not there any more.
     /// `out` is what it is told besides.
-    #[allow(dead_code)] // no method needs it yet
     pub(crate) fn login_answered(&mut self, index: usize, id: ConnectionId, verdict: Verdict, out: &[u8]) {
         let Some(client) = self.clients.get_mut(index).filter(|client| client.id == id) else { return };
         let ClientState::Login(login) = &mut client.state else { return };
@@ -311,7 +321,8 @@ impl Worker {
         if request.console {
             let settings = &self.config.settings;
             let admin = own_user || settings.admin_users.has(&who.user);
-            if !admin && !settings.stats_users.has(&who.user) {
+            let anybody = settings.auth_type == AuthType::Any;
+            if !admin && !anybody && !settings.stats_users.has(&who.user) {
                 return Err(Ending::violation("not allowed"));
             }
             if let ClientState::Login(login) = &mut self.clients[index].state {

@@ -148,6 +148,7 @@ impl Worker {
                 self.resolved(&resolved);
                 self.peer_resolved(&resolved);
             }
+            ToWorker::UserNamed { uid, name } => self.user_named(uid, &name),
             ToWorker::Welcome(welcome) => match self.pools.find(&welcome.database, &welcome.user) {
                 Some(pool) if self.pools.get(pool).welcome.is_none() => self.learn_welcome(pool, &welcome.parameters),
                 Some(_) => {}

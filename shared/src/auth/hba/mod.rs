@@ -15,7 +15,7 @@ mod tests;
 
 pub use files::{Files, Finding, System};
 pub use ident::Maps;
-pub use rule::{LdapOptions, Method, Rule};
+pub use rule::Rule;
 
 use files::Reader;
 use serde::{Deserialize, Serialize};
@@ -39,12 +39,12 @@ pub struct Asked<'a> {
     /// It wants to be sent WAL (`replication=true`), and its database's name means nothing.
     pub physical_replication: bool,
     /// Where it comes from.
-    pub from: From,
+    pub from: Origin,
 }
 
 /// Where a client comes from.
 #[derive(Clone, Copy, Debug)]
-pub enum From {
+pub enum Origin {
     /// The Unix socket.
     Unix,
     /// A TCP address, inside TLS or not.

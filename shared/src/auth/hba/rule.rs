@@ -3,12 +3,11 @@
 use super::files::{Reader, Record};
 use super::ident::Maps;
 use super::token::{Field, Token};
-use super::{Asked, From};
+use super::{Asked, Origin};
+use crate::auth::{LdapOptions, Method};
 use crate::config::CONSOLE_DATABASES;
 use crate::network::{Network, NetworkError};
 use serde::{Deserialize, Serialize};
-use std::fmt;
-use zeroize::{Zeroize, ZeroizeOnDrop};
 
 /// A rule: whom it is about, and how they prove who they are.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -20,8 +19,6 @@ pub struct Rule {
     network: Option<Network>,
     /// How they log in.
     pub method: Method,
-    /// The map of auth_ident_file by which a name of the system or of a certificate becomes a user.
-    pub map: Option<String>,
 }
 
 /// How the client is connected.
@@ -48,57 +45,17 @@ enum Users {
     Named(String),
 }
 
-/// A method of authentication.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum Method {
-    /// None.
-    Trust,
-    /// They may not log in.
-    Reject,
-    /// An MD5 hash, or SCRAM where the stored secret is a SCRAM verifier.
-    Md5,
-    /// The password in clear text.
-    Password,
-    /// The user who runs the client, on the Unix socket.
-    Peer,
-    /// A TLS client certificate.
-    Cert,
-    /// SCRAM-SHA-256.
-    ScramSha256,
-    /// An LDAP server.
-    Ldap(LdapOptions),
-    /// PAM.
-    Pam,
-}
-
-/// What stands behind `ldap`. It may hold a password: shown nowhere, wiped when dropped.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
-pub struct LdapOptions(String);
-
-impl LdapOptions {
-    /// The options as they stand in the file.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for LdapOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("LdapOptions(****)")
-    }
-}
-
 impl Rule {
     pub(super) fn matches(&self, asked: &Asked<'_>) -> bool {
         let connection = match (self.connection, asked.from) {
-            (Connection::Local, From::Unix) | (Connection::Host, From::Tcp { .. }) => true,
-            (Connection::HostSsl, From::Tcp { tls, .. }) => tls,
-            (Connection::HostNoSsl, From::Tcp { tls, .. }) => !tls,
+            (Connection::Local, Origin::Unix) | (Connection::Host, Origin::Tcp { .. }) => true,
+            (Connection::HostSsl, Origin::Tcp { tls, .. }) => tls,
+            (Connection::HostNoSsl, Origin::Tcp { tls, .. }) => !tls,
             _ => false,
         };
         let network = match (&self.network, asked.from) {
-            (Some(network), From::Tcp { address, .. }) => network.has(address),
-            (Some(_), From::Unix) => false,
+            (Some(network), Origin::Tcp { address, .. }) => network.has(address),
+            (Some(_), Origin::Unix) => false,
             (None, _) => true,
         };
         connection
@@ -182,25 +139,24 @@ pub(super) fn parse(record: &Record, maps: &Maps, reader: &mut Reader<'_>) -> Re
     let method_field = fields.next().ok_or("no method")?;
     let method = method_field.single().ok_or("more than one method")?;
     let mut method = read_method(&method.text)?;
-    let mut map = None;
-    if let Method::Ldap(options) = &mut method {
-        record.text[method_field.end..].trim().clone_into(&mut options.0);
+    if let Method::Ldap { options } = &mut method {
+        *options = Some(LdapOptions::from(record.text[method_field.end..].trim()));
     } else {
         for option in fields {
-            map = Some(read_option(option, &method, maps)?);
+            read_option(option, &mut method, maps)?;
         }
     }
     let Some(connection) = connection else {
         reader.warn(&record.place, "hostgssenc matches nobody: there is no GSSAPI encryption here");
         return Ok(None);
     };
-    if method == Method::Peer && connection != Connection::Local {
+    if matches!(method, Method::Peer { .. }) && connection != Connection::Local {
         reader.warn(&record.place, "peer lets nobody in over TCP");
     }
-    if method == Method::Cert && matches!(connection, Connection::Local | Connection::HostNoSsl) {
+    if matches!(method, Method::Cert { .. }) && matches!(connection, Connection::Local | Connection::HostNoSsl) {
         reader.warn(&record.place, "cert lets nobody in without TLS");
     }
-    Ok(Some(Rule { connection, databases, users, network, method, map }))
+    Ok(Some(Rule { connection, databases, users, network, method }))
 }
 
 fn network<'a>(fields: &mut impl Iterator<Item = &'a Field>) -> Result<Option<Network>, String> {
@@ -230,25 +186,28 @@ fn read_method(word: &str) -> Result<Method, String> {
         "trust" => Method::Trust,
         "reject" => Method::Reject,
         "md5" => Method::Md5,
-        "password" => Method::Password,
-        "peer" => Method::Peer,
-        "cert" => Method::Cert,
+        "password" => Method::Plain,
+        "peer" => Method::Peer { map: None },
+        "cert" => Method::Cert { map: None },
         "scram-sha-256" => Method::ScramSha256,
-        "ldap" => Method::Ldap(LdapOptions(String::new())),
+        "ldap" => Method::Ldap { options: None },
         "pam" => Method::Pam,
         other => return Err(format!("unknown method: {other}")),
     })
 }
 
-/// The map that the one supported option names.
-fn read_option(option: &Field, method: &Method, maps: &Maps) -> Result<String, String> {
+/// The one supported option names a map.
+fn read_option(option: &Field, method: &mut Method, maps: &Maps) -> Result<(), String> {
     let option = option.single().ok_or("an option must be NAME=VALUE")?;
     let (name, value) = option.text.split_once('=').ok_or("an option must be NAME=VALUE")?;
-    match name {
-        "map" if !matches!(method, Method::Peer | Method::Cert) => Err("option map is only for peer and cert".to_owned()),
-        "map" if maps.has(value) => Ok(value.to_owned()),
-        "map" => Err(format!("unknown ident map: {value}")),
-        "clientcert" => {
+    match (name, method) {
+        ("map", _) if !maps.has(value) => Err(format!("unknown ident map: {value}")),
+        ("map", Method::Peer { map } | Method::Cert { map }) => {
+            *map = Some(value.to_owned());
+            Ok(())
+        }
+        ("map", _) => Err("option map is only for peer and cert".to_owned()),
+        ("clientcert", _) => {
             Err("option clientcert is not supported: client_tls_sslmode says whether a certificate is needed".to_owned())
         }
         _ => Err(format!("unknown option: {name}")),

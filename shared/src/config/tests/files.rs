@@ -202,7 +202,7 @@ fn what_is_not_supported_is_refused_and_converted_all_the_same() {
     let problems = folder.check("p.ini");
     for expected in [
         "p.ini:2: databases.a.auth_dbname: cannot use the reserved \"pgbouncer\" database as an auth_dbname",
-        "p.ini:4: auth_type: hba is not supported yet",
+        "p.ini:4: auth_type: hba needs auth_hba_file",
         "p.ini:5: server_tls_sslmode: verify-full is not supported yet",
         "p.ini:6: auth_dbname: cannot use the reserved \"pgbouncer\" database as an auth_dbname",
     ] {

@@ -4,6 +4,7 @@
 //! others, made to look like [`typical`] users, and fail at the end. Thousands of rounds of hashing are not done here but in [`crate::hashing`].
 
 mod account;
+mod peer;
 mod rule;
 mod typical;
 
@@ -15,6 +16,7 @@ use shared::wire::encode;
 use shared::wire::report::sqlstate;
 
 pub(crate) use account::Account;
+pub(crate) use peer::SystemUsers;
 pub(crate) use rule::method;
 pub(crate) use typical::Form;
 
@@ -35,7 +37,6 @@ pub(crate) enum Verdict {
     /// Sent and waiting for another answer.
     GoOn(Challenge),
     /// Somebody else has been asked; [`crate::worker::Worker::login_answered`] goes on.
-    #[allow(dead_code)] // no method needs it yet
     Elsewhere,
     /// This has to be hashed first; `begin` is next.
     Hash(Question),

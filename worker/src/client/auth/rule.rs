@@ -1,10 +1,11 @@
 //! Which method holds for a client.
 
 use shared::auth::Method;
+use shared::auth::hba::Asked;
 use shared::config::{AuthType, Config};
 
 /// The method for a client. `None`: no rule is meant for it.
-pub(crate) fn method(config: &Config) -> Option<Method> {
+pub(crate) fn method(config: &Config, asked: &Asked<'_>) -> Option<Method> {
     Some(match config.settings.auth_type {
         AuthType::Any => Method::Any,
         AuthType::Trust => Method::Trust,
@@ -14,6 +15,6 @@ pub(crate) fn method(config: &Config) -> Option<Method> {
         AuthType::Cert => Method::Cert { map: None },
         AuthType::Ldap => Method::Ldap { options: None },
         AuthType::Pam => Method::Pam,
-        AuthType::Hba => return None,
+        AuthType::Hba => return config.access.find(asked).map(|rule| rule.method.clone()),
     })
 }
