@@ -23,6 +23,7 @@ mod signals;
 mod start;
 mod stats;
 mod system_users;
+mod tls_watch;
 
 use clap::Parser;
 use std::io::Write;

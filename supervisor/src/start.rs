@@ -8,7 +8,7 @@ use crate::listen::{self, Listeners, Tcp, Unix};
 use crate::office::Office;
 use crate::orphans::{Inboxes, Orphanage};
 use crate::pidfile::{self, Pidfile};
-use crate::{last_breath, logging, privileges, signals, stats};
+use crate::{last_breath, logging, privileges, signals, stats, tls_watch};
 use nix::sys::resource::{Resource, getrlimit};
 use shared::config::{Config, Problems};
 use shared::shm::Shm;
@@ -115,6 +115,7 @@ fn assemble(
     let office = Arc::new(Office::new(Arc::new(config), input.clone(), shm, orphans, names, rows));
     stats::start(Arc::clone(&office)).map_err(failed("statistics"))?;
     dns::start_zone_checks(Arc::clone(&office)).map_err(failed("DNS zones"))?;
+    tls_watch::start(Arc::clone(&office)).map_err(failed("TLS files"))?;
     Ok(Parts { office, inputs, input, memory, listeners, inbox_ends, inboxes, snapshot, log_file, warned, stderr, verbose })
 }
 

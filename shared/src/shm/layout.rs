@@ -9,6 +9,7 @@ use super::client::ClientSeat;
 use super::directory::Name;
 use super::pool::{LimitState, PoolState};
 use super::seat::SeatWord;
+use super::tickets::TicketCell;
 use super::worker::WorkerCell;
 use crate::ids::MAX_WORKERS;
 use crate::sys::map::{Shared, hash, number, shared_struct};
@@ -131,5 +132,6 @@ shared_struct! {
         pub(super) server_cells: [ServerCell; SERVER_UNITS * UNIT],
         pub(super) limit_words: [SeatWord; LIMIT_UNITS * UNIT],
         pub(super) statement_epochs: [AtomicU32; EPOCHS],
+        pub(super) ticket_keys: TicketCell,
     }
 }

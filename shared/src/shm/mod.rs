@@ -21,6 +21,7 @@ mod seat;
 mod server;
 mod statement;
 mod table;
+mod tickets;
 mod worker;
 
 pub use bury::Orphan;
@@ -31,6 +32,7 @@ pub use seat::{SeatState, Ticket};
 pub use server::{Full, ServerInfo, ServerLimits};
 pub use statement::StatementEpochs;
 pub use table::SeatTable;
+pub use tickets::{TicketKey, TicketKeys};
 pub use worker::{WorkerRow, WorkerState, WorkerTable};
 
 use crate::control::ServerSeats;
@@ -187,6 +189,11 @@ impl Shm {
     /// How often the prepared statements of a text have been retired.
     pub fn statement_epochs(&self) -> StatementEpochs<'_> {
         StatementEpochs(&self.region().statement_epochs)
+    }
+
+    /// The keys by which TLS sessions are resumed.
+    pub fn ticket_keys(&self) -> TicketKeys<'_> {
+        TicketKeys(&self.region().ticket_keys)
     }
 
     /// The workers.

@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::fs::{File, Metadata};
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroize;
 
@@ -27,16 +30,49 @@ impl Files {
 }
 
 /// A file and what stood in it. It may be a private key: it is not shown, and overwritten when dropped.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Pem {
     path: PathBuf,
+    stamp: Stamp,
     text: Vec<u8>,
+}
+
+/// By which a file is known to be another than it was: written anew, replaced, or made readable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    /// Of the file as it is now. `None`: it cannot be looked at.
+    pub fn of(path: &Path) -> Option<Self> {
+        std::fs::metadata(path).ok().as_ref().map(Self::from)
+    }
+}
+
+impl From<&Metadata> for Stamp {
+    fn from(file: &Metadata) -> Self {
+        Self { device: file.dev(), inode: file.ino(), size: file.size(), changed: (file.ctime(), file.ctime_nsec()) }
+    }
 }
 
 impl Pem {
     /// Reads a file.
     pub fn read(path: &Path) -> std::io::Result<Self> {
-        Ok(Self { path: path.to_owned(), text: std::fs::read(path)? })
+        let mut file = File::open(path)?;
+        // Before it is read: what is written meanwhile shows as a change.
+        let metadata = file.metadata()?;
+        let mut text = Vec::with_capacity(metadata.len() as usize + 1);
+        file.read_to_end(&mut text)?;
+        Ok(Self { path: path.to_owned(), stamp: Stamp::from(&metadata), text })
+    }
+
+    /// What the file was when it was read.
+    pub fn stamp(&self) -> Stamp {
+        self.stamp
     }
 
     /// Where it was read.
@@ -49,6 +85,15 @@ impl Pem {
         &self.text
     }
 }
+
+/// The same file with the same in it, whenever it was read.
+impl PartialEq for Pem {
+    fn eq(&self, other: &Self) -> bool {
+        self.path == other.path && self.text == other.text
+    }
+}
+
+impl Eq for Pem {}
 
 impl Drop for Pem {
     fn drop(&mut self) {

@@ -1,14 +1,14 @@
 //! A handshake, sans-IO: bytes from the peer in, bytes for the peer out, and in the end a [`Session`].
 
-use super::certificate::Certificate;
+use super::certificate::{Certificate, seconds};
 use super::names::Names;
 use super::secrets::{self, Heard};
 use super::session::{Role, Session};
 use rustls::client::UnbufferedClientConnection;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
-use rustls::{CipherSuite, ClientConfig, HandshakeKind, NamedGroup, ProtocolVersion, ServerConfig};
+use rustls::{CertificateError, CipherSuite, ClientConfig, HandshakeKind, NamedGroup, ProtocolVersion, ServerConfig};
 use std::sync::Arc;
 
 /// The longest flight that is waited for, in bytes: rustls takes certificate chains of up to 64 KiB.
@@ -188,6 +188,10 @@ impl Handshake {
             Side::Client(connection) => agreed(connection),
         }
         .ok_or(HandshakeError::Unknown)?;
+        // It was valid when the session began; a ticket may outlive it.
+        if agreed.resumed && agreed.peer_certificate().is_some_and(|certificate| !is_in_force(certificate)) {
+            return Err(HandshakeError::Tls(CertificateError::Expired.into()));
+        }
         let (role, extracted) = match self.side {
             Side::Server(connection) => (Role::Server, connection.dangerous_into_kernel_connection().map(|(secrets, _)| secrets)),
             Side::Client(connection) => (Role::Client, connection.dangerous_into_kernel_connection().map(|(secrets, _)| secrets)),
@@ -267,6 +271,11 @@ fn agreed<Data>(connection: &rustls::unbuffered::UnbufferedConnectionCommon<Data
         alpn: connection.alpn_protocol().map(<[u8]>::to_vec),
         resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
     })
+}
+
+fn is_in_force(certificate: &CertificateDer<'_>) -> bool {
+    let validity = Certificate::parse(certificate).map(|certificate| certificate.validity());
+    validity.is_ok_and(|(first, last)| (first..=last).contains(&seconds(UnixTime::now())))
 }
 
 /// OpenSSL's name of a cipher suite.

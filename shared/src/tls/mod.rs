@@ -20,6 +20,7 @@ mod secrets;
 mod session;
 pub(crate) mod side;
 mod suite;
+mod tickets;
 mod verify;
 
 #[cfg(test)]
@@ -29,7 +30,8 @@ pub use acceptor::Acceptor;
 pub use alert::Alert;
 pub use connector::Connector;
 pub use context::ContextError;
-pub use files::{Files, Pem, SYSTEM_AUTHORITIES};
+pub use files::{Files, Pem, SYSTEM_AUTHORITIES, Stamp};
 pub use handshake::{Agreed, Established, Handshake, HandshakeError, Progress};
 pub use names::Names;
 pub use session::{End, Opened, Role, Session};
+pub use tickets::{ROTATION, Tickets};

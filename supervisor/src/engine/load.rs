@@ -10,6 +10,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// PgBouncer's words.
+const TLS_NOT_RELOADED: &str = "TLS configuration could not be reloaded, keeping old configuration";
+
 /// What the fleet runs on while a configuration is read.
 #[derive(Debug)]
 pub(super) struct Ground {
@@ -32,6 +35,8 @@ pub(crate) enum Source {
     Set(String, String),
     /// The running configuration, for its log file's sake.
     Reopen,
+    /// The running configuration with the files of its TLS settings as they are now.
+    TlsFiles,
 }
 
 /// Reads in a thread and reports to the fleet's.
@@ -41,6 +46,7 @@ pub(super) fn aside(input: Sender<Input>, ground: Ground, generation: u64, sourc
             Source::File => reload(&ground, generation),
             Source::Set(key, value) => set(&ground, generation, &key, &value),
             Source::Reopen => reopen(&ground, generation),
+            Source::TlsFiles => tls_files(&ground, generation),
         };
         let _ = input.send(Input::Loaded(outcome.map(Box::new)));
     };
@@ -78,7 +84,10 @@ fn reload(ground: &Ground, generation: u64) -> Result<Candidate, String> {
     let path = running.settings.conffile.as_deref().map_or_else(|| running.path.clone(), PathBuf::from);
     let (config, problems) = config::read(&path);
     let Some(mut config) = config else {
-        let lines: Vec<String> = problems.errors().map(ToString::to_string).collect();
+        let mut lines: Vec<String> = problems.errors().map(ToString::to_string).collect();
+        if problems.errors().any(|problem| problem.setting.contains("_tls")) {
+            lines.push(TLS_NOT_RELOADED.to_owned());
+        }
         return Err(format!("config file loading failed\n{}", lines.join("\n")));
     };
     let mut changes = running.changes(&config);
@@ -108,7 +117,7 @@ fn set(ground: &Ground, generation: u64, key: &str, value: &str) -> Result<Candi
         return Err(problem.to_string());
     }
     if key.contains("_tls") {
-        config.read_tls_files(running).map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
+        read_tls_files(&mut config, running, "TLS settings could not be applied, still using old configuration")?;
     }
     let changes = running.changes(&config);
     let warnings = changes.needs_restart.iter().map(|name| format!("{name} has a new value, which needs a restart")).collect();
@@ -116,6 +125,25 @@ fn set(ground: &Ground, generation: u64, key: &str, value: &str) -> Result<Candi
     config.generation = generation;
     let log_file = logging::open(&config.settings)?;
     candidate(ground, config, log_file, warnings, changes)
+}
+
+/// The configuration in force with what stands in its TLS files now.
+fn tls_files(ground: &Ground, generation: u64) -> Result<Candidate, String> {
+    let running = &*ground.running;
+    let mut config = running.clone();
+    config.generation = generation;
+    read_tls_files(&mut config, running, TLS_NOT_RELOADED)?;
+    let changes = running.changes(&config);
+    let log_file = logging::open(&config.settings)?;
+    candidate(ground, config, log_file, Vec::new(), changes)
+}
+
+/// Reads the files anew; the error is each thing that is wrong, and what follows from that.
+fn read_tls_files(config: &mut Config, running: &Config, outcome: &str) -> Result<(), String> {
+    config.read_tls_files(running).map_err(|errors| {
+        let lines = errors.iter().map(ToString::to_string);
+        lines.chain([outcome.to_owned()]).collect::<Vec<_>>().join("\n")
+    })
 }
 
 /// The configuration in force once more, with its log file opened anew.

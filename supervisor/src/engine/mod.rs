@@ -27,6 +27,7 @@ use shared::control::{StopMode, ToWorker};
 use shared::ids::{ConnectionId, Incarnation, Owner, PoolId, Slot};
 use shared::shm::{Shm, WorkerRow, WorkerState};
 use shared::sys::clock;
+use shared::tls;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
@@ -89,6 +90,7 @@ pub(crate) struct Engine {
     mock_secret: [u8; 32],
     watchdog: Watchdog,
     last_tick: Moment,
+    ticket_key_since: Moment,
     /// When this process last woke from being stopped, with its workers perhaps: their hearts have not beaten because of that.
     awake_since: Moment,
     exit: Option<u8>,
@@ -110,6 +112,7 @@ impl Engine {
             mock_secret,
             watchdog: Watchdog::from_environment(),
             last_tick: now(),
+            ticket_key_since: now(),
             awake_since: Moment::ZERO,
             exit: None,
             parts,
@@ -118,6 +121,7 @@ impl Engine {
 
     /// Runs the fleet until it ends; returns the exit status. No worker is left then.
     pub(crate) fn run(mut self) -> u8 {
+        self.rotate_ticket_key();
         self.event(Event::Start);
         let mut next_tick = Instant::now() + TICK;
         while self.exit.is_none() {
@@ -162,6 +166,9 @@ impl Engine {
             self.awake_since = now;
         }
         self.last_tick = now;
+        if now.saturating_sub(self.ticket_key_since) > tls::ROTATION {
+            self.rotate_ticket_key();
+        }
         let (table, awake_since) = (self.parts.office.shm.workers(), self.awake_since);
         let pulse = |row: WorkerRow| Pulse {
             beat: (row.heartbeat_us > 0).then(|| Duration::from_micros(row.heartbeat_us).max(awake_since)),
@@ -171,6 +178,15 @@ impl Engine {
         self.event(Event::Tick { pulses });
         // What was sent by somebody who had not seen yet that the worker was gone.
         (0..self.workers.len()).for_each(|slot| self.pass_on_unread(Slot(slot as u8)));
+    }
+
+    /// Tickets are sealed with another key from now on; those of the one before it are still good.
+    fn rotate_ticket_key(&mut self) {
+        self.ticket_key_since = now();
+        match tls::Tickets::new_key() {
+            Some(key) => self.parts.office.shm.ticket_keys().add(&key),
+            None => log::error!("no random bytes for the key of TLS tickets"),
+        }
     }
 
     /// Takes one event through the state machine and does what follows.
@@ -197,6 +213,7 @@ impl Engine {
             Action::Load => return self.load(Source::File),
             Action::LoadSet(key, value) => return self.load(Source::Set(key, value)),
             Action::LoadReopen => return self.load(Source::Reopen),
+            Action::LoadTlsFiles => return self.load(Source::TlsFiles),
             Action::Adopt => self.adopt(),
             Action::Grow => self.grow(),
             Action::Discard => self.candidate = None,

@@ -70,6 +70,8 @@ pub(crate) enum Event {
     },
     /// A host name was looked up.
     Resolved(Resolved),
+    /// The files of the TLS settings are not what they were when they were read.
+    TlsFilesChanged,
     /// A signal to the supervisor.
     Signal(Signal),
     /// A console session asks.
@@ -352,6 +354,8 @@ pub(crate) enum Action {
     LoadSet(String, String),
     /// Open the log file of the running configuration anew, away from this thread.
     LoadReopen,
+    /// Read the files of the running configuration's TLS settings again, away from this thread.
+    LoadTlsFiles,
     /// The candidate is the configuration from now on: for successors, for the console and for the supervisor's own log.
     Adopt,
     /// The slots that the configuration adds are there: their listeners listen, their inboxes can be sent to.

@@ -120,6 +120,7 @@ impl Fleet {
                 self.check_orders();
                 self.check_finished();
             }
+            Event::TlsFilesChanged => self.reload_tls_files(),
             Event::Resolved(resolved) => self.broadcast(&ToWorker::Resolved(resolved)),
             Event::Signal(signal) => self.signal(signal),
             Event::Asked { ask, request } => self.asked(ask, request),

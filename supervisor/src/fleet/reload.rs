@@ -27,6 +27,8 @@ pub(super) enum Change {
     Set(String, String),
     /// The same again with its log file opened anew, after a file that was refused.
     Reopen,
+    /// What the files of the TLS settings hold.
+    TlsFiles,
 }
 
 /// One change and who waits for it.
@@ -85,6 +87,11 @@ impl Fleet {
         self.request(Change::File, None);
     }
 
+    /// Somebody has replaced a certificate.
+    pub(super) fn reload_tls_files(&mut self) {
+        self.request(Change::TlsFiles, None);
+    }
+
     fn request(&mut self, change: Change, ask: Option<AskId>) {
         if matches!(self.phase, Phase::Ending { .. }) {
             if let Some(ask) = ask {
@@ -109,6 +116,7 @@ impl Fleet {
             Change::File => Action::Load,
             Change::Set(key, value) => Action::LoadSet(key.clone(), value.clone()),
             Change::Reopen => Action::LoadReopen,
+            Change::TlsFiles => Action::LoadTlsFiles,
         });
         if job.change == Change::File && self.up && matches!(self.phase, Phase::Running) {
             self.out.push(Action::Notify(Notice::Reloading));
@@ -243,6 +251,12 @@ impl Fleet {
                 }
                 if self.up && matches!(self.phase, Phase::Running) {
                     self.out.push(Action::Notify(Notice::Ready));
+                }
+                Failure::Reload
+            }
+            Change::TlsFiles => {
+                if done {
+                    self.log(Level::Info, "files of the TLS settings have changed, what they hold now is in force");
                 }
                 Failure::Reload
             }

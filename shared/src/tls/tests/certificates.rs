@@ -32,6 +32,20 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), certificate }
     }
 
+    /// Another authority below this one, and its certificate.
+    pub(super) fn issues_authority(&self, name: &str) -> (Self, String) {
+        let mut params = named(name, &[]);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        self.issues_issuer(params)
+    }
+
+    /// Somebody who signs certificates, entitled to it or not.
+    pub(super) fn issues_issuer(&self, params: CertificateParams) -> (Self, String) {
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
+        (Self { issuer: Issuer::new(params, key), certificate: certificate.clone() }, certificate)
+    }
+
     pub(super) fn issues(&self, params: &CertificateParams) -> Identity {
         let key = KeyPair::generate().unwrap();
         Identity { certificate: params.signed_by(&key, &self.issuer).unwrap().pem(), key: key.serialize_pem() }

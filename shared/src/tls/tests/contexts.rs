@@ -6,10 +6,10 @@ use crate::config::Settings;
 use crate::tls::{Acceptor, Agreed, Connector, ContextError, Files, Handshake, HandshakeError, Progress};
 
 /// What came of a handshake on one side.
-type Outcome = Result<Agreed, HandshakeError>;
+pub(super) type Outcome = Result<Agreed, HandshakeError>;
 
 /// Shakes hands; gives what came of it at the client's and at the server's.
-fn meet(client: Box<Handshake>, server: Box<Handshake>) -> (Outcome, Outcome) {
+pub(super) fn meet(client: Box<Handshake>, server: Box<Handshake>) -> (Outcome, Outcome) {
     let (mut sides, mut ends) = ([Some(client), Some(server)], [None, None]);
     let mut wires = [Vec::new(), Vec::new()];
     for _ in 0..10 {
@@ -32,11 +32,19 @@ fn acceptor(settings: &Settings, files: &Files) -> Acceptor {
 }
 
 /// A server that shows `identity`, and a client by these settings that calls it `host`.
-fn call(identity: &Identity, authorities: &str, mode: &str, host: &str) -> Outcome {
+pub(super) fn call(identity: &Identity, authorities: &str, mode: &str, host: &str) -> Outcome {
     let settings = settings(&[("server_tls_sslmode", mode)]);
     let server = acceptor(&settings, &files(None, Some(identity))).accept().unwrap();
     let connector = Connector::new(&settings, &files(Some(authorities), None)).unwrap().unwrap();
     meet(connector.connect(host)?, server).0
+}
+
+/// What comes of it at the server when a client shows `identity`.
+pub(super) fn meets_client(identity: &Identity, authorities: &str) -> Outcome {
+    let settings = settings(&[("client_tls_sslmode", "verify-full")]);
+    let server = acceptor(&settings, &files(Some(authorities), Some(&self_signed(&named("db", &[]))))).accept()?;
+    let connector = Connector::new(&settings, &files(None, Some(identity))).unwrap().unwrap();
+    meet(connector.connect("db")?, server).1
 }
 
 fn error(settings: &[(&str, &str)], files: &Files) -> String {

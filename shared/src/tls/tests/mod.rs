@@ -1,3 +1,5 @@
 mod certificates;
+mod chains;
 mod contexts;
 mod records;
+mod tickets;

@@ -52,6 +52,20 @@ fn a_bad_file_still_reopens_the_log() {
 }
 
 #[test]
+fn replaced_certificates_are_read_and_the_rest_of_the_file_is_not() {
+    let mut w = World::up(1);
+    w.event(Event::TlsFilesChanged);
+    assert!(w.did(&Action::LoadTlsFiles) && !w.did(&Action::Load));
+    w.event(Event::Loaded(Err("does not fit\nkeeping old configuration".into())));
+    assert!(w.logged("keeping old configuration") && !w.did(&Action::LoadReopen));
+    w.event(Event::TlsFilesChanged);
+    let g = w.load();
+    w.say(0, Said::Prepared(g));
+    w.say(0, Said::Committed(g));
+    assert!(w.logged("files of the TLS settings have changed, what they hold now is in force"));
+}
+
+#[test]
 fn one_refusal_abandons_everywhere() {
     let mut w = World::up(3);
     w.ask(1, Request::Reload);
