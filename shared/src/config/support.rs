@@ -28,6 +28,14 @@ pub fn refused(settings: &Settings) -> Vec<(&'static str, String)> {
     if matches!(settings.auth_type, AuthType::Cert | AuthType::Ldap | AuthType::Pam) {
         refuse("auth_type", not_supported(settings.auth_type.word()));
     }
+    if settings.auth_type == AuthType::Cert {
+        if settings.client_tls_sslmode != SslMode::VerifyFull {
+            refuse("auth_type", "auth_type=cert requires client_tls_sslmode=SSLMODE_VERIFY_FULL".into());
+        }
+        if settings.client_tls_ca_file.is_empty() {
+            refuse("auth_type", "auth_type=cert requires client_tls_ca_file".into());
+        }
+    }
     if settings.auth_type == AuthType::Hba && settings.auth_hba_file.is_empty() {
         refuse("auth_type", "hba needs auth_hba_file".into());
     }

@@ -8,6 +8,7 @@ mod include;
 mod reload;
 mod resolution;
 mod rows;
+mod tls;
 
 use super::{Config, Problems};
 use std::os::unix::fs::PermissionsExt;
