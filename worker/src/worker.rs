@@ -142,6 +142,7 @@ pub(crate) struct Worker {
     /// Like whom users look who do not exist.
     pub(crate) typical: crate::client::auth::Form,
     pub(crate) system_users: crate::client::auth::SystemUsers,
+    pub(crate) proxies: crate::client::Proxies,
     /// What clients with a stored SCRAM verifier have proved to know, by user: it logs in to a server that stores the same.
     pub(crate) scram_keys: FxHashMap<String, shared::auth::scram::Keys>,
 
@@ -198,6 +199,7 @@ impl Worker {
         Self {
             me: start.me,
             typical: crate::client::auth::Form::typical(&start.config),
+            proxies: crate::client::Proxies::of(&start.config.settings),
             config: Rc::new(start.config),
             prepared: None,
             mock_secret: start.mock_secret,

@@ -9,6 +9,7 @@ use super::document::Document;
 use super::problem::{At, Problems};
 use super::resolve::CONSOLE_DATABASES;
 use super::{AuthType, Config, Settings, SslMode};
+use crate::network::Network;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -52,6 +53,21 @@ pub fn refused(settings: &Settings) -> Vec<(&'static str, String)> {
             "report_backend_pid",
             "a cancel key cannot begin with a backend's process id and hold peer_id too: set one of them to 0".into(),
         );
+    }
+    for (name, words) in [
+        ("proxy_protocol_addresses", &settings.proxy_protocol_addresses),
+        ("proxy_protocol_networks", &settings.proxy_protocol_networks),
+    ] {
+        for word in words {
+            let error = if name == "proxy_protocol_addresses" {
+                word.parse::<std::net::IpAddr>().err().map(|_| "is not an IP address".to_owned())
+            } else {
+                Network::parse(word).err().map(|error| error.to_string())
+            };
+            if let Some(error) = error {
+                refuse(name, format!("{word} {error}"));
+            }
+        }
     }
     if settings.listen_addr.is_empty() && settings.unix_socket_dir.is_empty() {
         refuse("listen_addr", "nowhere to listen on: listen_addr and unix_socket_dir are both empty".into());

@@ -152,6 +152,10 @@ settings! {
         "When a server connection goes back to its pool: when the client disconnects, when its transaction ends, or after each statement.";
     pool_idle_timeout: Duration = "0", Seconds, Timeouts, Reload, Works,
         "A pool that nobody has used for this long is removed; 0: never.";
+    proxy_protocol_addresses: Words = "", WordList, Network, Reload, Works,
+        "The addresses of this host at which proxy_protocol_networks holds. Empty: all.";
+    proxy_protocol_networks: Words = "", WordList, Network, Reload, Works,
+        "The networks (10.0.0.0/8) of proxies: a TCP connection from there must begin with a PROXY header, version 1 or 2, and counts as the client's that the header names. From elsewhere no header is taken. Empty: none.";
     query_timeout: Duration = "0", Seconds, Timeouts, Reload, Works,
         "A client whose query runs longer than this is disconnected, and so is its server; 0: never.";
     query_wait_notify: Duration = "5", Seconds, Timeouts, Reload, Works,

@@ -87,6 +87,7 @@ impl Worker {
     pub(crate) fn welcome_socket(&mut self, arrival: Arrival) {
         let Arrival { fd, address, accepted_at } = arrival;
         let peer = address.map_or_else(|| unix_peer(&fd), Peer::Tcp);
+        let proxied = address.is_some_and(|address| self.proxies.expect_header(&fd, address));
         let conn = Conn::new(fd);
         let id = self.next_connection_id();
         let entry = self.clients.vacant_entry();
@@ -101,7 +102,7 @@ impl Worker {
             peer,
             connected_at: accepted_at,
             last_request: accepted_at,
-            state: ClientState::Login(Box::new(Login::new(peer))),
+            state: ClientState::Login(Box::new(Login::new(proxied))),
         });
         let timeout = self.config.settings.client_login_timeout;
         if !timeout.is_zero() {

@@ -70,7 +70,7 @@ impl Worker {
         let config = Rc::clone(&self.config);
         let settings = &config.settings;
         let ClientState::Login(login) = &self.clients[index].state else { return Ok(()) };
-        let peer = login.peer;
+        let peer = self.clients[index].peer;
         let Some(request) = &login.request else { return Ok(()) };
         let (who, console, replication) = (Rc::clone(&request.who), request.console, request.replication);
         if settings.log_connections {

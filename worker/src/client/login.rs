@@ -3,7 +3,7 @@
 //! What it asks for is looked at by [`super::admit`]; whether the database exists is said only to who has proved to be a user.
 
 use super::auth::{self, Account, Challenge, Looks, Verdict};
-use super::{Client, ClientSeats, ClientState, Ending, Identity, Peer};
+use super::{Client, ClientSeats, ClientState, Ending, Identity};
 use crate::hashing::{Asker, Question, Subject};
 use crate::pool::NO_ROOM;
 use crate::worker::{Life, Source, Worker};
@@ -23,13 +23,16 @@ const LONGEST_PASSWORD: u32 = 66 * 1024;
 
 /// A client in login.
 pub(crate) struct Login {
-    pub(super) peer: Peer,
     stage: Stage,
     pub(super) request: Option<Request>,
     pub(super) seats: Option<ClientSeats>,
 }
 
 enum Stage {
+    /// Its proxy has not said yet for whom it connects.
+    Proxied {
+        anything: bool,
+    },
     /// Nothing but requests for encryption has come.
     First {
         anything: bool,
@@ -74,12 +77,15 @@ pub(super) struct Request {
 }
 
 impl Login {
-    pub(crate) fn new(peer: Peer) -> Self {
-        Self { peer, stage: Stage::First { anything: false }, request: None, seats: None }
+    /// `proxied`: it begins with a PROXY header.
+    pub(crate) fn new(proxied: bool) -> Self {
+        let anything = false;
+        let stage = if proxied { Stage::Proxied { anything } } else { Stage::First { anything } };
+        Self { stage, request: None, seats: None }
     }
 
     pub(crate) fn is_untouched(&self) -> bool {
-        matches!(self.stage, Stage::First { anything: false })
+        matches!(self.stage, Stage::Proxied { anything: false } | Stage::First { anything: false })
     }
 
     /// For the console, and if so whether as an admin.
@@ -92,6 +98,13 @@ impl Login {
 
     pub(crate) fn awaits_welcome(&self) -> bool {
         matches!(self.stage, Stage::Welcome(_))
+    }
+
+    /// Its proxy has said who it is: the next is the client's own first packet.
+    pub(super) fn introduced(&mut self) {
+        if matches!(self.stage, Stage::Proxied { .. }) {
+            self.stage = Stage::First { anything: false };
+        }
     }
 
     /// The user that it wants to be.
@@ -120,6 +133,10 @@ impl Worker {
             && at < data.len()
         {
             let taken = match &mut login.stage {
+                Stage::Proxied { anything } => {
+                    *anything = true;
+                    self.proxy_header(index, &data[at..])
+                }
                 Stage::First { anything } => {
                     *anything = true;
                     self.first_packet(index, &data[at..])

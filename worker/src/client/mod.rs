@@ -10,6 +10,7 @@ mod close;
 pub(crate) mod greeting;
 mod login;
 mod parameters;
+mod proxy;
 pub(crate) mod replication;
 mod session;
 
@@ -27,6 +28,7 @@ use std::rc::Rc;
 
 pub(crate) use close::Ending;
 pub(crate) use login::Login;
+pub(crate) use proxy::Proxies;
 
 /// One client connection.
 pub(crate) struct Client {

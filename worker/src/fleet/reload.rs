@@ -34,6 +34,7 @@ impl Worker {
         if changes.secrets {
             self.scram_keys.clear();
         }
+        self.proxies = crate::client::Proxies::of(&self.config.settings);
         self.apply_tcp_settings();
         self.enter_limits();
         let stale = |name: &String| changes.reconnect_databases.contains(name) || changes.dropped_databases.contains(name);

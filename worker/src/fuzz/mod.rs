@@ -7,10 +7,14 @@ use crate::protocol::frontend::{Need, Rules, Stop};
 use crate::protocol::outstanding::Request;
 use crate::protocol::rig::{ClientEnd, ServerEnd};
 use crate::protocol::statements::Registry;
+use shared::auth::hba::{Access, Asked, Files, Origin};
 use shared::auth::scram::{ClientExchange, ServerExchange, Verifier};
 use shared::wire::header::{self, HEADER_BYTES, Peek};
 use shared::wire::startup::first_packet;
-use shared::wire::{backend, encode, frontend};
+use shared::wire::{backend, encode, frontend, proxy};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
 
 #[cfg(test)]
 mod tests;
@@ -41,6 +45,60 @@ pub fn startup(data: &[u8]) {
     client.first();
     let _ = client.challenge(data);
     assert!(client.server_final(data).is_err(), "a server that proved nothing was believed");
+}
+
+/// What a proxy puts before that.
+pub fn proxy(data: &[u8]) {
+    let whole = proxy::header(data);
+    for cut in 0..data.len().min(256) {
+        match proxy::header(&data[..cut]) {
+            Ok(None) => {}
+            Ok(Some(early)) => assert_eq!(Ok(Some(early)), whole, "after {cut} bytes"),
+            Err(_) => assert!(whole.is_err(), "refused after {cut} bytes only"),
+        }
+    }
+    if let Ok(Some((_, length))) = whole {
+        assert!(length <= data.len());
+    }
+}
+
+/// auth_hba_file and auth_ident_file, which the first zero byte separates. They may include each other.
+pub fn access(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let (rules, maps) = text.split_once('\0').unwrap_or((&text, ""));
+    let mut findings = Vec::new();
+    let mut files = Texts { rules, maps, reads: 0 };
+    let access = Access::read(Path::new("hba"), Some(Path::new("ident")), &mut files, &mut findings);
+    assert!(findings.iter().all(|finding| !finding.message.is_empty()));
+    let tcp = |tls| Origin::Tcp { address: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), tls };
+    for from in [Origin::Unix, tcp(false), tcp(true)] {
+        for physical_replication in [false, true] {
+            let _ = access.find(&Asked { database: "app", user: "joe", physical_replication, from });
+        }
+    }
+    let _ = access.maps("m", "joe", "app");
+}
+
+/// Two texts as files, for a few reads.
+struct Texts<'a> {
+    rules: &'a str,
+    maps: &'a str,
+    reads: usize,
+}
+
+impl Files for Texts<'_> {
+    fn read(&mut self, path: &Path) -> io::Result<String> {
+        self.reads += 1;
+        match path.to_str() {
+            _ if self.reads > 4 => Err(io::ErrorKind::NotFound.into()),
+            Some("hba") => Ok(self.rules.to_owned()),
+            _ => Ok(self.maps.to_owned()),
+        }
+    }
+
+    fn list(&mut self, _: &Path) -> io::Result<Vec<PathBuf>> {
+        Ok(vec!["a.conf".into(), "b.conf".into()])
+    }
 }
 
 /// A linked client's stream: whole, and cut where its own bytes say.

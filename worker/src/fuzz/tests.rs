@@ -20,6 +20,16 @@ fn startup() {
 }
 
 #[test]
+fn proxy() {
+    survives("proxy", super::proxy);
+}
+
+#[test]
+fn access() {
+    survives("access", super::access);
+}
+
+#[test]
 fn client_stream() {
     survives("client_stream", super::client_stream);
 }

@@ -209,6 +209,17 @@ fn what_is_not_supported_is_refused_and_converted_all_the_same() {
         assert!(problems.iter().any(|p| p == expected), "{expected}: {problems:?}");
     }
     assert!(super::super::to_toml(&folder.path("p.ini")).unwrap().contains("auth_type = \"hba\""));
+    for (line, expected) in [
+        ("proxy_protocol_networks = 10.0.0.0/8, proxy", "p.ini:2: proxy_protocol_networks: proxy is not an IP address"),
+        (
+            "proxy_protocol_networks = 10.0.0.1",
+            "p.ini:2: proxy_protocol_networks: 10.0.0.1 has a wrong number of bits behind the slash",
+        ),
+        ("proxy_protocol_addresses = *", "p.ini:2: proxy_protocol_addresses: * is not an IP address"),
+    ] {
+        let folder = Folder::new(&[("p.ini", &format!("[pgbouncer]\n{line}\n"))]);
+        assert_eq!(folder.check("p.ini"), [expected]);
+    }
     assert!(ini_problems("[pgbouncer]\nunix_socket_dir =\n").iter().any(|p| p.contains("nowhere to listen on")));
 }
 

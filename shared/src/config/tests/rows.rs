@@ -89,7 +89,9 @@ fn every_setting_refuses_what_is_not_its_kind() {
 
 /// Values that `support` refuses are another test's, and what TLS is made of must be what it says.
 fn loadable(setting: &Setting) -> bool {
-    !matches!(setting.name, "auth_type" | "client_tls_sslmode" | "auth_file") && !setting.name.starts_with("server_tls")
+    !matches!(setting.name, "auth_type" | "client_tls_sslmode" | "auth_file")
+        && !setting.name.starts_with("server_tls")
+        && !setting.name.starts_with("proxy_protocol")
 }
 
 #[test]
