@@ -57,5 +57,6 @@ need_rust() {
   if [ "$(printf '%s\n' "$RUST_NEEDED" "${found:-0}" | sort -V | head -n 1)" != "$RUST_NEEDED" ]; then
     die "this needs Rust $RUST_NEEDED or newer; found: ${found:-none}. Install the stable toolchain with rustup (https://rustup.rs), then run this again."
   fi
-  need_packages gcc libc6-dev make pkg-config
+  # libpam0g-dev: the supervisor is linked with PAM
+  need_packages gcc libc6-dev make pkg-config libpam0g-dev
 }

@@ -6,6 +6,7 @@
 //! sealed memfd instead.
 
 use crate::address::Address;
+use crate::auth::{LdapOptions, Password};
 use crate::ids::{ConnectionId, Incarnation, LimitId, PoolId, SeatIndex, Slot};
 use crate::orders::{Marks, Order, Outcome};
 use crate::shm::Ticket;
@@ -160,6 +161,13 @@ pub enum ToWorker {
         /// Whose.
         of: Slot,
     },
+    /// A password has been checked.
+    PasswordChecked {
+        /// Whose it is.
+        client: WaitingClient,
+        /// What came of it.
+        outcome: PasswordOutcome,
+    },
     /// This slot is to be no more: take no new client, give idle servers away, and exit with status 0 when the last client has left.
     Leave,
     /// It is to stay after all.
@@ -268,11 +276,60 @@ pub enum ToSupervisor {
         /// Whose.
         of: Slot,
     },
+    /// Check a password where that may take long; answered by `PasswordChecked`.
+    CheckPassword(PasswordCheck),
     /// A cancel request for a console session, which has this cancel key.
     CancelConsole {
         /// The key.
         key: [u8; 8],
     },
+}
+
+/// A client that waits for an answer, in its worker's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaitingClient {
+    /// Where the worker keeps it.
+    pub place: u32,
+    /// Its number: another client may be kept there by now.
+    pub id: ConnectionId,
+}
+
+/// A password that is checked outside the worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PasswordCheck {
+    /// Given back in the answer.
+    pub client: WaitingClient,
+    /// Where.
+    pub method: PasswordMethod,
+    /// Whose it is said to be.
+    pub user: String,
+    /// What the client has sent; not empty.
+    pub password: Password,
+    /// The client's address, or `unix`.
+    pub address: String,
+}
+
+/// Who says whether a password is right.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PasswordMethod {
+    /// An LDAP server.
+    Ldap(Box<LdapOptions>),
+    /// PAM, with this service's modules.
+    Pam {
+        /// Its name: a file in /etc/pam.d.
+        service: String,
+    },
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PasswordOutcome {
+    /// It is the user's.
+    Admitted,
+    /// It is not.
+    Refused,
+    /// Nobody could say.
+    Unavailable,
 }
 
 /// The seats of one server connection.

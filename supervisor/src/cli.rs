@@ -67,6 +67,9 @@ pub(crate) enum Command {
     /// A worker; only the supervisor starts it
     #[command(hide = true)]
     Worker,
+    /// Runs PAM's modules; only the supervisor starts it
+    #[command(hide = true)]
+    PamHelper,
 }
 
 #[cfg(test)]

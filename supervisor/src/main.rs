@@ -5,6 +5,7 @@
 //! supervisor executes its own image with the hidden argument `worker`.
 #![forbid(unsafe_code)]
 
+mod auth;
 mod cli;
 mod console;
 mod dns;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
     };
     match cli.command {
         Some(cli::Command::Worker) => worker(),
+        Some(cli::Command::PamHelper) => auth::pam_helper(),
         Some(cli::Command::Check { config }) => check(&config),
         Some(cli::Command::Convert { config }) => convert(&config),
         None if cli.run.version => {

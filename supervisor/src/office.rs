@@ -1,5 +1,6 @@
 //! What the supervisor's threads share: the configuration in force, the shared memory, and the way to the fleet's thread.
 
+use crate::auth::Checks;
 use crate::console::Console;
 use crate::dns::Resolver;
 use crate::engine::NewSlot;
@@ -59,6 +60,8 @@ pub(crate) struct Office {
     pub(crate) orphans: Orphanage,
     /// Host names.
     pub(crate) names: Resolver,
+    /// Passwords that are checked outside the workers.
+    pub(crate) checks: Checks,
     /// What averages start from.
     pub(crate) history: History,
     listeners: Mutex<Vec<ListenerRow>>,
@@ -84,6 +87,7 @@ impl Office {
             shm,
             orphans,
             names,
+            checks: Checks::default(),
             history: History::default(),
             listeners: Mutex::new(listeners),
         }

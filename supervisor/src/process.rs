@@ -5,7 +5,7 @@
 
 use crate::fleet::{Event, Said};
 use crate::office::{Input, Office};
-use crate::{console, dns, system_users};
+use crate::{auth, console, dns, system_users};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
@@ -17,6 +17,7 @@ use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
+use zeroize::Zeroize;
 
 /// The longest report that is read, in bytes: some 250,000 connections.
 const MAX_REPORT: usize = 128 * 1024 * 1024;
@@ -98,7 +99,10 @@ impl Listener {
             if received.truncated {
                 log::error!("out of file descriptors: lost one that worker {} sent", self.owner.slot);
             }
-            match control::decode(&buffer[..received.len]) {
+            let message = control::decode(&buffer[..received.len]);
+            // A client's password may have been in it.
+            buffer[..received.len].zeroize();
+            match message {
                 Ok(message) => self.route(message, received.fds),
                 Err(error) => log::error!("from worker {}: {error}", self.owner.slot),
             }
@@ -127,6 +131,7 @@ impl Listener {
             ToSupervisor::CancelConsole { key } => return console::cancel(&self.office, key),
             ToSupervisor::Resolve { host } => return dns::resolve(&self.office, &host, &self.control),
             ToSupervisor::NameUser { uid } => return system_users::name(uid, &self.control),
+            ToSupervisor::CheckPassword(check) => return auth::check(&self.office, check, &self.control),
             ToSupervisor::ServerOpened(seats) => return self.office.orphans.opened(seats, descriptor),
             ToSupervisor::ServerClosed(seats) => return self.office.orphans.closed(seats),
         };

@@ -22,6 +22,7 @@ mod regulars;
 mod sampler;
 mod wait;
 
+pub mod directory;
 pub mod driver;
 pub mod frontend;
 pub mod impostor;

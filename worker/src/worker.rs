@@ -143,6 +143,8 @@ pub(crate) struct Worker {
     pub(crate) typical: crate::client::auth::Form,
     pub(crate) system_users: crate::client::auth::SystemUsers,
     pub(crate) proxies: crate::client::Proxies,
+    /// Passwords that clients have proved to be theirs by LDAP or PAM: they log in to servers.
+    pub(crate) typed_passwords: FxHashMap<Rc<crate::client::Identity>, shared::auth::Password>,
     /// What clients with a stored SCRAM verifier have proved to know, by user: it logs in to a server that stores the same.
     pub(crate) scram_keys: FxHashMap<String, shared::auth::scram::Keys>,
 
@@ -227,6 +229,7 @@ impl Worker {
             shm: start.shm,
             hashing: Hashing::default(),
             system_users: crate::client::auth::SystemUsers::default(),
+            typed_passwords: FxHashMap::default(),
             scram_keys: FxHashMap::default(),
             login_deadlines: VecDeque::new(),
             closing_deadlines: VecDeque::new(),

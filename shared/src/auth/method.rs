@@ -1,8 +1,7 @@
 //! How a client is to prove who it is: what auth_type says of all, or a rule of auth_hba_file of some.
 
+use super::LdapOptions;
 use serde::{Deserialize, Serialize};
-use std::{fmt, ops::Deref};
-use zeroize::{Zeroize, ZeroizeOnDrop};
 
 /// One way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,32 +31,8 @@ pub enum Method {
     /// By a password that an LDAP server accepts.
     Ldap {
         /// As in auth_ldap_options; `None`: those.
-        options: Option<LdapOptions>,
+        options: Option<Box<LdapOptions>>,
     },
     /// By a password that PAM accepts.
     Pam,
-}
-
-/// Options of LDAP as they stand in a file. They may hold a password: shown nowhere, wiped when dropped.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
-pub struct LdapOptions(String);
-
-impl From<&str> for LdapOptions {
-    fn from(text: &str) -> Self {
-        Self(text.to_owned())
-    }
-}
-
-impl Deref for LdapOptions {
-    type Target = str;
-
-    fn deref(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for LdapOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("LdapOptions(****)")
-    }
 }

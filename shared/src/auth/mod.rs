@@ -6,11 +6,15 @@
 //! stands for "no password", so a NULL password matches nothing.
 
 pub mod hba;
+pub mod ldap;
 pub mod md5;
 mod method;
+mod password;
 pub mod plain;
 pub mod scram;
 mod secret;
 
-pub use method::{LdapOptions, Method};
+pub use ldap::LdapOptions;
+pub use method::Method;
+pub use password::Password;
 pub use secret::Secret;

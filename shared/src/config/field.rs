@@ -3,7 +3,7 @@
 use super::choices::{AuthType, LoadBalanceHosts, PoolMode, SslMode, StartupParameters};
 use super::kind::{Kind, parse_int, parse_seconds, print_seconds};
 use super::words::Words;
-use crate::auth::Secret;
+use crate::auth::{LdapOptions, Secret};
 use std::time::Duration;
 
 /// A type that a setting can have. Errors say what the value must be.
@@ -88,7 +88,7 @@ impl Field for Words {
 /// An empty text is no text: `auth_user =` unsets it, where PgBouncer has a user without a name.
 impl<T: Field> Field for Option<T> {
     fn read(kind: &Kind, text: &str) -> Result<Self, String> {
-        if text.is_empty() && *kind == Kind::Text { Ok(None) } else { T::read(kind, text).map(Some) }
+        if text.is_empty() && matches!(kind, Kind::Text | Kind::Secret) { Ok(None) } else { T::read(kind, text).map(Some) }
     }
 
     fn show(&self) -> Option<String> {
@@ -103,6 +103,16 @@ impl Field for Secret {
 
     fn show(&self) -> Option<String> {
         Some("****".into())
+    }
+}
+
+impl Field for LdapOptions {
+    fn read(_: &Kind, text: &str) -> Result<Self, String> {
+        LdapOptions::parse(text).map_err(|reason| format!("options of the ldap method as in pg_hba.conf ({reason})"))
+    }
+
+    fn show(&self) -> Option<String> {
+        Some(self.shown().to_owned())
     }
 }
 

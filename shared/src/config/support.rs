@@ -26,7 +26,7 @@ pub(super) fn check(built: &Built, document: &Document, problems: &mut Problems)
 pub fn refused(settings: &Settings) -> Vec<(&'static str, String)> {
     let mut refused = Vec::new();
     let mut refuse = |name: &'static str, message: String| refused.push((name, message));
-    if matches!(settings.auth_type, AuthType::Cert | AuthType::Ldap | AuthType::Pam) {
+    if settings.auth_type == AuthType::Cert {
         refuse("auth_type", not_supported(settings.auth_type.word()));
     }
     if settings.auth_type == AuthType::Cert {

@@ -10,6 +10,7 @@ use super::kind::Kind::{Mode, Seconds, Switch, Text, Words as WordList};
 use super::settings::Effect::{Never, NotYet, Works};
 use super::settings::{Group, SetError, Setting, default_text, default_value, settings};
 use super::words::Words;
+use crate::auth::LdapOptions;
 use crate::ids::MAX_WORKERS;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -50,8 +51,10 @@ settings! {
         "The file of access rules for auth_type = hba, in the syntax of pg_hba.conf.";
     auth_ident_file: Option<String> = NULL, Text, Auth, Reload, Works,
         "The file of name maps that the rules of auth_hba_file refer to.";
-    auth_ldap_options: Option<String> = NULL, Text, Auth, Reload, NotYet,
-        "The options of auth_type = ldap, as in pg_hba.conf.";
+    auth_ldap_options: Option<LdapOptions> = NULL, Kind::Secret, Auth, Reload, Works,
+        "The options of auth_type = ldap, as in pg_hba.conf. SHOW CONFIG leaves out ldapbindpasswd.";
+    auth_pam_service: String = "pgbouncer", Text, Auth, Reload, Works,
+        "The PAM service that auth_type = pam asks: the name of a file in /etc/pam.d.";
     auth_query: String = "SELECT rolname, CASE WHEN rolvaliduntil < now() THEN NULL ELSE rolpassword END FROM pg_authid WHERE rolname=$1 AND rolcanlogin", Text, Auth, Reload, NotYet,
         "The query that finds the secret of a user who is not in auth_file. It returns the user's name and secret.";
     auth_type: AuthType = "md5", choice(AuthType::WORDS), Auth, Reload, Works,

@@ -53,6 +53,7 @@ impl Worker {
             console,
             account: None,
             method: None,
+            asked: None,
             parameters,
             replication,
             options,

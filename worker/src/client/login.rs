@@ -2,7 +2,7 @@
 //!
 //! What it asks for is looked at by [`super::admit`]; whether the database exists is said only to who has proved to be a user.
 
-use super::auth::{self, Account, Challenge, Looks, Verdict};
+use super::auth::{self, Account, Asked, Challenge, Looks, Verdict};
 use super::{Client, ClientSeats, ClientState, Ending, Identity};
 use crate::hashing::{Asker, Question, Subject};
 use crate::pool::NO_ROOM;
@@ -69,6 +69,8 @@ pub(super) struct Request {
     pub(super) account: Option<Account>,
     /// How it is to prove who it is. `None`: no rule is meant for it.
     pub(super) method: Option<Method>,
+    /// The password that is being checked elsewhere.
+    pub(super) asked: Option<Asked>,
     /// Values of parameters that follow the client.
     pub(super) parameters: Vec<(String, String)>,
     pub(super) replication: Replication,
@@ -223,7 +225,7 @@ impl Worker {
     /// The first message of the client's authentication, now or when what it takes has been hashed.
     pub(super) fn begin_proof(&mut self, index: usize) -> Result<(), Ending> {
         let ClientState::Login(login) = &self.clients[index].state else { return Ok(()) };
-        let Some(Request { account: Some(account), method, .. }) = &login.request else { return Ok(()) };
+        let Some(Request { account: Some(account), method, entry, .. }) = &login.request else { return Ok(()) };
         let looks =
             Looks { iterations: self.config.settings.scram_iterations, typical: self.typical, mock_secret: &self.mock_secret };
         let mut out = Vec::new();
@@ -234,6 +236,9 @@ impl Worker {
             Some(Method::Peer { map }) => {
                 let map = map.clone();
                 self.peer_verdict(index, map)
+            }
+            Some(method @ (Method::Ldap { .. } | Method::Pam)) => {
+                auth::ask_for_checked(method, &self.config.settings, entry.as_deref(), &mut out)
             }
             Some(method) => auth::begin(method, account, &looks, |question| self.hashing.known(question), &mut out),
         };
@@ -276,6 +281,12 @@ impl Worker {
                     login.stage = Stage::Elsewhere;
                 }
                 Ok(())
+            }
+            Verdict::Check(method, password) => {
+                if let ClientState::Login(login) = &mut self.clients[index].state {
+                    login.stage = Stage::Elsewhere;
+                }
+                self.have_checked(index, method, password)
             }
         }
     }

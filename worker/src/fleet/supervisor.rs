@@ -10,12 +10,13 @@ use shared::sys::seqpacket;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use zeroize::Zeroizing;
 
 /// The worker's end of its control socket.
 pub(crate) struct Control {
     /// `None` when the supervisor is gone.
     fd: Option<OwnedFd>,
-    unsent: VecDeque<(Vec<u8>, Vec<OwnedFd>)>,
+    unsent: VecDeque<(Zeroizing<Vec<u8>>, Vec<OwnedFd>)>,
 }
 
 impl Control {
@@ -27,7 +28,8 @@ impl Control {
     pub(crate) fn send(&mut self, message: &ToSupervisor, fds: &[BorrowedFd<'_>]) -> bool {
         let Some(control) = &self.fd else { return false };
         let bytes = match control::encode(message) {
-            Ok(bytes) => bytes,
+            // A client's password may be in it.
+            Ok(bytes) => Zeroizing::new(bytes),
             Err(error) => {
                 log::error!(target: "process", "a message to the supervisor could not be made: {error}");
                 return false;
@@ -118,6 +120,7 @@ impl Worker {
             self.control.unsent.clear();
             log::warn!(target: "process", "the supervisor has ended; serving on without it");
             crate::obey_ending_signals();
+            self.nobody_checks();
         }
     }
 
@@ -142,6 +145,7 @@ impl Worker {
             }
             ToWorker::Listen { of, listeners, .. } => self.listen_for(of, usize::from(listeners), fds),
             ToWorker::Unlisten { of } => self.unlisten(of),
+            ToWorker::PasswordChecked { client, outcome } => self.password_checked(client, outcome),
             ToWorker::Leave => self.leave(),
             ToWorker::Stay => self.stay(),
             ToWorker::Resolved(resolved) => {

@@ -152,7 +152,8 @@ impl Worker {
         let request = backend::authentication(body).map_err(|_| ours("failed to answer authreq"))?;
         let pool = self.pools.get(self.servers[index].pool);
         let (user, forced) = (pool.user.clone(), pool.entry.user.is_some());
-        let secret = pool.entry.password.as_ref().or_else(|| self.config.secrets.get(&user)).cloned();
+        let typed = if forced { None } else { self.typed_secret(&pool.entry.name, &user) };
+        let secret = pool.entry.password.clone().or(typed).or_else(|| self.config.secrets.get(&user).cloned());
         let id = self.servers[index].id;
         let ServerState::Login(login) = &mut self.servers[index].state else { return Ok(()) };
         let mut out = Vec::new();

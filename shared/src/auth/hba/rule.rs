@@ -140,7 +140,10 @@ pub(super) fn parse(record: &Record, maps: &Maps, reader: &mut Reader<'_>) -> Re
     let method = method_field.single().ok_or("more than one method")?;
     let mut method = read_method(&method.text)?;
     if let Method::Ldap { options } = &mut method {
-        *options = Some(LdapOptions::from(record.text[method_field.end..].trim()));
+        let text = record.text[method_field.end..].trim();
+        if !text.is_empty() {
+            *options = Some(Box::new(LdapOptions::parse(text)?));
+        }
     } else {
         for option in fields {
             read_option(option, &mut method, maps)?;

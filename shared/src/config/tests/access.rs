@@ -43,7 +43,7 @@ fn what_is_wrong_is_named_with_file_and_line() {
 
 #[test]
 fn rules_travel_with_the_snapshot_and_a_change_is_seen() {
-    let folder = folder("local all app peer map=m\nhost all all 10.0.0.0/8 ldap ldapserver=x\n");
+    let folder = folder("local all app peer map=m\nhost all all 10.0.0.0/8 ldap ldapserver=x ldapbasedn=y\n");
     let mut config = Config { path: folder.path("a.ini"), ..Config::default() };
     config.settings.auth_type = super::super::AuthType::Hba;
     config.settings.auth_hba_file = folder.path("hba.conf").display().to_string();

@@ -19,6 +19,7 @@ fn shown(kind: &Kind, text: &str) -> String {
 /// A value that is not the default, and what SHOW CONFIG prints for it.
 fn another(setting: &Setting) -> (String, String) {
     let given = match setting.kind {
+        _ if setting.name == "auth_ldap_options" => "ldapserver=a ldapbasedn=dc=x".into(),
         Kind::Switch if setting.default == Some("1") => "0".into(),
         Kind::Switch => "1".into(),
         Kind::Int { min, max, .. } if setting.default == Some(max.to_string().as_str()) => format!("0x{:x}", min + 1),

@@ -4,18 +4,21 @@
 //! others, made to look like [`typical`] users, and fail at the end. Thousands of rounds of hashing are not done here but in [`crate::hashing`].
 
 mod account;
+mod elsewhere;
 mod peer;
 mod rule;
 mod typical;
 
 use crate::hashing::Question;
 use shared::auth::scram::{self, Challenge as Hashed, Derivation, Keys, MAX_ITERATIONS, NONCE_BYTES, ServerExchange, Verifier};
-use shared::auth::{Method, Secret, md5, plain};
+use shared::auth::{Method, Password, Secret, md5, plain};
+use shared::control::PasswordMethod;
 use shared::wire::cursor::Cursor;
 use shared::wire::encode;
 use shared::wire::report::sqlstate;
 
 pub(crate) use account::Account;
+pub(crate) use elsewhere::{Asked, ask_for_checked};
 pub(crate) use peer::SystemUsers;
 pub(crate) use rule::method;
 pub(crate) use typical::Form;
@@ -24,6 +27,8 @@ pub(crate) use typical::Form;
 pub(crate) enum Challenge {
     Plain,
     Md5([u8; 4]),
+    /// The password itself, for somebody else to check.
+    Checked(PasswordMethod),
     /// Which SASL mechanism, and its first message.
     ScramFirst(Box<ServerExchange>),
     ScramFinal(Box<ServerExchange>),
@@ -38,6 +43,8 @@ pub(crate) enum Verdict {
     GoOn(Challenge),
     /// Somebody else has been asked; [`crate::worker::Worker::login_answered`] goes on.
     Elsewhere,
+    /// Somebody else is to be asked whether this is the password.
+    Check(PasswordMethod, Password),
     /// This has to be hashed first; `begin` is next.
     Hash(Question),
     /// As is what the client says its password is; [`guessed`] is next.
@@ -114,6 +121,11 @@ pub(crate) fn answer(account: &Account, looks: &Looks<'_>, challenge: Challenge,
             Some(b"") => Verdict::Refused(sqlstate::INVALID_PASSWORD, "empty password returned by client"),
             Some(response) if secret.is_some_and(|s| md5::verify(s, user, salt, response)) => Verdict::Admitted,
             _ => NO_SUCH_PASSWORD,
+        },
+        Challenge::Checked(method) => match password(body) {
+            Some(b"") => Verdict::Refused(sqlstate::INVALID_PASSWORD, "empty password returned by client"),
+            Some(password) => Verdict::Check(method, Password::new(password)),
+            None => Verdict::Refused(sqlstate::INVALID_PASSWORD, elsewhere::failure(&method)),
         },
         Challenge::ScramFirst(mut exchange) => {
             let Some((mechanism, message)) = initial_response(body) else { return scram_failed() };
