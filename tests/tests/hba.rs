@@ -37,6 +37,7 @@ fn each_rule_has_its_method_for_its_databases_users_and_addresses() {
         host  app  app    127.0.0.0/8  scram-sha-256\n\
         host  more @users all          md5\n\
         hostssl all all   all          trust\n\
+        host  secured all all          cert\n\
         host  pgbouncer admin 127.0.0.0 255.255.255.0 password\n\
         host  pgbouncer all   all      reject\n";
     let build = |builder: Builder| {
@@ -62,6 +63,8 @@ fn each_rule_has_its_method_for_its_databases_users_and_addresses() {
             assert_refused(log_in(from(LOCAL), user, "more", Some("wrong")), "28P01", "password authentication failed");
         }
         assert_refused(log_in(from(LOCAL), "admin", "more", None), "28000", "no authentication method is found");
+        assert_refused(log_in(from(LOCAL), "app", "secured", None), "28000", "certificate authentication failed");
+        fleet.wait_for_log("TLS connection required");
         assert_refused(log_in(from(LOCAL), "app", "nowhere", None), "28000", "no authentication method is found");
         for console in ["pgbouncer", "pgfleet"] {
             assert!(log_in(from(LOCAL), "admin", console, Some("admin-password")).is_ok(), "{console}");

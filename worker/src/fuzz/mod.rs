@@ -76,7 +76,7 @@ pub fn access(data: &[u8]) {
             let _ = access.find(&Asked { database: "app", user: "joe", physical_replication, from });
         }
     }
-    let _ = access.maps("m", "joe", "app");
+    let _ = access.maps("m", "app", |name| name == "joe");
 }
 
 /// Two texts as files, for a few reads.

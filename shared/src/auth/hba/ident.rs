@@ -22,10 +22,10 @@ impl Maps {
         self.0.contains_key(map)
     }
 
-    /// Whether a line of `map` names both.
-    pub(super) fn lets(&self, map: &str, system_user: &str, user: &str) -> bool {
+    /// Whether a line of `map` leads from such a name to `user`.
+    pub(super) fn lets(&self, map: &str, user: &str, is: impl Fn(&str) -> bool) -> bool {
         let lines = self.0.get(map).map(Vec::as_slice).unwrap_or_default();
-        lines.iter().any(|line| line.system_user == system_user && line.user.as_deref().is_none_or(|u| u == user))
+        lines.iter().any(|line| line.user.as_deref().is_none_or(|u| u == user) && is(&line.system_user))
     }
 
     /// Adds a line: `map system-user user`.

@@ -86,8 +86,8 @@ impl Access {
         self.rules.iter().find(|rule| rule.matches(asked))
     }
 
-    /// Whether `map` lets somebody who is `system_user` elsewhere log in as `user`.
-    pub fn maps(&self, map: &str, system_user: &str, user: &str) -> bool {
-        self.maps.lets(map, system_user, user)
+    /// Whether `map` lets somebody log in as `user` whom one of its lines calls by a name that `is` theirs elsewhere.
+    pub fn maps(&self, map: &str, user: &str, is: impl Fn(&str) -> bool) -> bool {
+        self.maps.lets(map, user, is)
     }
 }

@@ -194,9 +194,10 @@ fn maps_say_who_may_be_whom() {
     assert_eq!(findings, []);
     let asked = Asked { database: "a", user: "app", physical_replication: false, from: Origin::Unix };
     assert_eq!(access.find(&asked).unwrap().method, Method::Peer { map: Some("m".into()) });
-    assert!(access.maps("m", "root", "app") && access.maps("m", "root", "all") && access.maps("m", "Some One", "other"));
-    assert!(!access.maps("m", "root", "other") && !access.maps("m", "some one", "other") && !access.maps("none", "root", "app"));
-    assert!(access.maps("n", "root", "anybody") && !access.maps("n", "daemon", "anybody"));
+    let maps = |map: &str, system_user: &str, user: &str| access.maps(map, user, |name| name == system_user);
+    assert!(maps("m", "root", "app") && maps("m", "root", "all") && maps("m", "Some One", "other"));
+    assert!(!maps("m", "root", "other") && !maps("m", "some one", "other") && !maps("none", "root", "app"));
+    assert!(maps("n", "root", "anybody") && !maps("n", "daemon", "anybody"));
 }
 
 #[test]

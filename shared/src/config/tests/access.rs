@@ -58,7 +58,7 @@ fn rules_travel_with_the_snapshot_and_a_change_is_seen() {
     assert_eq!(read_back.access, config.access);
     let asked = Asked { database: "a", user: "app", physical_replication: false, from: Origin::Unix };
     assert_eq!(read_back.access.find(&asked).unwrap().method, Method::Peer { map: Some("m".into()) });
-    assert!(read_back.access.maps("m", "root", "app"));
+    assert!(read_back.access.maps("m", "app", |name| name == "root"));
 
     std::fs::write(folder.path("hba.conf"), "nonsense\n").unwrap();
     assert!(reread(&mut config, "auth_hba_file").has_errors());

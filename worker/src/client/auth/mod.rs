@@ -4,6 +4,7 @@
 //! others, made to look like [`typical`] users, and fail at the end. Thousands of rounds of hashing are not done here but in [`crate::hashing`].
 
 mod account;
+mod cert;
 mod elsewhere;
 mod peer;
 mod rule;
@@ -18,6 +19,7 @@ use shared::wire::encode;
 use shared::wire::report::sqlstate;
 
 pub(crate) use account::Account;
+pub(crate) use cert::check as check_certificate;
 pub(crate) use elsewhere::{Asked, ask_for_checked};
 pub(crate) use peer::SystemUsers;
 pub(crate) use rule::method;

@@ -89,7 +89,7 @@ impl Worker {
         let ClientState::Login(login) = &self.clients[index].state else { return REFUSED };
         let Some(user) = login.wanted_user() else { return REFUSED };
         let admitted = match map {
-            Some(map) => self.config.access.maps(map, system_user, user),
+            Some(map) => self.config.access.maps(map, user, |name| name == system_user),
             None => system_user == user,
         };
         if admitted {
