@@ -8,11 +8,13 @@
 
 mod cancel;
 mod client;
+mod client_keys;
 mod clock;
 mod fleet;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod hashing;
+mod lookup;
 mod memory;
 mod params;
 mod pool;

@@ -75,7 +75,7 @@ impl Worker {
         row.maxwait_us = waiter.map_or(0, |w| (crate::clock::now() - w.since).as_micros() as u64);
         for (_, server) in self.servers.iter().filter(|(_, s)| s.pool == index) {
             match server.state {
-                ServerState::Linked(_) | ServerState::Setting(_) => row.sv_active += 1,
+                ServerState::Linked(_) | ServerState::Setting(_) | ServerState::Looking(_) => row.sv_active += 1,
                 ServerState::Idle if self.must_check(server) => row.sv_used += 1,
                 ServerState::Idle => row.sv_idle += 1,
                 ServerState::Resetting | ServerState::Checking => row.sv_tested += 1,
@@ -123,7 +123,7 @@ impl Worker {
             user: user.unwrap_or("(nouser)").to_owned(),
             database: database.unwrap_or("(nodb)").to_owned(),
             replication: Replication::None,
-            state: if login.awaits_welcome() { "waiting" } else { "login" }.to_owned(),
+            state: if login.awaits_server() { "waiting" } else { "login" }.to_owned(),
             addr: client.peer.address(),
             port: client.peer.port(port),
             local_addr,
@@ -180,7 +180,7 @@ impl Worker {
 
     fn server_row(&self, server: &Server) -> Option<ConnectionRow> {
         let state = match server.state {
-            ServerState::Linked(_) | ServerState::Setting(_) => "active",
+            ServerState::Linked(_) | ServerState::Setting(_) | ServerState::Looking(_) => "active",
             ServerState::Idle if self.must_check(server) => "used",
             ServerState::Idle => "idle",
             ServerState::Resetting | ServerState::Checking => "tested",

@@ -5,6 +5,7 @@
 //! workers). A connection that closes stays in its slab, dead, until the turn is over, so that a stale event finds it and is ignored.
 
 use crate::client::{Client, ClientState};
+use crate::client_keys::ClientKeys;
 use crate::clock::{Instant, now};
 use crate::fleet::lend::Lends;
 use crate::fleet::orders::Owed;
@@ -145,8 +146,7 @@ pub(crate) struct Worker {
     pub(crate) proxies: crate::client::Proxies,
     /// Passwords that clients have proved to be theirs by LDAP or PAM: they log in to servers.
     pub(crate) typed_passwords: FxHashMap<Rc<crate::client::Identity>, shared::auth::Password>,
-    /// What clients with a stored SCRAM verifier have proved to know, by user: it logs in to a server that stores the same.
-    pub(crate) scram_keys: FxHashMap<String, shared::auth::scram::Keys>,
+    pub(crate) client_keys: ClientKeys,
 
     /// Clients to be cut off unless they are done by then: in login, or reading their last message.
     pub(crate) login_deadlines: VecDeque<(Instant, usize, ConnectionId)>,
@@ -230,7 +230,7 @@ impl Worker {
             hashing: Hashing::default(),
             system_users: crate::client::auth::SystemUsers::default(),
             typed_passwords: FxHashMap::default(),
-            scram_keys: FxHashMap::default(),
+            client_keys: ClientKeys::default(),
             login_deadlines: VecDeque::new(),
             closing_deadlines: VecDeque::new(),
             idle_timers: crate::timers::Timers::default(),

@@ -4,7 +4,7 @@ use super::choices::{LoadBalanceHosts, PoolMode};
 use super::field::Field;
 use super::kind::Kind;
 use super::kind::Kind::{Seconds, Text};
-use super::settings::Effect::{NotYet, Works};
+use super::settings::Effect::Works;
 use super::settings::{Key, SetError, default_text, default_value, entry};
 use super::table::{choice, int};
 use crate::auth::Secret;
@@ -30,11 +30,11 @@ entry! {
             "Every server connection of this entry logs in as this user, so that all its clients share one pool. Without it: each client's own user.";
         password: Option<Secret> = NULL, Kind::Secret, Works,
             "The password of `user`. Without it: the one in auth_file.";
-        auth_user: Option<String> = NULL, Text, NotYet,
+        auth_user: Option<String> = NULL, Text, Works,
             "As the setting, for this database.";
-        auth_query: Option<String> = NULL, Text, NotYet,
+        auth_query: Option<String> = NULL, Text, Works,
             "As the setting, for this database.";
-        auth_dbname: Option<String> = NULL, Text, NotYet,
+        auth_dbname: Option<String> = NULL, Text, Works,
             "As the setting, for this database.";
         pool_size: Option<u32> = NULL, int(0, MAX, "connections"), Works,
             "Overrides default_pool_size for this database.";

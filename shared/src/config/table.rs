@@ -43,7 +43,7 @@ settings! {
         "Users who may run every console command.";
     application_name_add_host: bool = "0", Switch, Pools, Reload, Works,
         "Whether the client's address and port are appended to its application_name at login.";
-    auth_dbname: Option<String> = NULL, Text, Auth, Reload, NotYet,
+    auth_dbname: Option<String> = NULL, Text, Auth, Reload, Works,
         "The [databases] entry in which auth_query runs. Without it: the one that the client asked for.";
     auth_file: Option<String> = NULL, Text, Auth, Reload, Works,
         "The file of users and their secrets, a line each: \"user\" \"password, md5 hash or SCRAM verifier\".";
@@ -55,11 +55,11 @@ settings! {
         "The options of auth_type = ldap, as in pg_hba.conf. SHOW CONFIG leaves out ldapbindpasswd.";
     auth_pam_service: String = "pgbouncer", Text, Auth, Reload, Works,
         "The PAM service that auth_type = pam asks: the name of a file in /etc/pam.d.";
-    auth_query: String = "SELECT rolname, CASE WHEN rolvaliduntil < now() THEN NULL ELSE rolpassword END FROM pg_authid WHERE rolname=$1 AND rolcanlogin", Text, Auth, Reload, NotYet,
+    auth_query: String = "SELECT rolname, CASE WHEN rolvaliduntil < now() THEN NULL ELSE rolpassword END FROM pg_authid WHERE rolname=$1 AND rolcanlogin", Text, Auth, Reload, Works,
         "The query that finds the secret of a user who is not in auth_file. It returns the user's name and secret.";
     auth_type: AuthType = "md5", choice(AuthType::WORDS), Auth, Reload, Works,
         "How clients prove who they are.";
-    auth_user: Option<String> = NULL, Text, Auth, Reload, NotYet,
+    auth_user: Option<String> = NULL, Text, Auth, Reload, Works,
         "The user who runs auth_query. Without it there is none.";
     autodb_idle_timeout: Duration = "3600", Seconds, Timeouts, Reload, Works,
         "A database that the `*` entry stands in for is forgotten when nobody has used it for this long; 0: never.";

@@ -5,8 +5,10 @@
 use super::auth::{self, Account, Verdict};
 use super::login::Request;
 use super::{ClientSeats, ClientState, Ending, Identity, Peer};
+use crate::lookup::{Found, Refusal};
 use crate::pool::NO_ROOM;
 use crate::worker::Worker;
+use shared::auth::Method;
 use shared::auth::hba::{Asked, Origin};
 use shared::config::{CONSOLE_DATABASES, Database, MAX_USER_NAME};
 use shared::control::Replication;
@@ -63,7 +65,44 @@ impl Worker {
         }
         self.take_limit_seats(index, entry.as_deref(), &who)?;
 
-        self.authenticate(index, Account::of(&config, &who.user))
+        let own_console = console && CONSOLE_DATABASES.contains(&who.user.as_str());
+        let lookup = match self.method_for(index) {
+            method if !own_console => self.lookup_for(method.as_ref(), entry.as_ref(), console, &who.user),
+            _ => Ok(None),
+        };
+        match lookup {
+            Ok(None) => self.authenticate(index, Account::of(&config, &who.user)),
+            Ok(Some(lookup)) => self.begin_looking_up(index, lookup),
+            Err(Refusal::Disabled(name)) => Err(Ending::violation(format!("authentication database \"{name}\" is disabled"))),
+            Err(Refusal::Config(text)) => {
+                if let Some(text) = text {
+                    log::error!("{} {text}", self.clients[index].prefix(settings.listen_port));
+                }
+                Err(Ending::violation("bouncer config error"))
+            }
+        }
+    }
+
+    /// auth_query has answered: the name that it gives is the user's from now on.
+    pub(super) fn user_known(&mut self, index: usize, found: Option<Found>) -> Result<(), Ending> {
+        let ClientState::Login(login) = &mut self.clients[index].state else { return Ok(()) };
+        let Some(request) = &mut login.request else { return Ok(()) };
+        let is_known = found.is_some();
+        if let Some(form) = found.as_ref().and_then(|found| auth::Form::of(found.secret.as_ref()?)) {
+            self.typical = form;
+        }
+        let account = Account::looked_up(&request.who.user, found);
+        if account.user != request.who.user {
+            request.who = self.pools.identity(request.who.database.clone(), account.user.clone());
+        }
+        let (who, entry) = (Rc::clone(&request.who), request.entry.clone());
+        if is_known {
+            self.take_user_seat(index, entry.as_deref(), &who)?;
+        } else {
+            let prefix = self.clients[index].prefix(self.config.settings.listen_port);
+            log::info!("{prefix} no such user: {}", who.user);
+        }
+        self.authenticate(index, account)
     }
 
     /// The client's user is known as well as it will be: it is asked for its proof.
@@ -88,13 +127,7 @@ impl Worker {
             log::info!("{prefix} pgbouncer access from unix socket");
             return self.authenticated(index, true);
         }
-        let from = match peer {
-            Peer::Tcp(address) => Origin::Tcp { address: address.ip(), tls: false },
-            Peer::Unix { .. } => Origin::Unix,
-        };
-        let physical_replication = replication == Replication::Physical;
-        let asked = Asked { database: &who.database, user: &who.user, physical_replication, from };
-        let method = auth::method(&config, &asked);
+        let method = self.method_for(index);
         if let ClientState::Login(login) = &mut self.clients[index].state
             && let Some(request) = &mut login.request
         {
@@ -102,6 +135,19 @@ impl Worker {
             request.method = method;
         }
         self.begin_proof(index)
+    }
+
+    /// How the client is to prove who it is. `None`: no rule is meant for it.
+    fn method_for(&self, index: usize) -> Option<Method> {
+        let ClientState::Login(login) = &self.clients[index].state else { return None };
+        let request = login.request.as_ref()?;
+        let from = match self.clients[index].peer {
+            Peer::Tcp(address) => Origin::Tcp { address: address.ip(), tls: false },
+            Peer::Unix { .. } => Origin::Unix,
+        };
+        let physical_replication = request.replication == Replication::Physical;
+        let asked = Asked { database: &request.who.database, user: &request.who.user, physical_replication, from };
+        auth::method(&self.config, &asked)
     }
 
     /// auth_type=any: the client becomes the user that its entry forces.
@@ -137,6 +183,14 @@ impl Worker {
             self.take_database_seat(index, entry, who)?;
         }
         if !self.config.secrets.contains_key(&who.user) && !self.config.users.contains_key(&who.user) {
+            return Ok(());
+        }
+        self.take_user_seat(index, Some(entry), who)
+    }
+
+    /// A seat of max_user_client_connections, unless the client has it.
+    fn take_user_seat(&mut self, index: usize, entry: Option<&Database>, who: &Identity) -> Result<(), Ending> {
+        if entry.is_none() || self.login_seats(index).is_none_or(|seats| seats.user.is_some()) {
             return Ok(());
         }
         let most = self.config.max_user_client_connections(&who.user);

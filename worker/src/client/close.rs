@@ -141,7 +141,7 @@ impl Worker {
             self.login_deadlines.pop_front();
             let Some(client) = self.clients.get(index).filter(|client| client.id == id) else { continue };
             let text = match &client.state {
-                ClientState::Login(login) if !login.awaits_welcome() => "client_login_timeout",
+                ClientState::Login(login) if !login.awaits_server() => "client_login_timeout",
                 ClientState::Login(_) => "client_login_timeout (server down)",
                 ClientState::Session(session) if session.owed.is_some() => "client_login_timeout (server down)",
                 _ => continue,

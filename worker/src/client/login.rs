@@ -4,8 +4,10 @@
 
 use super::auth::{self, Account, Asked, Challenge, Looks, Verdict};
 use super::{Client, ClientSeats, ClientState, Ending, Identity};
+use crate::clock::Instant;
 use crate::hashing::{Asker, Question, Subject};
-use crate::pool::NO_ROOM;
+use crate::lookup::{Found, Lookup};
+use crate::pool::{NO_ROOM, PoolIndex};
 use crate::worker::{Life, Source, Worker};
 use shared::auth::Method;
 use shared::auth::scram::{Keys, Verifier};
@@ -17,6 +19,7 @@ use shared::wire::report::sqlstate;
 use shared::wire::startup::{self, FirstPacket, StartupError};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The longest password message, in bytes (PgBouncer takes passwords of up to 65,535 bytes).
 const LONGEST_PASSWORD: u32 = 66 * 1024;
@@ -38,17 +41,26 @@ enum Stage {
         anything: bool,
     },
     Password(Challenge),
+    /// auth_query is to say who its user is.
+    LookingUp(Box<LookingUp>),
     /// A password is being hashed.
     Hashing(Hashed),
     /// Its proof is looked at elsewhere, or what is known of its user is.
     Elsewhere,
     /// Authenticated; its pool has had no server yet whose parameters it could be greeted with.
-    Welcome(crate::pool::PoolIndex),
+    Welcome(PoolIndex),
     /// Authenticated for the console: as an admin, or to look on.
     Console {
         admin: bool,
     },
     Over,
+}
+
+/// A question to auth_query.
+struct LookingUp {
+    query: String,
+    /// The pool in whose queue it stands, and since when; `None` when it has a server.
+    waits: Option<(PoolIndex, Instant)>,
 }
 
 /// What is done with the keys of a password.
@@ -98,8 +110,22 @@ impl Login {
         }
     }
 
-    pub(crate) fn awaits_welcome(&self) -> bool {
-        matches!(self.stage, Stage::Welcome(_))
+    /// It waits for a server: for the greeting that it brings, or for auth_query's answer.
+    pub(crate) fn awaits_server(&self) -> bool {
+        self.waits_in().is_some() || matches!(self.stage, Stage::Welcome(_))
+    }
+
+    /// The pool in whose queue it stands, for auth_query.
+    pub(crate) fn waits_in(&self) -> Option<PoolIndex> {
+        match &self.stage {
+            Stage::LookingUp(looking) => looking.waits.map(|(pool, _)| pool),
+            _ => None,
+        }
+    }
+
+    pub(super) fn looked_up(&self) -> Option<(&str, &str)> {
+        let Stage::LookingUp(looking) = &self.stage else { return None };
+        self.request.as_ref().map(|request| (looking.query.as_str(), request.who.user.as_str()))
     }
 
     /// Its proxy has said who it is: the next is the client's own first packet.
@@ -116,7 +142,7 @@ impl Login {
 
     /// It is not its turn to say anything.
     pub(super) fn is_parked(&self) -> bool {
-        matches!(self.stage, Stage::Hashing(_) | Stage::Elsewhere | Stage::Welcome(_))
+        matches!(self.stage, Stage::LookingUp(_) | Stage::Hashing(_) | Stage::Elsewhere | Stage::Welcome(_))
     }
 
     pub(crate) fn names(&self) -> (Option<&str>, Option<&str>) {
@@ -145,7 +171,12 @@ impl Worker {
                 }
                 Stage::Password(_) => self.password_packet(index, &data[at..]),
                 // It is not its turn: what it sends waits until it has been greeted.
-                Stage::Hashing(_) | Stage::Elsewhere | Stage::Welcome(_) | Stage::Console { .. } | Stage::Over => None,
+                Stage::LookingUp(_)
+                | Stage::Hashing(_)
+                | Stage::Elsewhere
+                | Stage::Welcome(_)
+                | Stage::Console { .. }
+                | Stage::Over => None,
             };
             match taken {
                 Some(bytes) => at += bytes,
@@ -262,11 +293,7 @@ impl Worker {
             Verdict::Refused(code, text) => Err(Ending::Fatal(code, text.to_owned())),
             Verdict::Admitted => self.authenticated(index, false),
             Verdict::AdmittedWithKeys(keys) => {
-                if let ClientState::Login(login) = &self.clients[index].state
-                    && let Some(request) = &login.request
-                {
-                    self.scram_keys.insert(request.who.user.clone(), keys);
-                }
+                self.client_keys.learn(keys);
                 self.authenticated(index, false)
             }
             Verdict::GoOn(challenge) => {
@@ -314,6 +341,54 @@ impl Worker {
             return self.close_client(index, &ending);
         }
         self.resume_login(index);
+    }
+
+    /// The client waits to hear from auth_query who its user is.
+    pub(super) fn begin_looking_up(&mut self, index: usize, lookup: Lookup) -> Result<(), Ending> {
+        let Some(pool) = self.find_pool_of(&lookup.database, &lookup.auth_user) else {
+            return Err(Ending::violation(NO_ROOM));
+        };
+        if let ClientState::Login(login) = &mut self.clients[index].state {
+            login.stage = Stage::LookingUp(Box::new(LookingUp { query: lookup.query, waits: None }));
+        }
+        self.look_up(index, pool)
+    }
+
+    /// The login stands in the pool's queue from now on. Its user's name, for timeouts.
+    pub(crate) fn login_waits(&mut self, index: usize, pool: PoolIndex) -> Option<Rc<Identity>> {
+        let ClientState::Login(login) = &mut self.clients[index].state else { return None };
+        let Stage::LookingUp(looking) = &mut login.stage else { return None };
+        looking.waits = Some((pool, self.now));
+        login.request.as_ref().map(|request| Rc::clone(&request.who))
+    }
+
+    /// The login has a server. How long it has waited.
+    pub(crate) fn login_served(&mut self, index: usize) -> Duration {
+        match &mut self.clients[index].state {
+            ClientState::Login(login) => match &mut login.stage {
+                Stage::LookingUp(looking) => looking.waits.take().map_or(Duration::ZERO, |(_, since)| self.now - since),
+                _ => Duration::ZERO,
+            },
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// auth_query has said who the user of client `id` is (`None`: nobody), or nothing that makes sense.
+    pub(crate) fn user_looked_up(&mut self, index: usize, id: ConnectionId, outcome: Result<Option<Found>, ()>) {
+        let Some(client) = self.clients.get_mut(index).filter(|client| client.id == id) else { return };
+        let ClientState::Login(login) = &mut client.state else { return };
+        if !matches!(login.stage, Stage::LookingUp(_)) {
+            return;
+        }
+        login.stage = Stage::Over;
+        let next = match outcome {
+            Ok(found) => self.user_known(index, found),
+            Err(()) => Err(Ending::violation("bouncer config error")),
+        };
+        match next {
+            Ok(()) => self.resume_login(index),
+            Err(ending) => self.close_client(index, &ending),
+        }
     }
 
     /// What the login of client `id` has asked for has been hashed.
@@ -385,6 +460,14 @@ impl Worker {
         let Some(pool) = self.find_pool(&entry, &who.user) else {
             return Err(Ending::violation(NO_ROOM));
         };
+        if let ClientState::Login(login) = &self.clients[index].state
+            && let Some(account) = login.request.as_ref().and_then(|request| request.account.as_ref())
+            && account.looked_up
+            && entry.user.is_none()
+        {
+            // With what is known now its servers log in, whoever else has them opened.
+            self.pools.get_mut(pool).secret.clone_from(&account.secret);
+        }
         self.take_database_seat(index, &entry, &who)?;
         let ClientState::Login(login) = &mut self.clients[index].state else { return Ok(()) };
         login.stage = Stage::Welcome(pool);
@@ -413,6 +496,9 @@ impl Worker {
 
     /// A client has gone before it was greeted.
     pub(super) fn login_ended(&mut self, index: usize, id: ConnectionId, login: &Login) {
+        if let Some(pool) = login.waits_in() {
+            self.waiter_left(pool);
+        }
         match &login.stage {
             Stage::Hashing(Hashed::Begin(question)) => {
                 self.hashing.forget(&Subject::Ours(question.clone()), Asker::Client(index, id));

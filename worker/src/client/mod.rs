@@ -185,6 +185,22 @@ impl Client {
         }
     }
 
+    /// The query and the user's name, of a login that waits for auth_query.
+    pub(crate) fn looked_up(&self) -> Option<(&str, &str)> {
+        match &self.state {
+            ClientState::Login(login) => login.looked_up(),
+            _ => None,
+        }
+    }
+
+    /// The pool in whose queue its login stands.
+    pub(crate) fn waits_in(&self) -> Option<PoolIndex> {
+        match &self.state {
+            ClientState::Login(login) => login.waits_in(),
+            _ => None,
+        }
+    }
+
     /// Whether it has not been told its end yet.
     pub(crate) fn is_alive(&self) -> bool {
         matches!(self.state, ClientState::Login(_) | ClientState::Session(_))
@@ -199,7 +215,7 @@ impl Client {
     pub(crate) fn is_waiting(&self) -> bool {
         match &self.state {
             ClientState::Session(session) => matches!(session.link, Link::Waiting(_)),
-            ClientState::Login(login) => login.awaits_welcome(),
+            ClientState::Login(login) => login.awaits_server(),
             _ => false,
         }
     }

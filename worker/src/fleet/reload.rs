@@ -32,7 +32,8 @@ impl Worker {
         self.hashing.forget_results();
         self.typical = crate::client::auth::Form::typical(&self.config);
         if changes.secrets {
-            self.scram_keys.clear();
+            let learned = self.pools.secrets();
+            self.client_keys.keep(self.config.secrets.values().chain(learned));
         }
         self.proxies = crate::client::Proxies::of(&self.config.settings);
         self.apply_tcp_settings();

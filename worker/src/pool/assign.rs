@@ -38,7 +38,7 @@ impl Worker {
     }
 
     /// An idle server fit for use.
-    pub(super) fn take_idle(&mut self, index: PoolIndex) -> Option<usize> {
+    pub(crate) fn take_idle(&mut self, index: PoolIndex) -> Option<usize> {
         self.take_idle_if(index, |worker, server| !worker.must_check(server))
     }
 

@@ -23,6 +23,7 @@ use crate::clock::Instant;
 use crate::params::Params;
 use hosts::Hosts;
 use rustc_hash::{FxHashMap, FxHashSet};
+use shared::auth::Secret;
 use shared::config::{Database, PoolMode};
 use shared::control::MemoryRow;
 use shared::ids::{ConnectionId, LimitId, Owner, PoolId, Slot};
@@ -93,6 +94,8 @@ pub(crate) struct Pool {
     /// How PostgreSQL spells the startup values that clients have asked for, by lower-case name and value.
     pub(crate) known_values: FxHashMap<(String, String), String>,
     pub(crate) failure: Option<(Instant, String)>,
+    /// What auth_query has said of its user last: its servers log in with it.
+    pub(crate) secret: Option<Secret>,
     /// Logged-in clients.
     pub(crate) clients: usize,
     pub(crate) stats: Stats,
@@ -193,6 +196,11 @@ impl Pools {
     /// Places of all pools, for loops that change them.
     pub(crate) fn indices(&self) -> Vec<PoolIndex> {
         self.all.iter().map(|(index, _)| PoolIndex(index as u32)).collect()
+    }
+
+    /// What auth_query has said of the pools' users.
+    pub(crate) fn secrets(&self) -> impl Iterator<Item = &Secret> {
+        self.all.iter().filter_map(|(_, pool)| pool.secret.as_ref())
     }
 
     pub(crate) fn find(&self, database: &str, user: &str) -> Option<PoolIndex> {

@@ -7,6 +7,7 @@ use super::{PoolIndex, Waiter};
 use crate::client::{Ending, Link};
 use crate::clock::Instant;
 use crate::worker::Worker;
+use shared::ids::ConnectionId;
 use shared::wire::report;
 use std::time::Duration;
 
@@ -20,6 +21,19 @@ impl Worker {
         let Some(session) = self.clients[client].session_mut() else { return };
         session.link = Link::Waiting(now);
         let timeout = self.config.query_wait_timeout(&self.pools.get(index).entry, &session.who.user);
+        self.join_queue(client, id, index, timeout);
+    }
+
+    /// A login waits for auth_query as a client would.
+    pub(crate) fn enqueue_login(&mut self, client: usize, index: PoolIndex) {
+        let id = self.clients[client].id;
+        let Some(who) = self.login_waits(client, index) else { return };
+        let timeout = self.config.query_wait_timeout(&self.pools.get(index).entry, &who.user);
+        self.join_queue(client, id, index, timeout);
+    }
+
+    fn join_queue(&mut self, client: usize, id: ConnectionId, index: PoolIndex, timeout: Option<Duration>) {
+        let now = self.now;
         let pool = self.pools.get_mut(index);
         pool.waiters.push_back(Waiter { client, id, since: now, deadline: timeout.map(|t| now + t), notified: false });
         pool.waiting += 1;

@@ -143,6 +143,10 @@ impl Worker {
         if pool.waiting == 0 {
             self.queue_emptied(index);
         }
+        if self.clients[waiter.client].waits_in().is_some() {
+            self.begin_lookup(waiter.client, server_index);
+            return self.announce(index);
+        }
         self.link(waiter.client, server_index);
         self.announce(index);
         if self.servers[server_index].takes_queries() {

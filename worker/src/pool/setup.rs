@@ -17,7 +17,11 @@ pub(crate) const NO_ROOM: &str = "no memory for pool";
 impl Worker {
     /// The pool that serves `login_user` in `entry`, made if there is none. `None`: shared memory has no room for it or one of its limits.
     pub(crate) fn find_pool(&mut self, entry: &Arc<Database>, login_user: &str) -> Option<PoolIndex> {
-        let user = entry.user.as_deref().unwrap_or(login_user);
+        self.find_pool_of(entry, entry.user.as_deref().unwrap_or(login_user))
+    }
+
+    /// The pool whose servers log in as `user`, whomever the entry forces.
+    pub(crate) fn find_pool_of(&mut self, entry: &Arc<Database>, user: &str) -> Option<PoolIndex> {
         if let Some(index) = self.pools.find(&entry.name, user) {
             return (!self.pools.get(index).gone).then_some(index);
         }
@@ -61,6 +65,7 @@ impl Worker {
             notices: Vec::new(),
             known_values: FxHashMap::default(),
             failure: None,
+            secret: None,
             clients: 0,
             stats: Stats::default(),
         });
@@ -230,7 +235,8 @@ impl Worker {
     pub(crate) fn drop_pool_clients(&mut self, pool: PoolIndex, ending: &crate::client::Ending) {
         let waiting = self.pools.get(pool).to_greet.iter().filter(|w| self.still_waits(w)).map(|w| w.client);
         let sessions = self.clients.iter().filter(|(_, c)| c.session().is_some_and(|s| s.pool == pool)).map(|(index, _)| index);
-        let clients: Vec<usize> = waiting.chain(sessions).collect();
+        let logins = self.clients.iter().filter(|(_, c)| c.waits_in() == Some(pool)).map(|(index, _)| index);
+        let clients: Vec<usize> = waiting.chain(sessions).chain(logins).collect();
         for client in clients {
             self.close_client(client, ending);
         }

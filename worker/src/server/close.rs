@@ -32,7 +32,7 @@ impl Worker {
         let ours = server.preparing;
         let checking = matches!(server.state, ServerState::Checking);
         let was_connecting = matches!(server.state, ServerState::Connecting);
-        server.state = ServerState::Closing;
+        let state = std::mem::replace(&mut server.state, ServerState::Closing);
         // A query that nobody cancels may run as long as it likes: the backend is there all the while. A check is no client's query, nor is connect_query.
         let runs_on = running && !self.config.settings.cancel_on_disconnect && !checking && !ours;
         server.since = if runs_on { crate::clock::Instant::from_micros(u64::MAX) } else { self.now };
@@ -45,6 +45,9 @@ impl Worker {
         self.again.push(Source::Server(index));
         if running && !runs_on {
             self.cancel_closing(index);
+        }
+        if let ServerState::Looking(looking) = state {
+            self.lookup_lost(&looking);
         }
     }
 
@@ -76,6 +79,14 @@ impl Worker {
                 self.log_server_closing(index, "server conn crashed?");
                 self.close_client(client, &ending);
                 self.free_server(index);
+            }
+            ServerState::Looking(_) => {
+                self.log_server_closing(index, "server conn crashed?");
+                let state = std::mem::replace(&mut self.servers[index].state, ServerState::Closing);
+                self.free_server(index);
+                if let ServerState::Looking(looking) = state {
+                    self.lookup_lost(&looking);
+                }
             }
             ServerState::Idle | ServerState::Resetting | ServerState::Checking | ServerState::BeingCanceled => {
                 let checking = matches!(server.state, ServerState::Checking);
@@ -244,6 +255,7 @@ impl Worker {
                 }
             }
             ServerState::Linked(client) | ServerState::Setting(client) => self.expire_linked(index, client),
+            ServerState::Looking(_) => self.expire_lookup(index),
             // A client waits for it as it would for a new connection, and no longer.
             ServerState::Checking if over(server.since, settings.server_connect_timeout) => self.check_failed(index),
             ServerState::Resetting if over(server.since, settings.server_idle_timeout) => {
@@ -312,9 +324,15 @@ impl Worker {
         let pool = self.pools.get_mut(pool);
         let waiters: Vec<_> = pool.waiters.iter().copied().chain(std::mem::take(&mut pool.to_greet)).collect();
         for waiter in waiters {
-            if self.still_waits(&waiter) {
-                self.close_client(waiter.client, &Ending::Relayed(code.to_owned(), text.to_owned()));
+            if !self.still_waits(&waiter) {
+                continue;
             }
+            let ending = match self.clients[waiter.client].waits_in() {
+                // Who has not proved anything yet hears nothing of how we log in.
+                Some(_) => Ending::violation("bouncer config error"),
+                None => Ending::Relayed(code.to_owned(), text.to_owned()),
+            };
+            self.close_client(waiter.client, &ending);
         }
     }
 }

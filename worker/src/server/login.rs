@@ -153,7 +153,9 @@ impl Worker {
         let pool = self.pools.get(self.servers[index].pool);
         let (user, forced) = (pool.user.clone(), pool.entry.user.is_some());
         let typed = if forced { None } else { self.typed_secret(&pool.entry.name, &user) };
-        let secret = pool.entry.password.clone().or(typed).or_else(|| self.config.secrets.get(&user).cloned());
+        // The entry's password is that of the user whom it forces: auth_user has a pool of its own there.
+        let own = pool.entry.password.as_ref().filter(|_| pool.entry.user.as_ref().is_none_or(|forced| *forced == user));
+        let secret = own.cloned().or(typed).or_else(|| self.config.secrets.get(&user).or(pool.secret.as_ref()).cloned());
         let id = self.servers[index].id;
         let ServerState::Login(login) = &mut self.servers[index].state else { return Ok(()) };
         let mut out = Vec::new();
@@ -184,7 +186,7 @@ impl Worker {
                         "server login failed: none of the server's SASL authentication mechanisms are supported",
                     ));
                 }
-                let exchange = match (&secret, self.scram_keys.get(&user)) {
+                let exchange = match (&secret, secret.as_ref().and_then(|secret| self.client_keys.of(secret))) {
                     (Some(Secret::Plain(password)), _) => ClientExchange::new(password.as_bytes(), random::<NONCE_BYTES>()),
                     // Never for a forced user: the keys are those of a client's own login.
                     (Some(Secret::Scram(_)), Some(keys)) if !forced => {
@@ -215,7 +217,8 @@ impl Worker {
                         };
                         Some(keys)
                     }
-                    _ => self.scram_keys.get(&user),
+                    Some(verifier) => self.client_keys.of(&verifier),
+                    None => None,
                 };
                 let keys = keys.ok_or_else(|| credentials("server login failed: wrong password type"))?;
                 encode::password(&mut out, &exchange.answer(keys).map_err(failed)?);
@@ -343,6 +346,13 @@ impl Worker {
         self.announce(pool_index);
     }
 
+    /// PostgreSQL does not take what auth_query has said: the password is another now, and the next login of its user brings it.
+    fn forget_learned(&mut self, index: crate::pool::PoolIndex) {
+        if let Some(secret) = self.pools.get_mut(index).secret.take() {
+            self.client_keys.forget(&secret);
+        }
+    }
+
     fn server_login_failed(&mut self, index: usize, failure: Failure) {
         if self.servers[index].dedication.is_some() {
             let text = match failure {
@@ -352,8 +362,7 @@ impl Worker {
             log::warn!("{} {text}", self.server_prefix(index));
             return self.dedicated_refused(index);
         }
-        let server = &self.servers[index];
-        let pool_index = server.pool;
+        let pool_index = self.servers[index].pool;
         match failure {
             Failure::Ours(text) => {
                 log::warn!("{} {text}", self.server_prefix(index));
@@ -368,6 +377,9 @@ impl Worker {
             }
             Failure::Server { severity, code, message } => {
                 log::warn!("{} server login failed: {severity} {message}", self.server_prefix(index));
+                if code == sqlstate::INVALID_PASSWORD {
+                    self.forget_learned(pool_index);
+                }
                 let request = code.starts_with("28") || code == "3D000";
                 let text = format!("{severity} {message}");
                 let has_servers = self.fleet_has_servers(pool_index);
@@ -379,7 +391,7 @@ impl Worker {
                     }
                     false
                 } else {
-                    let address = server.address.clone();
+                    let address = self.servers[index].address.clone();
                     !self.connect_failed(pool_index, &address, &text)
                 };
                 // Nobody is left for whom another connection would be opened.

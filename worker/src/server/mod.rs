@@ -11,6 +11,7 @@ mod relay;
 
 use crate::client::replication::Dedication;
 use crate::clock::Instant;
+use crate::lookup::Looking;
 use crate::params::Params;
 use crate::pool::PoolIndex;
 use crate::protocol::backend::{Backend, HiddenError};
@@ -57,7 +58,7 @@ pub(crate) struct Server {
     pub(crate) used: bool,
     /// server_reset_query was run after the last one.
     pub(crate) was_reset: bool,
-    /// connect_query runs, or what clears up after it.
+    /// connect_query runs, or what clears up after it, or auth_query: a query of our own, to be cancelled when the connection is closed.
     pub(crate) preparing: bool,
     /// Shared memory says that a query may be running: should this process die, the supervisor cancels it.
     pub(crate) busy: bool,
@@ -76,6 +77,8 @@ pub(crate) enum ServerState {
     Linked(usize),
     /// Takes over this client's parameter values first.
     Setting(usize),
+    /// Runs auth_query for a login.
+    Looking(Box<Looking>),
     /// Runs server_reset_query.
     Resetting,
     /// Runs server_check_query, for a client that waits.
@@ -112,7 +115,11 @@ impl Server {
     /// It does something for a client, cleans up after one, or finishes what one that has gone had begun.
     pub(crate) fn is_in_use(&self) -> bool {
         match self.state {
-            ServerState::Linked(_) | ServerState::Setting(_) | ServerState::Resetting | ServerState::BeingCanceled => true,
+            ServerState::Linked(_)
+            | ServerState::Setting(_)
+            | ServerState::Looking(_)
+            | ServerState::Resetting
+            | ServerState::BeingCanceled => true,
             ServerState::Closing => self.back.requests.is_waiting(),
             ServerState::Connecting | ServerState::Login(_) | ServerState::Checking | ServerState::Idle | ServerState::Dead => {
                 false

@@ -75,6 +75,13 @@ impl Worker {
             | ServerState::Checking
             | ServerState::Idle
             | ServerState::BeingCanceled => self.listen(index, data),
+            ServerState::Looking(ref looking) if !looking.is_asking() => self.listen(index, data),
+            ServerState::Looking(_) => {
+                let taken = self.lookup_input(index, data);
+                if let Some(server) = self.servers.get_mut(index) {
+                    server.conn.keep(&data[taken..], &mut self.buffers);
+                }
+            }
             ServerState::Login(_) => {
                 let taken = self.server_login_input(index, data);
                 if let Some(server) = self.servers.get_mut(index) {
@@ -245,6 +252,7 @@ impl Worker {
                 self.values_set(index, client);
                 self.forward_kept(client, index);
             }
+            ServerState::Looking(_) => self.lookup_values_set(index, error.is_none()),
             ServerState::Resetting if error.is_some() || server.back.status != b'I' => {
                 self.close_server(index, "reset query failed");
             }
@@ -347,7 +355,7 @@ impl Worker {
         }
         // While values are being set it is the end that counts: a failure sets nothing back.
         if let Some(reset) = rare.reset
-            && !matches!(self.servers[index].state, ServerState::Setting(_))
+            && !matches!(self.servers[index].state, ServerState::Setting(_) | ServerState::Looking(_))
         {
             self.reset_seen(index, client, reset);
         }

@@ -28,6 +28,11 @@ impl Keys {
         }
     }
 
+    /// What a verifier stores of them.
+    pub fn stored_key(&self) -> [u8; 32] {
+        stored_key(&self.client_key)
+    }
+
     fn of(salted: &[u8; 32]) -> Self {
         Self { client_key: hmac(salted, &[b"Client Key"]), server_key: hmac(salted, &[b"Server Key"]) }
     }
