@@ -8,6 +8,7 @@
 mod auth;
 mod cli;
 mod console;
+mod control;
 mod dns;
 mod engine;
 mod fleet;

@@ -1,8 +1,9 @@
-//! A worker's process as the supervisor holds it: its start, the control socket, and a thread that listens to it.
+//! A worker's process as the supervisor holds it: its start, and a thread that listens to its control socket.
 //!
 //! That thread reads until the worker's end is closed and then waits for the process without reaping it: so everything the
 //! worker said has been handled before its end is known, and its pid stays its own until the fleet's thread has reaped it.
 
+use crate::control::Control;
 use crate::fleet::{Event, Said};
 use crate::office::{Input, Office};
 use crate::{auth, console, dns, system_users};
@@ -10,11 +11,11 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
-use shared::control::{self, MAX_MESSAGE, ReportRows, ToSupervisor, ToWorker};
+use shared::control::{self, MAX_MESSAGE, ReportRows, ToSupervisor};
 use shared::ids::{Owner, Slot};
 use shared::sys::{memfd, seqpacket, spawn};
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use zeroize::Zeroize;
@@ -22,24 +23,12 @@ use zeroize::Zeroize;
 /// The longest report that is read, in bytes: some 250,000 connections.
 const MAX_REPORT: usize = 128 * 1024 * 1024;
 
-/// The supervisor's end of a worker's control socket. Any thread may send; nobody ever blocks on it.
-#[derive(Debug, Clone)]
-pub(crate) struct Control(Arc<OwnedFd>);
-
-impl Control {
-    /// Sends one message with its descriptors. `WouldBlock`: the worker does not read.
-    pub(crate) fn send(&self, message: &ToWorker, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-        let bytes = control::encode(message).map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
-        seqpacket::send(self.0.as_fd(), &bytes, descriptors)
-    }
-}
-
 /// Starts a worker's process from this process's own image, whatever has become of its file.
 pub(crate) fn start() -> io::Result<(Control, u32)> {
     let (ours, theirs) = seqpacket::pair()?;
     set_nonblocking(&ours)?;
     let pid = spawn::spawn_worker(Path::new("/proc/self/exe"), &["worker"], theirs)?;
-    Ok((Control(Arc::new(ours)), pid))
+    Ok((Control::new(ours), pid))
 }
 
 /// Sets O_NONBLOCK on the open file, for every process that holds it.
@@ -82,11 +71,11 @@ impl Listener {
     fn read_all(&self) -> io::Result<()> {
         let mut buffer = vec![0; MAX_MESSAGE];
         loop {
-            match poll(&mut [PollFd::new(self.control.0.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE) {
+            match poll(&mut [PollFd::new(self.control.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE) {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(error) => return Err(error.into()),
             }
-            let received = match seqpacket::recv(self.control.0.as_fd(), &mut buffer) {
+            let received = match seqpacket::recv(self.control.as_fd(), &mut buffer) {
                 Ok(received) => received,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
                 // The worker died with messages of ours unread.

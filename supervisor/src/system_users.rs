@@ -1,15 +1,17 @@
 //! Names of the operating system's users for the workers, looked up here because NSS may ask a server for them.
 
-use crate::process::Control;
+use crate::control::Control;
 use nix::unistd::{Uid, User};
 use shared::control::ToWorker;
 
 /// Looks `uid` up in a thread and tells the worker that asked. A worker asks for one user once at a time.
 pub(crate) fn name(uid: u32, from: &Control) {
     let answer_to = from.clone();
-    let thread = std::thread::Builder::new().name("nss".into()).spawn(move || tell(&answer_to, uid, look_up(uid)));
+    let thread = std::thread::Builder::new()
+        .name("nss".into())
+        .spawn(move || answer_to.answer(&ToWorker::UserNamed { uid, name: look_up(uid) }));
     if let Err(error) = thread {
-        tell(from, uid, Err(format!("no thread for the look-up: {error}")));
+        from.answer(&ToWorker::UserNamed { uid, name: Err(format!("no thread for the look-up: {error}")) });
     }
 }
 
@@ -18,12 +20,5 @@ fn look_up(uid: u32) -> Result<String, String> {
         Ok(Some(user)) => Ok(user.name),
         Ok(None) => Err("there is no such user".to_owned()),
         Err(error) => Err(error.desc().to_owned()),
-    }
-}
-
-/// A worker that is gone needs no answer; the clients of one that does not read run into their timeout.
-fn tell(worker: &Control, uid: u32, name: Result<String, String>) {
-    if let Err(error) = worker.send(&ToWorker::UserNamed { uid, name }, &[]) {
-        log::warn!("could not tell a worker the name of uid {uid}: {error}");
     }
 }

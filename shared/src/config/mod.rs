@@ -101,9 +101,9 @@ pub fn read(path: &Path) -> (Option<Config>, Problems) {
     let Built { config, places } = &mut built;
     let whole = At::whole(&config.path);
     let place = |setting: &str| places.get(setting).unwrap_or(&whole).clone();
-    let auth_file = auth_files::read(config, place, &mut problems);
+    let secretive = auth_files::read(config, place, &mut problems);
     tls_files::load(&mut built, &mut problems);
-    support::check_permissions(auth_file.as_deref(), &built.config, &document, &mut problems);
+    support::check_permissions(&secretive, &built, &document, &mut problems);
     problems.sort();
     ((!problems.has_errors()).then_some(built.config), problems)
 }

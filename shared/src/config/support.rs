@@ -4,11 +4,13 @@
 //! A value that would make the fleet less strict than asked (an authentication method, required TLS, a pool mode) is an error for as long as
 //! it is not supported; to support it is to take it out of here.
 
+use super::auth_files::Secretive;
 use super::build::Built;
 use super::document::Document;
 use super::problem::{At, Problems};
 use super::resolve::CONSOLE_DATABASES;
-use super::{AuthType, Config, Settings, SslMode};
+use super::{AuthType, Settings, SslMode};
+use crate::auth::LdapOptions;
 use crate::network::Network;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -96,14 +98,20 @@ fn entries(built: &Built, document: &Document, problems: &mut Problems) {
 }
 
 /// Warns of files with secrets that every user of the machine can read.
-pub(super) fn check_permissions(auth_file: Option<&Path>, config: &Config, document: &Document, problems: &mut Problems) {
-    let passwords = document.databases.iter().flat_map(|d| &d.items).filter(|i| i.key == "password");
-    let mut files: Vec<(&Path, &str)> = auth_file.map(|file| (file, "")).into_iter().collect();
+pub(super) fn check_permissions(named: &[Secretive], built: &Built, document: &Document, problems: &mut Problems) {
+    let config = &built.config;
+    let mut files: Vec<(&Path, &str)> = named.iter().map(|(file, setting)| (file.as_path(), *setting)).collect();
     let keys = [("client_tls_key_file", &config.client_tls.key), ("server_tls_key_file", &config.server_tls.key)];
     files.extend(keys.into_iter().filter_map(|(setting, key)| Some((key.as_ref()?.path(), setting))));
-    for item in passwords {
-        if !files.iter().any(|(file, _)| *file == &*item.at.file) {
-            files.push((&item.at.file, "password"));
+    let ldap = built
+        .places
+        .get("auth_ldap_options")
+        .filter(|_| config.settings.auth_ldap_options.as_ref().is_some_and(LdapOptions::hold_secret));
+    let passwords = document.databases.iter().flat_map(|d| &d.items).filter(|i| i.key == "password");
+    let inside = ldap.into_iter().map(|at| (at, "auth_ldap_options")).chain(passwords.map(|item| (&item.at, "password")));
+    for (at, setting) in inside {
+        if !files.iter().any(|(file, _)| *file == &*at.file) {
+            files.push((&at.file, setting));
         }
     }
     for (file, setting) in files {

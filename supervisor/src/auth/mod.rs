@@ -11,8 +11,8 @@ mod trust;
 
 pub(crate) use helper::run as pam_helper;
 
+use crate::control::Control;
 use crate::office::Office;
-use crate::process::Control;
 use shared::auth::Password;
 use shared::control::{PasswordCheck, PasswordMethod, PasswordOutcome, ToWorker, WaitingClient};
 use std::sync::Arc;
@@ -44,10 +44,7 @@ struct Check {
 
 impl Check {
     fn answer(self, outcome: PasswordOutcome) {
-        // A worker that is gone needs no answer: its clients are gone with it.
-        if let Err(error) = self.from.send(&ToWorker::PasswordChecked { client: self.client, outcome }, &[]) {
-            log::debug!("could not answer a password check: {error}");
-        }
+        self.from.answer(&ToWorker::PasswordChecked { client: self.client, outcome });
     }
 
     /// Nobody could say whether the password is right.

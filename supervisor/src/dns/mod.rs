@@ -10,9 +10,9 @@ mod zones;
 
 pub(crate) use zones::start as start_zone_checks;
 
+use crate::control::Control;
 use crate::fleet::Event;
 use crate::office::{Input, Office};
-use crate::process::Control;
 use client::Client;
 use shared::config::Settings;
 use shared::control::{Resolved, ToWorker};

@@ -10,12 +10,12 @@ mod unread;
 
 pub(crate) use grow::{NewSlot, inbox};
 
+use crate::control::Control;
 use crate::fleet::{Action, Answer, AskId, Changed, Ended, Event, Fleet, Holdings, Loaded, Moment, Pulse, Rules};
 use crate::listen::{self, Listeners};
 use crate::notify::{self, Watchdog};
 use crate::office::{Candidate, Input, Office};
 use crate::orphans::{Inboxes, wake_waiters};
-use crate::process::Control;
 use crate::{last_breath, logging};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use load::{Ground, Source};

@@ -2,7 +2,7 @@
 
 use super::{Engine, Worker};
 use crate::process;
-use crate::{last_breath, process::Control};
+use crate::{control::Control, last_breath};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use shared::control::{ToWorker, Welcome};

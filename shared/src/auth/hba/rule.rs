@@ -179,9 +179,14 @@ fn network<'a>(fields: &mut impl Iterator<Item = &'a Field>) -> Result<Option<Ne
     };
     network.map(Some).map_err(|error| match error {
         NetworkError::NotAnAddress if address.is("samehost") || address.is("samenet") => format!("{text} is not supported"),
-        NetworkError::NotAnAddress => format!("address {text} {error}: host names are not supported"),
+        NetworkError::NotAnAddress => format!("address {} {error}: host names are not supported", shown(text)),
         error => format!("address {text} {error}"),
     })
+}
+
+/// A word in the wrong place. It may be an option, and what is behind its name a password.
+fn shown(word: &str) -> &str {
+    word.split_once('=').map_or(word, |(name, _)| name)
 }
 
 fn read_method(word: &str) -> Result<Method, String> {
@@ -195,7 +200,7 @@ fn read_method(word: &str) -> Result<Method, String> {
         "scram-sha-256" => Method::ScramSha256,
         "ldap" => Method::Ldap { options: None },
         "pam" => Method::Pam,
-        other => return Err(format!("unknown method: {other}")),
+        other => return Err(format!("unknown method: {}", shown(other))),
     })
 }
 

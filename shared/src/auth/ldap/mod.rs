@@ -96,6 +96,11 @@ impl LdapOptions {
     pub fn shown(&self) -> &str {
         &self.shown
     }
+
+    /// Whether there is a password in them.
+    pub fn hold_secret(&self) -> bool {
+        matches!(&self.way, Way::Search(search) if !search.bind_password.is_empty())
+    }
 }
 
 impl Way {

@@ -6,7 +6,7 @@ use super::url::Url;
 use super::{LdapOptions, Matching, Scope, Search, Security, Way};
 use crate::auth::Password;
 use std::fmt::Write;
-use zeroize::Zeroize;
+use zeroize::Zeroizing;
 
 /// The options as they stand, each at most once; a later one of the same name holds.
 #[derive(Default)]
@@ -30,14 +30,7 @@ impl LdapOptions {
     /// Reads `auth_ldap_options`, or what stands behind the method of an hba line. The error names the option and never a password.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut raw = Raw::default();
-        for mut word in words(text)? {
-            let taken = match word.split_once('=') {
-                Some((name, value)) => raw.take(name, value),
-                None => Err(format!("option \"{word}\" is not in name=value format")),
-            };
-            word.zeroize();
-            taken?;
-        }
+        words(text, |name, value| raw.take(name, value))?;
         raw.check()
     }
 }
@@ -58,7 +51,9 @@ impl Raw {
             "ldapsearchattribute" => self.attribute = text(),
             "ldapsearchfilter" => self.filter = text(),
             "ldapurl" => self.url(&Url::parse(value)?),
-            _ => return Err(format!("unrecognized authentication option name: \"{name}\"")),
+            _ if name.starts_with("ldap") => return Err(format!("unrecognized authentication option name: \"{name}\"")),
+            // Behind a blank that should have been quoted it may be the rest of a password.
+            _ => return Err("unrecognized authentication option name".into()),
         }
         self.show(name, value);
         Ok(())
@@ -157,10 +152,20 @@ fn is_host(text: &str) -> bool {
         || (!text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_')))
 }
 
-fn words(text: &str) -> Result<Vec<String>, String> {
-    // As long as the text from the start: a copy that is outgrown would leave a password behind.
-    let fresh = || String::with_capacity(text.len());
-    let (mut words, mut word, mut inside, mut begun) = (Vec::new(), fresh(), false, false);
+/// Calls `take` with the name and the value of each word.
+fn words(text: &str, mut take: impl FnMut(&str, &str) -> Result<(), String>) -> Result<(), String> {
+    // One word after the other, and as long as the text from the start: a copy that is outgrown would leave a password behind.
+    let mut word = Zeroizing::new(String::with_capacity(text.len()));
+    let mut end_of = |word: &mut String| {
+        let taken = match word.split_once('=') {
+            Some((name, value)) => take(name, value),
+            // As above: it is not shown.
+            None => Err("authentication option not in name=value format".into()),
+        };
+        word.clear();
+        taken
+    };
+    let (mut inside, mut begun) = (false, false);
     let mut letters = text.chars().peekable();
     while let Some(c) = letters.next() {
         match c {
@@ -170,10 +175,9 @@ fn words(text: &str) -> Result<Vec<String>, String> {
             }
             '"' => (inside, begun) = (!inside, true),
             c if c.is_whitespace() && !inside => {
-                if begun {
-                    words.push(std::mem::replace(&mut word, fresh()));
+                if std::mem::take(&mut begun) {
+                    end_of(&mut word)?;
                 }
-                begun = false;
             }
             c => {
                 word.push(c);
@@ -184,10 +188,7 @@ fn words(text: &str) -> Result<Vec<String>, String> {
     if inside {
         return Err("unterminated quoted value".into());
     }
-    if begun {
-        words.push(word);
-    }
-    Ok(words)
+    if begun { end_of(&mut word) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -240,6 +241,10 @@ mod tests {
             ("ldapserver=a ldapbase=dc=x", "unrecognized authentication option name: \"ldapbase\""),
             ("ldapserver", "not in name=value"),
             ("ldapserver=\"a", "unterminated"),
+            ("ldapbindpasswd=half hunter2", "not in name=value"),
+            ("ldapbindpasswd=half hunter2=", "unrecognized authentication option name"),
+            ("ldapurl=ldap://me:hunter2@a/", "could not parse LDAP URL"),
+            ("ldapurl=http://me:hunter2@a/", "unsupported LDAP URL scheme: http"),
         ] {
             let error = LdapOptions::parse(text).unwrap_err();
             assert!(error.contains(reason), "{text}: {error}");

@@ -17,7 +17,8 @@ pub(super) struct Url {
 
 impl Url {
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let invalid = || format!("could not parse LDAP URL \"{text}\"");
+        // Not shown: somebody may have put a password into it.
+        let invalid = || "could not parse LDAP URL".to_owned();
         let (scheme, rest) = text.split_once("://").ok_or_else(invalid)?;
         let ldaps = match scheme.to_ascii_lowercase().as_str() {
             "ldap" => false,
@@ -41,7 +42,7 @@ impl Url {
         Ok(Self {
             ldaps,
             host: Some(host.to_owned()).filter(|host| !host.is_empty()),
-            port: number.map(port).transpose()?,
+            port: number.map(|number| port(number).map_err(|_| invalid())).transpose()?,
             base,
             attribute: attributes.and_then(|names| names.split(',').next().map(str::to_owned)).filter(|name| !name.is_empty()),
             scope,

@@ -81,3 +81,26 @@ fn secrets_come_from_auth_file_and_should_be_private() {
     assert!(matches!(config.secrets["bob"], crate::auth::Secret::Md5(_)));
     assert_eq!(config.settings.listen_port, 2);
 }
+
+#[test]
+fn passwords_for_ldap_should_be_private_too() {
+    let secret = "ldapserver=a ldapbasedn=dc=x ldapbindpasswd=hunter2";
+    let folder = Folder::new(&[
+        ("a.ini", "[pgbouncer]\nauth_type = hba\nauth_hba_file = hba\n%include ldap.ini\n"),
+        ("ldap.ini", &format!("auth_ldap_options = {secret}\n")),
+        ("hba", "include more\nhost all all all ldap ldapserver=a ldapbasedn=dc=x\n"),
+        ("more", &format!("host all all 10.0.0.0/8 ldap {secret}\n")),
+    ]);
+    for name in ["a.ini", "ldap.ini", "hba", "more"] {
+        std::fs::set_permissions(folder.path(name), std::fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    let mut problems = folder.check("a.ini");
+    problems.sort();
+    assert_eq!(
+        problems,
+        [
+            "ldap.ini: auth_ldap_options: holds secrets and can be read by everyone (mode 0644)",
+            "more: auth_hba_file: holds secrets and can be read by everyone (mode 0644)",
+        ]
+    );
+}

@@ -1,0 +1,153 @@
+//! The supervisor's end of a worker's control socket, on which nobody ever blocks.
+//!
+//! The fleet's thread decides for each of its messages what becomes of it when the worker does not read. Answers to what a worker has asked are
+//! kept for it until it does: a client waits for each of them, and nobody would ask again. They may overtake other messages, and be overtaken.
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use shared::control::{self, ToWorker};
+use shared::sys::seqpacket;
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Any thread may send.
+#[derive(Debug, Clone)]
+pub(crate) struct Control(Arc<Socket>);
+
+#[derive(Debug)]
+struct Socket {
+    fd: OwnedFd,
+    /// Answers for which there was no room. While there are any, a thread waits for it.
+    unsent: Mutex<VecDeque<Vec<u8>>>,
+}
+
+impl Control {
+    /// `fd` does not block.
+    pub(crate) fn new(fd: OwnedFd) -> Self {
+        Self(Arc::new(Socket { fd, unsent: Mutex::default() }))
+    }
+
+    /// Sends one message with its descriptors. `WouldBlock`: the worker does not read.
+    pub(crate) fn send(&self, message: &ToWorker, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        seqpacket::send(self.as_fd(), &encode(message)?, descriptors)
+    }
+
+    /// Sends an answer, now or as soon as there is room. A worker that is gone needs none: its clients are gone with it.
+    pub(crate) fn answer(&self, message: &ToWorker) {
+        if let Err(error) = self.try_answer(message) {
+            log::warn!("an answer to a worker was lost: {error}");
+        }
+    }
+
+    fn try_answer(&self, message: &ToWorker) -> io::Result<()> {
+        let bytes = encode(message)?;
+        let mut unsent = self.0.unsent();
+        if unsent.is_empty() {
+            match seqpacket::send(self.as_fd(), &bytes, &[]) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) if is_gone(&error) => return Ok(()),
+                sent => return sent,
+            }
+            let socket = Arc::clone(&self.0);
+            std::thread::Builder::new().name("answers".into()).spawn(move || socket.send_rest())?;
+        }
+        unsent.push_back(bytes);
+        Ok(())
+    }
+}
+
+impl AsFd for Control {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.fd.as_fd()
+    }
+}
+
+impl Socket {
+    fn unsent(&self) -> MutexGuard<'_, VecDeque<Vec<u8>>> {
+        self.unsent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends when nothing is left. A worker that never reads is ended by the fleet's thread, and then there is nobody to send to.
+    fn send_rest(&self) {
+        loop {
+            while poll(&mut [PollFd::new(self.fd.as_fd(), PollFlags::POLLOUT)], PollTimeout::NONE) == Err(Errno::EINTR) {}
+            let mut unsent = self.unsent();
+            while let Some(bytes) = unsent.front() {
+                match seqpacket::send(self.fd.as_fd(), bytes, &[]) {
+                    Ok(()) => drop(unsent.pop_front()),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                    Err(error) => {
+                        if !is_gone(&error) {
+                            log::warn!("answers to a worker were lost: {error}");
+                        }
+                        unsent.clear();
+                    }
+                }
+            }
+            if unsent.is_empty() {
+                return;
+            }
+        }
+    }
+}
+
+fn encode(message: &ToWorker) -> io::Result<Vec<u8>> {
+    control::encode(message).map_err(|error| io::Error::new(ErrorKind::InvalidData, error))
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::process::set_nonblocking;
+    use shared::control::MAX_MESSAGE;
+
+    /// A control socket on which nothing more can be sent, and the worker's end.
+    fn full() -> (Control, OwnedFd, usize) {
+        let (ours, theirs) = seqpacket::pair().unwrap();
+        set_nonblocking(&ours).unwrap();
+        let control = Control::new(ours);
+        let mut filled = 0;
+        while control.send(&ToWorker::Stay, &[]).is_ok() {
+            filled += 1;
+        }
+        (control, theirs, filled)
+    }
+
+    fn answer(uid: u32) -> ToWorker {
+        ToWorker::UserNamed { uid, name: Err("x".into()) }
+    }
+
+    #[test]
+    fn answers_wait_for_a_worker_that_does_not_read() {
+        let (control, worker, filled) = full();
+        (0..100).for_each(|uid| control.answer(&answer(uid)));
+        let mut buffer = vec![0; MAX_MESSAGE];
+        let mut next = || {
+            let received = seqpacket::recv(worker.as_fd(), &mut buffer).unwrap();
+            control::decode::<ToWorker>(&buffer[..received.len]).unwrap()
+        };
+        assert!((0..filled).all(|_| next() == ToWorker::Stay));
+        assert!((0..100).all(|uid| next() == answer(uid)));
+        control.answer(&answer(100));
+        assert!(next() == answer(100));
+    }
+
+    #[test]
+    fn a_worker_that_is_gone_is_owed_nothing() {
+        let (control, worker, _) = full();
+        control.answer(&answer(1));
+        let socket = Arc::downgrade(&control.0);
+        drop((worker, control));
+        // The thread that waited holds the last reference.
+        while socket.upgrade().is_some() {
+            std::thread::yield_now();
+        }
+    }
+}
