@@ -10,6 +10,7 @@ use crate::auth::{LdapOptions, Password};
 use crate::ids::{ConnectionId, Incarnation, LimitId, PoolId, SeatIndex, Slot};
 use crate::orders::{Marks, Order, Outcome};
 use crate::shm::Ticket;
+use crate::tls::Packed;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -374,7 +375,9 @@ pub struct ConsoleSession {
     pub seat: SeatIndex,
     /// The cancel key for BackendKeyData, which the seat holds too.
     pub cancel_key: [u8; 8],
-    /// Bytes read behind its last authentication message.
+    /// Its TLS session, if it has one.
+    pub tls: Option<Packed>,
+    /// Bytes read behind its last authentication message, and opened.
     pub unread: Vec<u8>,
     /// Startup parameters it set, in order.
     pub parameters: Vec<(String, String)>,
@@ -500,4 +503,8 @@ pub struct Lent {
     pub used: bool,
     /// Where it leads.
     pub address: Address,
+    /// What the configuration calls that host.
+    pub host: String,
+    /// Its TLS session, if it has one, which is the receiver's alone from here on.
+    pub tls: Option<Packed>,
 }

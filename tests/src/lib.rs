@@ -29,6 +29,7 @@ pub mod impostor;
 pub mod network;
 pub mod process;
 pub mod program;
+pub mod tls;
 pub mod wire;
 
 pub use crowd::{Crowd, Record, Tally};

@@ -5,12 +5,14 @@ use crate::frontend;
 use crate::wait::SOON;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, socket};
 use postgres_protocol::authentication::{md5_hash, sasl};
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpStream};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A message from the server.
@@ -178,6 +180,7 @@ impl Answer {
 enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
 }
 
 /// One connection.
@@ -226,7 +229,7 @@ impl Client {
         assert_eq!(self.taken, self.input.len(), "nothing unread");
         match self.stream {
             Stream::Tcp(stream) => stream,
-            Stream::Unix(_) => panic!("a connection over a Unix socket"),
+            Stream::Unix(_) | Stream::Tls(_) => panic!("not a bare TCP connection"),
         }
     }
 
@@ -240,6 +243,38 @@ impl Client {
 
     fn over(stream: Stream) -> Client {
         Client { stream, input: Vec::new(), taken: 0, parameters: BTreeMap::new(), key: Vec::new(), notices: Vec::new() }
+    }
+
+    /// Asks for TLS and shakes hands.
+    #[track_caller]
+    pub fn tls(port: u16, config: &Arc<ClientConfig>) -> Client {
+        let mut client = Self::tcp(port);
+        client.send(&frontend::untyped(frontend::SSL_REQUEST, b""));
+        assert_eq!(client.read_byte(), b'S', "the answer to SSLRequest");
+        client.encrypt(config).unwrap()
+    }
+
+    /// Shakes hands at once, as libpq does with sslnegotiation=direct.
+    #[track_caller]
+    pub fn direct_tls(port: u16, config: &Arc<ClientConfig>) -> Client {
+        Self::tcp(port).encrypt(config).unwrap()
+    }
+
+    /// Goes on inside TLS; the handshake is over when this returns.
+    pub fn encrypt(self, config: &Arc<ClientConfig>) -> std::io::Result<Client> {
+        let mut stream = StreamOwned::new(crate::tls::begin(config), self.into_tcp());
+        while stream.conn.is_handshaking() {
+            stream.conn.complete_io(&mut stream.sock)?;
+        }
+        Ok(Self::over(Stream::Tls(Box::new(stream))))
+    }
+
+    /// The session and the socket beneath it, for cases that play with records.
+    pub fn tls_parts(&mut self) -> (&mut ClientConnection, &mut TcpStream) {
+        match &mut self.stream {
+            Stream::Tls(stream) => (&mut stream.conn, &mut stream.sock),
+            _ => panic!("a connection in the clear"),
+        }
     }
 
     /// Connects over TCP and logs in without a password.
@@ -321,6 +356,7 @@ impl Client {
         match &mut self.stream {
             Stream::Tcp(stream) => stream.write_all(bytes),
             Stream::Unix(stream) => stream.write_all(bytes),
+            Stream::Tls(stream) => stream.write_all(bytes).and_then(|()| stream.flush()),
         }
     }
 
@@ -329,6 +365,7 @@ impl Client {
         match &self.stream {
             Stream::Tcp(stream) => stream.shutdown(Shutdown::Write).unwrap(),
             Stream::Unix(stream) => stream.shutdown(Shutdown::Write).unwrap(),
+            Stream::Tls(stream) => stream.sock.shutdown(Shutdown::Write).unwrap(),
         }
     }
 
@@ -337,6 +374,7 @@ impl Client {
         match &self.stream {
             Stream::Tcp(stream) => stream.set_read_timeout(Some(limit)).unwrap(),
             Stream::Unix(stream) => stream.set_read_timeout(Some(limit)).unwrap(),
+            Stream::Tls(stream) => stream.sock.set_read_timeout(Some(limit)).unwrap(),
         }
     }
 
@@ -345,6 +383,7 @@ impl Client {
         match &self.stream {
             Stream::Tcp(stream) => stream.local_addr().unwrap().port(),
             Stream::Unix(_) => 0,
+            Stream::Tls(stream) => stream.sock.local_addr().unwrap().port(),
         }
     }
 
@@ -403,6 +442,7 @@ impl Client {
             let result = match &mut self.stream {
                 Stream::Tcp(stream) => stream.read(&mut self.input[have..]),
                 Stream::Unix(stream) => stream.read(&mut self.input[have..]),
+                Stream::Tls(stream) => stream.read(&mut self.input[have..]),
             };
             self.input.truncate(have + *result.as_ref().unwrap_or(&0));
             match result {

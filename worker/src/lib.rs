@@ -10,6 +10,7 @@ mod cancel;
 mod client;
 mod client_keys;
 mod clock;
+mod encryption;
 mod fleet;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;

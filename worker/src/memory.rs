@@ -24,6 +24,7 @@ impl Worker {
             self.pools.memory(),
             places("server_cache", &self.servers),
             places("client_cache", &self.clients),
+            self.tls_row(),
             self.buffer_row(),
             all_used("var_list_cache", sets, set_bytes),
             all_used("prepared_statement_cache", statements, statement_bytes),
@@ -33,6 +34,14 @@ impl Worker {
                 on_servers * size_of::<crate::protocol::statements::StatementId>(),
             ),
         ]
+    }
+
+    /// Sessions, and what is expanded of those that are in use.
+    fn tls_row(&self) -> MemoryRow {
+        let connections = self.clients.iter().map(|(_, c)| &c.conn).chain(self.servers.iter().map(|(_, s)| &s.conn));
+        let secured = connections.map(crate::socket::Conn::tls_memory).filter(|bytes| *bytes > 0);
+        let (used, bytes) = secured.fold((0, 0), |(used, sum), bytes| (used + 1, sum + bytes));
+        all_used("tls_cache", used, bytes)
     }
 
     /// Buffers of connections that own one, and those kept for the next; beside them the worker's own.

@@ -2,23 +2,34 @@
 //!
 //! Every socket is registered once, edge-triggered, for both directions; a read that fills less than the buffer has emptied the socket,
 //! so the next edge will tell of more (epoll(7)). A connection owns a buffer only while something could not be written, or while the
-//! beginning of a message waits for its end.
+//! beginning of a message waits for its end. With TLS ([`tls`]) all of this means the content: what is read has been opened, what waits to be
+//! written has been sealed.
+
+#[cfg(test)]
+mod tests;
+mod tls;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use nix::errno::Errno;
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-/// Buffers that connections give back, kept for the next one that needs one.
+/// Buffers that connections give back, kept for the next one that needs one, and what else connections share.
 #[derive(Default)]
 pub(crate) struct Buffers {
     free: Vec<Vec<u8>>,
+    /// Records on their way out.
+    sealed: Vec<u8>,
+    /// Connections whose TLS keys are there in the form in which they are used, which takes some 1.5 KB each; the one looked at longest ago first.
+    pub(crate) warm: VecDeque<Token>,
 }
 
 impl Buffers {
     const KEPT: usize = 128;
-    const LARGEST_KEPT: usize = 16 * 1024;
+    /// A TLS record fits in.
+    const LARGEST_KEPT: usize = 20 * 1024;
 
     fn take(&mut self) -> Vec<u8> {
         self.free.pop().unwrap_or_default()
@@ -34,7 +45,7 @@ impl Buffers {
 
     /// How many are kept, and their bytes.
     pub(crate) fn kept(&self) -> (usize, usize) {
-        (self.free.len(), self.free.iter().map(Vec::capacity).sum())
+        (self.free.len(), self.sealed.capacity() + self.free.iter().map(Vec::capacity).sum::<usize>())
     }
 }
 
@@ -64,14 +75,16 @@ pub(crate) struct Conn {
     pub(crate) readable: bool,
     /// The peer sends nothing more; the end is behind what was not read yet, and no edge will tell of it again.
     pub(crate) hung_up: bool,
+    tls: Option<Box<tls::Tls>>,
 }
 
 impl Conn {
     pub(crate) fn new(fd: OwnedFd) -> Self {
-        Self { fd, out: Vec::new(), written: 0, input: Vec::new(), readable: false, hung_up: false }
+        Self { fd, out: Vec::new(), written: 0, input: Vec::new(), readable: false, hung_up: false, tls: None }
     }
 
-    pub(crate) fn register(&self, registry: &Registry, token: Token) -> io::Result<()> {
+    pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        self.set_tls_token(token);
         registry.register(&mut SourceFd(&self.fd.as_raw_fd()), token, Interest::READABLE | Interest::WRITABLE)
     }
 
@@ -80,9 +93,19 @@ impl Conn {
         registry.deregister(&mut SourceFd(&self.fd.as_raw_fd()))
     }
 
-    /// Reads once into `buffer`.
+    /// Reads once into `buffer`, which has room for a TLS record and more.
     #[inline]
-    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Read {
+    pub(crate) fn read(&mut self, buffer: &mut [u8], buffers: &mut Buffers) -> Read {
+        if self.tls.is_some() { self.read_sealed(buffer, buffers) } else { self.read_raw(buffer) }
+    }
+
+    /// As [`Conn::read`], when what comes is of no interest.
+    pub(crate) fn discard(&mut self, buffer: &mut [u8]) -> Read {
+        self.read_raw(buffer)
+    }
+
+    #[inline]
+    fn read_raw(&mut self, buffer: &mut [u8]) -> Read {
         loop {
             return match nix::unistd::read(&self.fd, buffer) {
                 Ok(0) => Read::End,
@@ -107,6 +130,11 @@ impl Conn {
         if bytes.is_empty() {
             return Ok(());
         }
+        if self.tls.is_some() { self.send_sealed(bytes, buffers) } else { self.send_raw(bytes, buffers) }
+    }
+
+    #[inline]
+    fn send_raw(&mut self, bytes: &[u8], buffers: &mut Buffers) -> Result<(), Errno> {
         let taken = if self.out.is_empty() { write(&self.fd, bytes)? } else { 0 };
         if taken < bytes.len() {
             if self.out.is_empty() {
@@ -159,7 +187,8 @@ impl Conn {
     }
 
     /// Tells the peer that nothing more will come.
-    pub(crate) fn shutdown_write(&self) {
+    pub(crate) fn shutdown_write(&mut self, buffers: &mut Buffers) {
+        self.close_notify(buffers);
         let _ = nix::sys::socket::shutdown(self.fd.as_raw_fd(), nix::sys::socket::Shutdown::Write);
     }
 

@@ -147,6 +147,7 @@ pub(crate) struct Worker {
     /// Passwords that clients have proved to be theirs by LDAP or PAM: they log in to servers.
     pub(crate) typed_passwords: FxHashMap<Rc<crate::client::Identity>, shared::auth::Password>,
     pub(crate) client_keys: ClientKeys,
+    pub(crate) encryption: crate::encryption::Encryption,
 
     /// Clients to be cut off unless they are done by then: in login, or reading their last message.
     pub(crate) login_deadlines: VecDeque<(Instant, usize, ConnectionId)>,
@@ -231,6 +232,7 @@ impl Worker {
             system_users: crate::client::auth::SystemUsers::default(),
             typed_passwords: FxHashMap::default(),
             client_keys: ClientKeys::default(),
+            encryption: crate::encryption::Encryption::default(),
             login_deadlines: VecDeque::new(),
             closing_deadlines: VecDeque::new(),
             idle_timers: crate::timers::Timers::default(),
@@ -261,7 +263,7 @@ impl Worker {
 
     /// How long the loop may wait for events, counted from the last turn.
     pub(crate) fn until_next_turn(&self) -> Duration {
-        if self.again.is_empty() && self.hashing.is_idle() {
+        if self.again.is_empty() && self.hashing.is_idle() && !self.encryption.has_work() {
             self.next_tick.saturating_duration_since(self.now)
         } else {
             Duration::ZERO
@@ -300,6 +302,7 @@ impl Worker {
         if self.now >= self.next_tick {
             self.tick();
         }
+        self.work_off_handshakes();
         self.settle_lends();
         self.bury();
         let workers = self.shm.workers();
@@ -345,6 +348,7 @@ impl Worker {
         self.inbox_readable();
         self.tick_carriers();
         self.accept_stalled();
+        self.cool_down();
         if self.life == Life::Stopping(StopMode::WaitForServers) && !self.drained && self.servers.is_empty() {
             self.drained = true;
             self.control.send(&shared::control::ToSupervisor::Drained, &[]);

@@ -74,6 +74,7 @@ fn leads_elsewhere(old: &Database, new: &Database) -> bool {
         || old.auth_dbname != new.auth_dbname
         || old.auth_query != new.auth_query
         || old.load_balance_hosts != new.load_balance_hosts
+        || old.sslnegotiation != new.sslnegotiation
         || old.client_encoding != new.client_encoding
         || old.datestyle != new.datestyle
         || old.timezone != new.timezone

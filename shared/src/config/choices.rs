@@ -101,6 +101,16 @@ choices! {
 }
 
 choices! {
+    /// How TLS with a server begins.
+    SslNegotiation {
+        /// It is asked first whether it will.
+        Postgres = "postgres",
+        /// At once, as PostgreSQL can from version 17 on.
+        Direct = "direct",
+    }
+}
+
+choices! {
     /// What becomes of startup parameters that are not tracked.
     StartupParameters {
         /// They are set on the client's server connection.

@@ -1,6 +1,6 @@
 //! The keys of `[databases]`, `[users]` and `[peers]` entries, one row each.
 
-use super::choices::{LoadBalanceHosts, PoolMode};
+use super::choices::{LoadBalanceHosts, PoolMode, SslNegotiation};
 use super::field::Field;
 use super::kind::Kind;
 use super::kind::Kind::{Seconds, Text};
@@ -54,6 +54,8 @@ entry! {
             "As the setting, for this database.";
         load_balance_hosts: LoadBalanceHosts = "round-robin", choice(LoadBalanceHosts::WORDS), Works,
             "The order in which the hosts of a list are used.";
+        sslnegotiation: SslNegotiation = "postgres", choice(SslNegotiation::WORDS), Works,
+            "How TLS with the servers begins, unless server_tls_sslmode is `disable`: `postgres` asks them first, `direct` begins at once, which saves a round trip and needs PostgreSQL 17 or later.";
         connect_query: Option<String> = NULL, Text, Works,
             "Run on every new server connection before its first use.";
         client_encoding: Option<String> = NULL, Text, Works,

@@ -1,6 +1,6 @@
 //! How each Rust type of a setting is read from text and shown: the glue between [`Kind`] and the settings' structs.
 
-use super::choices::{AuthType, LoadBalanceHosts, PoolMode, SslMode, StartupParameters};
+use super::choices::{AuthType, LoadBalanceHosts, PoolMode, SslMode, SslNegotiation, StartupParameters};
 use super::kind::{Kind, parse_int, parse_seconds, print_seconds};
 use super::words::Words;
 use crate::auth::{LdapOptions, Secret};
@@ -129,4 +129,4 @@ macro_rules! choices {
         }
     )*};
 }
-choices!(PoolMode AuthType SslMode LoadBalanceHosts StartupParameters);
+choices!(PoolMode AuthType SslMode SslNegotiation LoadBalanceHosts StartupParameters);

@@ -42,11 +42,6 @@ pub fn refused(settings: &Settings) -> Vec<(&'static str, String)> {
     if settings.auth_type == AuthType::Hba && settings.auth_hba_file.is_empty() {
         refuse("auth_type", "hba needs auth_hba_file".into());
     }
-    for (name, mode) in [("client_tls_sslmode", settings.client_tls_sslmode), ("server_tls_sslmode", settings.server_tls_sslmode)] {
-        if matches!(mode, SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull) {
-            refuse(name, not_supported(mode.word()));
-        }
-    }
     if settings.auth_dbname.as_deref().is_some_and(|name| CONSOLE_DATABASES.contains(&name)) {
         refuse("auth_dbname", "cannot use the reserved \"pgbouncer\" database as an auth_dbname".into());
     }

@@ -71,23 +71,23 @@ settings! {
         "A client that has sent nothing for this long, outside a transaction, is disconnected; 0: never.";
     client_login_timeout: Duration = "60", Seconds, Timeouts, Reload, Works,
         "How long a client may take to log in; 0: for ever.";
-    client_tls13_ciphers: Option<String> = NULL, Text, ClientTls, Reload, NotYet,
+    client_tls13_ciphers: Option<String> = NULL, Text, ClientTls, Reload, Works,
         "The TLS 1.3 cipher suites, separated by colons.";
-    client_tls_ca_file: String = "", Text, ClientTls, Reload, NotYet,
+    client_tls_ca_file: String = "", Text, ClientTls, Reload, Works,
         "The file of certificates that client certificates are checked against.";
-    client_tls_cert_file: String = "", Text, ClientTls, Reload, NotYet,
+    client_tls_cert_file: String = "", Text, ClientTls, Reload, Works,
         "The file of the certificate that clients are shown.";
-    client_tls_ciphers: String = "default", Text, ClientTls, Reload, NotYet,
+    client_tls_ciphers: String = "default", Text, ClientTls, Reload, Works,
         "The cipher suites up to TLS 1.2, as OpenSSL names them.";
     client_tls_dheparams: String = "auto", Text, ClientTls, Reload, Never("there is no finite-field Diffie-Hellman here; client_tls_ecdhcurve chooses the key exchange"),
         "Parameters of finite-field Diffie-Hellman.";
-    client_tls_ecdhcurve: String = "auto", Text, ClientTls, Reload, NotYet,
+    client_tls_ecdhcurve: String = "auto", Text, ClientTls, Reload, Works,
         "The curve of the key exchange.";
-    client_tls_key_file: String = "", Text, ClientTls, Reload, NotYet,
+    client_tls_key_file: String = "", Text, ClientTls, Reload, Works,
         "The file of the certificate's private key.";
-    client_tls_protocols: String = "secure", Text, ClientTls, Reload, NotYet,
+    client_tls_protocols: String = "secure", Text, ClientTls, Reload, Works,
         "The TLS versions allowed: secure, all, tlsv1.2, tlsv1.3, several separated by commas.";
-    client_tls_sslmode: SslMode = "disable", choice(SslMode::WORDS), ClientTls, Reload, NotYet,
+    client_tls_sslmode: SslMode = "disable", choice(SslMode::WORDS), ClientTls, Reload, Works,
         "Whether clients may or must use TLS, and whether they must show a certificate.";
     conffile: Option<String> = NULL, Text, Fleet, Reload, Works,
         "The configuration file that RELOAD reads. Without it: the one given on the command line.";
@@ -199,19 +199,19 @@ settings! {
         "Whether server_reset_query is run in every pool mode.";
     server_round_robin: bool = "0", Switch, Servers, Reload, Works,
         "Whether idle server connections are used in turn, not the last used first.";
-    server_tls13_ciphers: Option<String> = NULL, Text, ServerTls, Reload, NotYet,
+    server_tls13_ciphers: Option<String> = NULL, Text, ServerTls, Reload, Works,
         "The TLS 1.3 cipher suites, separated by colons.";
-    server_tls_ca_file: String = "", Text, ServerTls, Reload, NotYet,
+    server_tls_ca_file: String = "", Text, ServerTls, Reload, Works,
         "The file of certificates that servers' certificates are checked against. Empty: the system's.";
-    server_tls_cert_file: String = "", Text, ServerTls, Reload, NotYet,
+    server_tls_cert_file: String = "", Text, ServerTls, Reload, Works,
         "The file of the certificate that servers are shown.";
-    server_tls_ciphers: String = "default", Text, ServerTls, Reload, NotYet,
+    server_tls_ciphers: String = "default", Text, ServerTls, Reload, Works,
         "The cipher suites up to TLS 1.2, as OpenSSL names them.";
-    server_tls_key_file: String = "", Text, ServerTls, Reload, NotYet,
+    server_tls_key_file: String = "", Text, ServerTls, Reload, Works,
         "The file of the certificate's private key.";
-    server_tls_protocols: String = "secure", Text, ServerTls, Reload, NotYet,
+    server_tls_protocols: String = "secure", Text, ServerTls, Reload, Works,
         "The TLS versions allowed: secure, all, tlsv1.2, tlsv1.3, several separated by commas.";
-    server_tls_sslmode: SslMode = "prefer", choice(SslMode::WORDS), ServerTls, Reload, NotYet,
+    server_tls_sslmode: SslMode = "prefer", choice(SslMode::WORDS), ServerTls, Reload, Works,
         "Whether TLS is used with PostgreSQL over TCP, and what of its certificate is verified.";
     shutdown_drain_timeout: Duration = "0", Seconds, Timeouts, Reload, NotYet,
         "How long SIGTERM waits for clients to leave before each is disconnected at the end of its transaction; 0: for ever.";

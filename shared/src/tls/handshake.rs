@@ -81,6 +81,13 @@ impl Agreed {
     pub fn peer_endpoint_binding(&self) -> Option<Vec<u8>> {
         Certificate::parse(self.peer_certificate()?).ok()?.endpoint_binding()
     }
+
+    /// As log lines and the console name it: `TLSv1.3/TLS_AES_256_GCM_SHA384/ECDH=X25519`.
+    pub fn label(&self) -> String {
+        let Self { version, cipher, group, .. } = self;
+        let curve = if group.is_empty() { String::new() } else { format!("/ECDH={group}") };
+        format!("{version}/{cipher}{curve}")
+    }
 }
 
 /// Why a handshake has failed. The peer's alert, if there is one to send, was put out.

@@ -104,6 +104,8 @@ pub fn cancel_request(key: [u8; 8]) -> [u8; 16] {
     packet
 }
 
+/// SSLRequest, whole.
+pub const SSL_REQUEST: &[u8] = b"\0\0\0\x08\x04\xd2\x16\x2f";
 /// ParseComplete, whole.
 pub const PARSE_COMPLETE: &[u8] = b"1\0\0\0\x04";
 /// CloseComplete, whole.

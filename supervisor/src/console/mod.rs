@@ -8,6 +8,7 @@ mod encode;
 mod grammar;
 mod receive;
 mod session;
+mod stream;
 
 use crate::fleet::Event;
 use crate::office::{Input, Office};
@@ -56,7 +57,11 @@ pub(crate) fn admit(office: &Arc<Office>, greeting: ConsoleSession, socket: Opti
         return;
     };
     let full = office.consoles().len() >= MOST;
-    let mut session = Session::new(Arc::clone(office), greeting, socket);
+    let Some(mut session) = Session::new(Arc::clone(office), greeting, socket) else {
+        log::error!("a console session's TLS state could not be read");
+        office.shm.clients().leave(Owner::SUPERVISOR, seat);
+        return;
+    };
     if full {
         session.refuse("too many console sessions");
         office.shm.clients().leave(Owner::SUPERVISOR, seat);

@@ -4,12 +4,12 @@ use super::Console;
 use super::commands::{self, Context, Reply};
 use super::encode;
 use super::receive::{Broken, Inbound, Incoming};
+use super::stream::Stream;
 use crate::office::Office;
 use shared::control::{Buffered, ConnectionRow, ConsoleSession, Replication};
 use shared::sys::clock;
 use shared::wire::report::sqlstate;
-use socket2::Socket;
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,7 +35,7 @@ const TOLD_BACK: [&str; 2] = ["application_name", "IntervalStyle"];
 pub(super) struct Session {
     office: Arc<Office>,
     greeting: ConsoleSession,
-    socket: Arc<Socket>,
+    stream: Stream,
     killed: Arc<AtomicBool>,
     inbound: Inbound,
     since: Instant,
@@ -56,11 +56,16 @@ fn violation(broken: &Broken) -> End {
 }
 
 impl Session {
-    pub(super) fn new(office: Arc<Office>, mut greeting: ConsoleSession, socket: OwnedFd) -> Self {
+    /// `None`: the session's TLS cannot go on here.
+    pub(super) fn new(office: Arc<Office>, mut greeting: ConsoleSession, socket: OwnedFd) -> Option<Self> {
         let mut inbound = Inbound::default();
         inbound.push(&std::mem::take(&mut greeting.unread));
-        let socket = Arc::new(socket.into());
-        Self { office, greeting, socket, killed: Arc::default(), inbound, since: Instant::now() }
+        let tls = match greeting.tls.take() {
+            Some(packed) => Some(packed.unpack()?),
+            None => None,
+        };
+        let stream = Stream::new(Arc::new(socket.into()), tls);
+        Some(Self { office, greeting, stream, killed: Arc::default(), inbound, since: Instant::now() })
     }
 
     pub(super) fn office(&self) -> &Arc<Office> {
@@ -71,14 +76,14 @@ impl Session {
     pub(super) fn refuse(&mut self, text: &str) {
         let mut out = Vec::new();
         encode::error(&mut out, "FATAL", sqlstate::TOO_MANY_CONNECTIONS, text);
-        let _ = self.socket.set_nonblocking(true);
-        let _ = (&*self.socket).write(&out);
+        let _ = self.stream.socket().set_nonblocking(true);
+        let _ = self.stream.write_all(&out);
         self.log_error(text);
     }
 
     /// Serves the client to its end.
     pub(super) fn run(&mut self) {
-        let console = Console { row: self.row(), socket: Arc::clone(&self.socket), killed: Arc::clone(&self.killed) };
+        let console = Console { row: self.row(), socket: Arc::clone(self.stream.socket()), killed: Arc::clone(&self.killed) };
         self.office.consoles().insert(self.greeting.id, console);
         let mut end = self.serve().unwrap_or(End::Eof);
         if self.killed.load(Ordering::Acquire) {
@@ -96,31 +101,29 @@ impl Session {
         if let End::Fatal(code, text) = &end {
             let mut out = Vec::new();
             encode::error(&mut out, "FATAL", code, text);
-            let _ = (&*self.socket).write_all(&out);
+            let _ = self.stream.write_all(&out);
             self.log_error(text);
         }
+        self.stream.close();
         self.office.consoles().remove(&self.greeting.id);
     }
 
     fn serve(&mut self) -> io::Result<End> {
         // The worker's loop had it non-blocking; here it has a thread to itself.
-        self.socket.set_nonblocking(false)?;
-        self.socket.set_write_timeout(Some(WRITE_TIMEOUT))?;
+        self.stream.socket().set_nonblocking(false)?;
+        self.stream.socket().set_write_timeout(Some(WRITE_TIMEOUT))?;
         self.greet()?;
-        let mut buffer = [0; 4096];
         loop {
             match self.inbound.next() {
                 Err(broken) => return Ok(violation(&broken)),
-                Ok(None) => match (&*self.socket).read(&mut buffer) {
-                    Ok(0) => return Ok(End::Eof),
-                    Ok(n) => self.inbound.push(&buffer[..n]),
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(error),
+                Ok(None) => match self.stream.read()? {
+                    [] => return Ok(End::Eof),
+                    bytes => self.inbound.push(bytes),
                 },
                 Ok(Some(Incoming::Terminate)) => return Ok(End::Request),
                 Ok(Some(Incoming::Query(text))) => {
                     let Some(out) = self.answer(&text) else { return Ok(End::Eof) };
-                    (&*self.socket).write_all(&out)?;
+                    self.stream.write_all(&out)?;
                 }
                 Ok(Some(Incoming::Extended)) => {
                     return self.refuse_message("extended query protocol not supported by admin console");
@@ -136,7 +139,7 @@ impl Session {
         let mut out = Vec::new();
         self.error(&mut out, sqlstate::PROTOCOL_VIOLATION, text);
         encode::ready_for_query(&mut out);
-        (&*self.socket).write_all(&out)?;
+        self.stream.write_all(&out)?;
         Ok(violation(&Broken::Header))
     }
 
@@ -153,7 +156,7 @@ impl Session {
         }
         encode::backend_key_data(&mut out, self.greeting.cancel_key);
         encode::ready_for_query(&mut out);
-        (&*self.socket).write_all(&out)
+        self.stream.write_all(&out)
     }
 
     /// Runs one command; `None`: the session ends without a word (SHUTDOWN, or the client has left while it waited).
@@ -161,7 +164,8 @@ impl Session {
         if let Some(console) = self.office.consoles().get_mut(&self.greeting.id) {
             console.row.request_time = clock::wall_us();
         }
-        let context = Context { office: &self.office, admin: self.greeting.admin, socket: &self.socket, session: self.greeting.id };
+        let context =
+            Context { office: &self.office, admin: self.greeting.admin, socket: self.stream.socket(), session: self.greeting.id };
         let mut out = Vec::new();
         match commands::run(&context, text) {
             Reply::Table(table) => {
@@ -206,7 +210,7 @@ impl Session {
     /// The session as SHOW CLIENTS lists it.
     fn row(&self) -> ConnectionRow {
         let ConsoleSession { id, user, peer, connected_at, parameters, .. } = &self.greeting;
-        let local = self.socket.local_addr().ok().and_then(|address| address.as_socket());
+        let local = self.stream.socket().local_addr().ok().and_then(|address| address.as_socket());
         let port = self.office.config().settings.listen_port;
         let name = parameters.iter().find(|(name, _)| name == "application_name");
         ConnectionRow {
@@ -225,10 +229,10 @@ impl Session {
             close_needed: false,
             link: None,
             remote_pid: peer.pid,
-            tls: String::new(),
+            tls: self.stream.tls_label().to_owned(),
             application_name: name.map_or_else(String::new, |(_, value)| value.clone()),
             prepared_statements: 0,
-            fd: self.socket.as_raw_fd(),
+            fd: self.stream.socket().as_raw_fd(),
             cancel_key: u64::from_be_bytes(self.greeting.cancel_key),
             buffered: Buffered::default(),
         }

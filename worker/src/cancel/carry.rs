@@ -3,6 +3,7 @@
 //! Who asked waits for that end. A connection that fails is tried again until cancel_wait_timeout.
 
 use super::Asker;
+use super::secure::Securing;
 use crate::clock::Instant;
 use crate::pool::PoolIndex;
 use crate::server::ServerState;
@@ -11,6 +12,7 @@ use crate::worker::{Source, Worker};
 use shared::address::Address;
 use shared::ids::{ConnectionId, LimitId, SeatIndex};
 use shared::wire::encode;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// A connection that failed is tried again after this long.
@@ -37,6 +39,8 @@ pub(super) enum Aim {
     Backend {
         pool: PoolIndex,
         address: Address,
+        /// What the configuration calls that host, if the server's connection is inside TLS.
+        host: Option<Rc<str>>,
         /// The server it is aimed at, which serves nobody else meanwhile.
         held: Option<(usize, ConnectionId)>,
     },
@@ -49,6 +53,7 @@ pub(super) enum Stage {
     /// For its turn, for a name's addresses, or to try again at this time.
     Waiting(Instant),
     Connecting(Conn, Address),
+    Securing(Conn, Address, Securing),
     Sent(Conn, Address),
     Done,
 }
@@ -74,7 +79,7 @@ impl Carrier {
 
     /// It is aimed at this server and has not been sent yet.
     pub(super) fn is_about_to_reach(&self, server: usize, id: ConnectionId) -> bool {
-        matches!(self.stage, Stage::Waiting(_) | Stage::Connecting(..))
+        matches!(self.stage, Stage::Waiting(_) | Stage::Connecting(..) | Stage::Securing(..))
             && matches!(self.aim, Aim::Backend { held: Some(held), .. } if held == (server, id))
     }
 
@@ -90,7 +95,7 @@ impl Carrier {
 
     /// It has a connection, or is about to have one.
     pub(crate) fn is_connected(&self) -> bool {
-        matches!(self.stage, Stage::Connecting(..) | Stage::Sent(..))
+        matches!(self.stage, Stage::Connecting(..) | Stage::Securing(..) | Stage::Sent(..))
     }
 }
 
@@ -123,7 +128,7 @@ impl Worker {
                 }
             }
         };
-        let conn = match crate::server::open(&address) {
+        let mut conn = match crate::server::open(&address) {
             Ok(socket) => Conn::new(socket),
             Err(error) => return self.carrier_failed(index, &address, &error.to_string()),
         };
@@ -151,21 +156,41 @@ impl Worker {
                 // Not connected yet: the next edge tells.
                 return;
             }
-            if !self.is_still_wanted(index) {
-                return self.end_carrier(index, "not sending cancel request for client that is now idle");
-            }
-            let carrier = &mut self.carriers[index];
-            let Stage::Connecting(mut conn, address) = std::mem::replace(&mut carrier.stage, Stage::Done) else { return };
-            let sent = conn.send(&encode::cancel_request(carrier.key), &mut self.buffers);
-            carrier.stage = Stage::Sent(conn, address);
-            if sent.is_err() {
-                return self.end_carrier(index, "failed to send cancel request");
+            if !self.begin_carrier_tls(index) {
+                self.send_request(index);
             }
         }
-        if let Stage::Sent(conn, _) = &mut self.carriers[index].stage
-            && let Read::End | Read::Broken = conn.read(&mut [0; 16])
-        {
-            self.end_carrier(index, DELIVERED);
+        match &self.carriers[index].stage {
+            Stage::Securing(..) => self.secure_carrier(index),
+            Stage::Sent(..) => self.await_end(index),
+            _ => {}
+        }
+    }
+
+    /// Sends the request, if it is still wanted.
+    pub(super) fn send_request(&mut self, index: usize) {
+        if !self.is_still_wanted(index) {
+            return self.end_carrier(index, "not sending cancel request for client that is now idle");
+        }
+        let carrier = &mut self.carriers[index];
+        let stage = std::mem::replace(&mut carrier.stage, Stage::Done);
+        let (Stage::Connecting(mut conn, address) | Stage::Securing(mut conn, address, _)) = stage else { return };
+        let sent = conn.send(&encode::cancel_request(carrier.key), &mut self.buffers);
+        carrier.stage = Stage::Sent(conn, address);
+        if sent.is_err() {
+            self.end_carrier(index, "failed to send cancel request");
+        }
+    }
+
+    /// The other side says nothing that matters; that it closes the connection does.
+    fn await_end(&mut self, index: usize) {
+        while let Stage::Sent(conn, _) = &mut self.carriers[index].stage {
+            match conn.discard(&mut [0; 1024]) {
+                // The end may have come in the same breath: no edge would tell of it again.
+                Read::Full(_) | Read::Drained(_) => {}
+                Read::Blocked => return,
+                Read::End | Read::Broken => return self.end_carrier(index, DELIVERED),
+            }
         }
     }
 
@@ -176,9 +201,10 @@ impl Worker {
     }
 
     /// No connection: the request waits for the next attempt.
-    fn carrier_failed(&mut self, index: usize, address: &Address, error: &str) {
+    pub(super) fn carrier_failed(&mut self, index: usize, address: &Address, error: &str) {
         let carrier = &mut self.carriers[index];
-        if let Stage::Connecting(conn, _) = std::mem::replace(&mut carrier.stage, Stage::Waiting(self.now + RETRY)) {
+        let stage = std::mem::replace(&mut carrier.stage, Stage::Waiting(self.now + RETRY));
+        if let Stage::Connecting(conn, _) | Stage::Securing(conn, ..) = stage {
             let _ = conn.deregister(self.poll.registry());
         }
         if self.config.settings.log_disconnections {
@@ -204,7 +230,7 @@ impl Worker {
         let carrier = &self.carriers[index];
         // One that was sent and not answered may reach the backend at any time, whoever it serves by then.
         let is_at_large = matches!(stage, Stage::Sent(..)) && reason != DELIVERED;
-        if let Stage::Connecting(conn, address) | Stage::Sent(conn, address) = stage {
+        if let Stage::Connecting(conn, address) | Stage::Securing(conn, address, _) | Stage::Sent(conn, address) = stage {
             let _ = conn.deregister(self.poll.registry());
             if self.config.settings.log_disconnections {
                 let age = (self.now - carrier.since).as_secs();

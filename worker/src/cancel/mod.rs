@@ -7,6 +7,7 @@
 mod carry;
 mod peers;
 mod rows;
+mod secure;
 
 pub(crate) use carry::Carrier;
 pub(crate) use peers::Peers;
@@ -21,6 +22,7 @@ use shared::control::{Requester, ToInbox, ToSupervisor};
 use shared::ids::{Owner, SeatIndex};
 use shared::wire::encode;
 use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
 
 /// A client that asks for a query to be cancelled.
 pub(super) struct Asker {
@@ -95,7 +97,8 @@ impl Worker {
         server.cancels += 1;
         let (pid, secret) = server.backend_key;
         let (pool, address) = (server.pool, server.address.clone());
-        let aim = Aim::Backend { pool, address, held: Some((index, server.id)) };
+        let host = server.conn.is_secured().then(|| Rc::clone(&server.host));
+        let aim = Aim::Backend { pool, address, host, held: Some((index, server.id)) };
         self.carry(encode::cancel_key(pid, secret), aim, Some(asker));
     }
 
@@ -126,7 +129,8 @@ impl Worker {
     pub(crate) fn cancel_backend(&mut self, server: usize) {
         let server = &self.servers[server];
         let (pid, secret) = server.backend_key;
-        let aim = Aim::Backend { pool: server.pool, address: server.address.clone(), held: None };
+        let host = server.conn.is_secured().then(|| Rc::clone(&server.host));
+        let aim = Aim::Backend { pool: server.pool, address: server.address.clone(), host, held: None };
         self.carry(encode::cancel_key(pid, secret), aim, None);
     }
 

@@ -111,7 +111,7 @@ impl Worker {
             let Some(row) = rows.get_mut(&id) else { continue };
             match carrier.stage {
                 Stage::Waiting(_) => row.cl_waiting_cancel_req += 1,
-                Stage::Connecting(..) => {
+                Stage::Connecting(..) | Stage::Securing(..) => {
                     row.cl_waiting_cancel_req += 1;
                     row.sv_login += 1;
                 }

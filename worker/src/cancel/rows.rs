@@ -19,7 +19,7 @@ impl Worker {
             let asked = carrier.askers.len() as u32;
             match carrier.stage {
                 Stage::Waiting(_) => row.cl_waiting_cancel_req += asked,
-                Stage::Connecting(..) => {
+                Stage::Connecting(..) | Stage::Securing(..) => {
                     row.cl_waiting_cancel_req += asked;
                     row.sv_login += 1;
                 }
@@ -61,7 +61,7 @@ impl Worker {
     /// The row of SHOW SERVERS.
     pub(crate) fn carrier_row(&self, carrier: &Carrier) -> Option<ConnectionRow> {
         let (conn, address, state) = match &carrier.stage {
-            Stage::Connecting(conn, address) => (conn, address, "new"),
+            Stage::Connecting(conn, address) | Stage::Securing(conn, address, _) => (conn, address, "new"),
             Stage::Sent(conn, address) => (conn, address, "active_cancel"),
             Stage::Waiting(_) | Stage::Done => return None,
         };
@@ -75,6 +75,7 @@ impl Worker {
             local_addr,
             local_port,
             link: carrier.askers.first().map(|asker| asker.who.id),
+            tls: conn.tls_label().to_owned(),
             fd: conn.as_fd().as_raw_fd(),
             user: match carrier.aim {
                 Aim::Backend { pool, .. } => self.pools.get(pool).user.clone(),

@@ -88,7 +88,7 @@ impl Worker {
         let Arrival { fd, address, accepted_at } = arrival;
         let peer = address.map_or_else(|| unix_peer(&fd), Peer::Tcp);
         let proxied = address.is_some_and(|address| self.proxies.expect_header(&fd, address));
-        let conn = Conn::new(fd);
+        let mut conn = Conn::new(fd);
         let id = self.next_connection_id();
         let entry = self.clients.vacant_entry();
         let index = entry.key();

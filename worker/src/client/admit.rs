@@ -21,7 +21,7 @@ use std::rc::Rc;
 
 impl Worker {
     pub(super) fn startup(&mut self, index: usize, startup: Startup) {
-        if let Err(ending) = self.admit(index, startup) {
+        if let Err(ending) = self.check_encryption(index).and_then(|()| self.admit(index, startup)) {
             self.close_client(index, &ending);
         }
     }
@@ -116,7 +116,9 @@ impl Worker {
         if settings.log_connections {
             let prefix = self.clients[index].prefix(settings.listen_port);
             let replication = super::replication::word(replication);
-            log::info!("{prefix} login attempt: db={} user={} tls=no replication={replication}", who.database, who.user);
+            let label = self.clients[index].conn.tls_label();
+            let tls = if label.is_empty() { "no" } else { label };
+            log::info!("{prefix} login attempt: db={} user={} tls={tls} replication={replication}", who.database, who.user);
         }
         if let Peer::Unix { uid, .. } = peer
             && console

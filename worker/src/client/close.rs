@@ -20,8 +20,8 @@ pub(crate) enum Ending {
     Fatal(&'static str, String),
     /// As `Fatal`, with an SQLSTATE that came from PostgreSQL.
     Relayed(String, String),
-    /// PostgreSQL's own last words have been passed on already.
-    ServerGone(&'static str),
+    /// It has been told already: PostgreSQL's own last words have been passed on, or an alert was sent.
+    Told(&'static str),
 }
 
 impl Ending {
@@ -31,7 +31,7 @@ impl Ending {
 
     fn reason(&self) -> &str {
         match self {
-            Ending::Silent(text) | Ending::ServerGone(text) => text,
+            Ending::Silent(text) | Ending::Told(text) => text,
             Ending::Fatal(_, text) | Ending::Relayed(_, text) => text,
         }
     }
@@ -64,21 +64,23 @@ impl Worker {
         }
         let client = &mut self.clients[index];
         let message = match ending {
-            Ending::Silent(_) => None,
-            Ending::ServerGone(_) => Some(Vec::new()),
+            // An alert says why.
+            Ending::Silent(_) => client.conn.tls_failure().map(|_| Vec::new()),
+            Ending::Told(_) => Some(Vec::new()),
             Ending::Fatal(code, text) => Some(fatal(code, text)),
             Ending::Relayed(code, text) => Some(fatal(code, text)),
         };
         let told = message.is_some_and(|message| client.conn.send(&message, &mut self.buffers).is_ok());
         if told {
             if !client.conn.is_backed_up() {
-                client.conn.shutdown_write();
+                client.conn.shutdown_write(&mut self.buffers);
             }
             self.closing_deadlines.push_back((self.now + LINGER, index, client.id));
             // What it sent before may be unread already: no further edge would tell.
             client.conn.readable = true;
             self.again.push(Source::Client(index));
         } else {
+            client.conn.close_notify(&mut self.buffers);
             self.drop_client(index);
         }
     }
@@ -91,6 +93,9 @@ impl Worker {
             matches!(&client.state, ClientState::Login(login) if login.is_untouched()) && matches!(ending, Ending::Silent(_));
         if is_probe {
             return;
+        }
+        if let Some(failure) = client.conn.tls_failure() {
+            log::warn!("{} TLS error: {failure}", client.prefix(settings.listen_port));
         }
         if settings.log_disconnections {
             let age = (self.now - client.connected_at).as_secs();
@@ -120,12 +125,12 @@ impl Worker {
         let Client { conn, .. } = &mut self.clients[index];
         if conn.is_backed_up() {
             match conn.flush(&mut self.buffers) {
-                Ok(true) => conn.shutdown_write(),
+                Ok(true) => conn.shutdown_write(&mut self.buffers),
                 Ok(false) => {}
                 Err(_) => return self.drop_client(index),
             }
         }
-        match self.clients[index].conn.read(&mut self.read_buffer) {
+        match self.clients[index].conn.discard(&mut self.read_buffer) {
             // However much it sends, it has one read a turn, until its time is up.
             Read::Full(_) | Read::Drained(_) => self.again.push(Source::Client(index)),
             Read::Blocked => {}

@@ -214,6 +214,7 @@ impl Worker {
             admin,
             seat,
             cancel_key: key,
+            tls: client.conn.pack(),
             unread: unread.to_vec(),
             parameters: login.parameters,
             peer: client.peer.name(self.config.settings.listen_port),

@@ -3,6 +3,7 @@
 //! What it asks for is looked at by [`super::admit`]; whether the database exists is said only to who has proved to be a user.
 
 use super::auth::{self, Account, Asked, Challenge, Looks, Verdict};
+use super::encryption::Handshaking;
 use super::{Client, ClientSeats, ClientState, Ending, Identity};
 use crate::clock::Instant;
 use crate::hashing::{Asker, Question, Subject};
@@ -14,6 +15,7 @@ use shared::auth::scram::{Keys, Verifier};
 use shared::config::{AuthType, Database};
 use shared::control::Replication;
 use shared::ids::ConnectionId;
+use shared::tls::Agreed;
 use shared::wire::header::{self, HEADER_BYTES, Header, Peek};
 use shared::wire::report::sqlstate;
 use shared::wire::startup::{self, FirstPacket, StartupError};
@@ -26,12 +28,14 @@ const LONGEST_PASSWORD: u32 = 66 * 1024;
 
 /// A client in login.
 pub(crate) struct Login {
-    stage: Stage,
+    pub(super) stage: Stage,
+    /// What TLS was agreed on.
+    pub(super) encryption: Option<Box<Agreed>>,
     pub(super) request: Option<Request>,
     pub(super) seats: Option<ClientSeats>,
 }
 
-enum Stage {
+pub(super) enum Stage {
     /// Its proxy has not said yet for whom it connects.
     Proxied {
         anything: bool,
@@ -40,6 +44,8 @@ enum Stage {
     First {
         anything: bool,
     },
+    /// TLS is being agreed on.
+    Handshake(Handshaking),
     Password(Challenge),
     /// auth_query is to say who its user is.
     LookingUp(Box<LookingUp>),
@@ -57,14 +63,14 @@ enum Stage {
 }
 
 /// A question to auth_query.
-struct LookingUp {
+pub(super) struct LookingUp {
     query: String,
     /// The pool in whose queue it stands, and since when; `None` when it has a server.
     waits: Option<(PoolIndex, Instant)>,
 }
 
 /// What is done with the keys of a password.
-enum Hashed {
+pub(super) enum Hashed {
     /// The proof begins: they are one of ours.
     Begin(Question),
     /// They are held against the stored verifier.
@@ -95,7 +101,7 @@ impl Login {
     pub(crate) fn new(proxied: bool) -> Self {
         let anything = false;
         let stage = if proxied { Stage::Proxied { anything } } else { Stage::First { anything } };
-        Self { stage, request: None, seats: None }
+        Self { stage, encryption: None, request: None, seats: None }
     }
 
     pub(crate) fn is_untouched(&self) -> bool {
@@ -126,6 +132,11 @@ impl Login {
     pub(super) fn looked_up(&self) -> Option<(&str, &str)> {
         let Stage::LookingUp(looking) = &self.stage else { return None };
         self.request.as_ref().map(|request| (looking.query.as_str(), request.who.user.as_str()))
+    }
+
+    /// What it has sent waits for the end of the turn.
+    pub(crate) fn awaits_handshake(&self) -> bool {
+        matches!(&self.stage, Stage::Handshake(handshaking) if handshaking.is_queued())
     }
 
     /// Its proxy has said who it is: the next is the client's own first packet.
@@ -167,7 +178,14 @@ impl Worker {
                 }
                 Stage::First { anything } => {
                     *anything = true;
+                    if self.begins_with_tls(index, &data[at..]) {
+                        continue;
+                    }
                     self.first_packet(index, &data[at..])
+                }
+                Stage::Handshake(_) => {
+                    self.handshake_input(index);
+                    None
                 }
                 Stage::Password(_) => self.password_packet(index, &data[at..]),
                 // It is not its turn: what it sends waits until it has been greeted.
@@ -201,7 +219,7 @@ impl Worker {
         };
         match packet {
             FirstPacket::SslRequest => {
-                self.refuse_encryption(index, data.len() > length, "received unencrypted data after SSL request");
+                self.encryption_asked_for(index, data.len() > length);
             }
             FirstPacket::GssEncRequest => {
                 self.refuse_encryption(index, data.len() > length, "received unencrypted data after GSSAPI encryption request");
@@ -211,16 +229,6 @@ impl Worker {
             FirstPacket::Startup(startup) => self.startup(index, startup),
         }
         Some(length)
-    }
-
-    /// Answers `N`. Bytes that came in the same breath were meant to be encrypted and may be an attacker's (CVE-2021-3935).
-    fn refuse_encryption(&mut self, index: usize, more: bool, text: &str) {
-        if more {
-            return self.close_client(index, &Ending::violation(text));
-        }
-        if self.clients[index].conn.send(b"N", &mut self.buffers).is_err() {
-            self.close_client(index, &Ending::Silent("failed to nak SSL"));
-        }
     }
 
     fn password_packet(&mut self, index: usize, data: &[u8]) -> Option<usize> {

@@ -7,6 +7,7 @@ pub(crate) mod accept;
 mod admit;
 pub(crate) mod auth;
 mod close;
+mod encryption;
 pub(crate) mod greeting;
 mod login;
 mod parameters;

@@ -58,7 +58,7 @@ impl Worker {
     fn may_read_client(&self, index: usize) -> bool {
         let Some(client) = self.clients.get(index) else { return false };
         match &client.state {
-            ClientState::Login(login) => client.conn.hung_up || !login.is_parked(),
+            ClientState::Login(login) => !login.awaits_handshake() && (client.conn.hung_up || !login.is_parked()),
             ClientState::Closing => true,
             ClientState::Dead => false,
             ClientState::Session(session) => match session.link {
@@ -100,7 +100,7 @@ impl Worker {
             }
             buffer[..held].copy_from_slice(&client.conn.input);
         }
-        let n = match client.conn.read(&mut buffer[held..]) {
+        let n = match client.conn.read(&mut buffer[held..], &mut self.buffers) {
             Read::Full(n) | Read::Drained(n) => n,
             Read::Blocked if held > 0 => 0,
             Read::Blocked => return false,
@@ -127,7 +127,7 @@ impl Worker {
         let mut message = std::mem::take(&mut client.conn.input);
         let held = message.len();
         message.resize(held + crate::worker::READ_BYTES, 0);
-        let n = match client.conn.read(&mut message[held..]) {
+        let n = match client.conn.read(&mut message[held..], &mut self.buffers) {
             Read::Full(n) | Read::Drained(n) => n,
             Read::Blocked => 0,
             Read::End | Read::Broken => {
@@ -148,7 +148,7 @@ impl Worker {
     fn look_for_end(&mut self, index: usize, buffer: &mut [u8]) -> bool {
         const MOST_KEPT: usize = 1024 * 1024;
         let client = &mut self.clients[index];
-        match client.conn.read(buffer) {
+        match client.conn.read(buffer, &mut self.buffers) {
             Read::Full(n) | Read::Drained(n) if client.conn.input.len() + n <= MOST_KEPT => {
                 client.conn.keep(&buffer[..n], &mut self.buffers);
                 true

@@ -12,6 +12,7 @@ use crate::socket::Conn;
 use crate::worker::Worker;
 use shared::control::{Lent, ServerSeats, ToInbox};
 use shared::ids::{Owner, PoolId, Slot};
+use shared::tls::Role;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
@@ -106,6 +107,8 @@ impl Worker {
             idle_since: server.since.as_micros(),
             used: server.used,
             address: server.address.clone(),
+            host: server.host.to_string(),
+            tls: server.conn.pack(),
         }))
     }
 
@@ -152,6 +155,14 @@ impl Worker {
             self.abandon(&Conn::new(socket), &lent.seats);
             return None;
         };
+        let mut conn = Conn::new(socket);
+        if let Some(packed) = &lent.tls
+            && !conn.unpack(Role::Client, packed)
+        {
+            log::warn!(target: "process", "a lent server's TLS session could not be read");
+            self.abandon(&conn, &lent.seats);
+            return None;
+        }
         let pairs = || lent.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let mut params = self.interner.set(pairs());
         for (name, value) in &lent.asked {
@@ -164,11 +175,12 @@ impl Worker {
         // Its lender may not have known of a limit yet.
         let seats = self.shm.join_limits(self.me, &lent.seats, &pool.limits);
         let server = Server {
-            conn: Conn::new(socket),
+            conn,
             id: lent.id,
             pool: pool_index,
             seats,
             address: lent.address.clone(),
+            host: lent.host.as_str().into(),
             state: ServerState::Idle,
             back,
             params: Some(params),

@@ -36,6 +36,9 @@ impl Worker {
             self.client_keys.keep(self.config.secrets.values().chain(learned));
         }
         self.proxies = crate::client::Proxies::of(&self.config.settings);
+        if let Err(error) = self.encryption.configure(&self.shm, &self.config) {
+            log::error!(target: "process", "TLS configuration could not be reloaded, keeping old configuration: {error}");
+        }
         self.apply_tcp_settings();
         self.enter_limits();
         let stale = |name: &String| changes.reconnect_databases.contains(name) || changes.dropped_databases.contains(name);

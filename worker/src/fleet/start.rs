@@ -87,6 +87,8 @@ pub(crate) fn start(control: OwnedFd) -> Result<Worker, StartError> {
         inbox,
         inboxes,
     });
+    let config = std::rc::Rc::clone(&worker.config);
+    worker.encryption.configure(&worker.shm, &config).map_err(|e| StartError::Config(e.to_string()))?;
     worker.watch_listeners(slot, usize::from(listeners), sockets).map_err(io("watch a listener"))?;
     for welcome in welcomes {
         worker.pools.welcomes.insert((welcome.database, welcome.user), welcome.parameters);

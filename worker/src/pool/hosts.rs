@@ -17,6 +17,8 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) struct Hosts {
     list: Vec<Host>,
     order: LoadBalanceHosts,
+    /// The place in the list of the host picked last.
+    picked: usize,
     /// Addresses whose last attempt failed, and when.
     failed: Vec<(Address, Instant)>,
 }
@@ -102,7 +104,7 @@ impl Hosts {
             let address = Address::Unix(unix_socket_dir.into(), entry.port);
             list.push(Host { name: None, addresses: vec![address], next: 0 });
         }
-        Self { list, order: entry.load_balance_hosts, failed: Vec::new() }
+        Self { list, order: entry.load_balance_hosts, picked: 0, failed: Vec::new() }
     }
 
     /// Names to be looked up, now that a connection is wanted.
@@ -117,16 +119,28 @@ impl Hosts {
             // Whoever asks all the same knows that it is time to try again.
             self.failed.clear();
         }
-        let Self { list, failed, .. } = self;
+        let Self { list, failed, picked, .. } = self;
         let usable = |address: &Address| !failed.iter().any(|(other, at)| other == address && now - *at < retry);
         let count = list.len();
         let (at, address) =
             (0..count).map(|offset| (*turn + offset) % count).find_map(|at| list[at].pick(usable).map(|address| (at, address)))?;
+        *picked = at;
         *turn = match self.order {
             LoadBalanceHosts::RoundRobin => (at + 1) % count,
             LoadBalanceHosts::Disable => at,
         };
         Some(address)
+    }
+
+    /// What the entry calls the host at an address that was picked just now.
+    pub(crate) fn name_of(&self, address: &Address) -> String {
+        let has = |host: &&Host| host.addresses.contains(address);
+        let host = self.list.get(self.picked).filter(has).or_else(|| self.list.iter().find(has));
+        match (host.and_then(|host| host.name.as_ref()), address) {
+            (Some(name), _) => name.text.clone(),
+            (None, Address::Tcp(address)) => address.ip().to_string(),
+            (None, Address::Unix(directory, _)) => directory.display().to_string(),
+        }
     }
 
     /// An attempt has failed.

@@ -102,6 +102,8 @@ impl Worker {
             Some("server shutting down")
         } else if self.is_lifetime_over(server) {
             Some("server lifetime over")
+        } else if server.conn.is_worn_out() {
+            Some("TLS keys worn out")
         } else {
             self.is_surplus(server_index).then_some("too many servers in the pool")
         }

@@ -40,7 +40,7 @@ impl Worker {
             return self.free_server(index);
         }
         let _ = server.conn.send(encode::TERMINATE, &mut self.buffers);
-        server.conn.shutdown_write();
+        server.conn.shutdown_write(&mut self.buffers);
         server.conn.readable = true;
         self.again.push(Source::Server(index));
         if running && !runs_on {
@@ -70,7 +70,7 @@ impl Worker {
                 let ending = if let Some(error) = server.hidden_error.take() {
                     Ending::Relayed(error.code, error.message)
                 } else if server.said_last_words || server.back.is_mid_message() {
-                    Ending::ServerGone("server conn crashed?")
+                    Ending::Told("server conn crashed?")
                 } else {
                     Ending::violation("server conn crashed?")
                 };
@@ -135,7 +135,7 @@ impl Worker {
         }
         // There is a backend at the other end, or one that is just starting: its seats are free when it has ended.
         server.since = self.now;
-        server.conn.shutdown_write();
+        server.conn.shutdown_write(&mut self.buffers);
         server.conn.readable = true;
         self.again.push(Source::Server(index));
         if self.servers[index].preparing {
@@ -220,6 +220,9 @@ impl Worker {
     }
 
     fn log_server_closing(&self, index: usize, reason: &str) {
+        if let Some(failure) = self.servers[index].conn.tls_failure() {
+            log::warn!("{} TLS error: {failure}", self.server_prefix(index));
+        }
         if self.config.settings.log_disconnections {
             let age = (self.now - self.servers[index].connected_at).as_secs();
             log::info!("{} closing because: {reason} (age={age}s)", self.server_prefix(index));

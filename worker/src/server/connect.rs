@@ -45,6 +45,7 @@ impl Worker {
         }
         // The supervisor's duplicate shows it, should this process die, when the backend has ended.
         self.control.send(&ToSupervisor::ServerOpened(seats), &[socket.as_fd()]);
+        let host = self.pools.get(pool).hosts.name_of(&address).into();
         let id = self.next_connection_id();
         let now = self.now;
         let index = self.adopt(Server {
@@ -53,6 +54,7 @@ impl Worker {
             pool,
             seats,
             address,
+            host,
             state: ServerState::Connecting,
             back: Backend::default(),
             params: None,
@@ -84,7 +86,7 @@ impl Worker {
     }
 
     /// Takes a connection into the slab and watches its socket.
-    pub(crate) fn adopt(&mut self, server: Server) -> Option<usize> {
+    pub(crate) fn adopt(&mut self, mut server: Server) -> Option<usize> {
         let entry = self.servers.vacant_entry();
         let index = entry.key();
         if let Err(error) = server.conn.register(self.poll.registry(), Source::Server(index).into()) {

@@ -1,6 +1,7 @@
 //! Logging in to PostgreSQL.
 
 use super::ServerState;
+use super::encryption::Securing;
 use crate::client::auth::random;
 use crate::hashing::{Asker, Question, Subject};
 use crate::params::is_tracked;
@@ -11,6 +12,7 @@ use shared::auth::{Secret, md5};
 use shared::config::PoolMode;
 use shared::control::{ToSupervisor, Welcome};
 use shared::ids::ConnectionId;
+use shared::tls::Agreed;
 use shared::wire::backend::{self, Authentication, Fields};
 use shared::wire::encode;
 use shared::wire::header::{self, HEADER_BYTES, Header, Peek};
@@ -22,11 +24,32 @@ const LONGEST_MESSAGE: u32 = 1024 * 1024;
 /// What is known so far.
 #[derive(Default)]
 pub(crate) struct Login {
+    pub(super) stage: Stage,
+    /// What TLS was agreed on.
+    pub(super) agreed: Option<Box<Agreed>>,
     scram: Option<ClientExchange>,
     /// Its password is being hashed.
     hashing: Option<Question>,
     authenticated: bool,
     parameters: Vec<(String, String)>,
+}
+
+#[derive(Default)]
+pub(super) enum Stage {
+    Securing(Securing),
+    /// The startup message was sent, or is about to be.
+    #[default]
+    Startup,
+}
+
+impl Login {
+    pub(super) fn is_securing(&self) -> bool {
+        matches!(self.stage, Stage::Securing(_))
+    }
+
+    pub(super) fn awaits_handshake(&self) -> bool {
+        matches!(self.stage, Stage::Securing(Securing::Handshake { queued: true, .. }))
+    }
 }
 
 /// Why a login failed.
@@ -40,11 +63,26 @@ enum Failure {
 }
 
 impl Worker {
-    /// The connection is made: the startup message goes out.
+    /// The connection is made.
     pub(super) fn begin_server_login(&mut self, index: usize) {
         let server = &mut self.servers[index];
         server.state = ServerState::Login(Box::default());
         server.since = self.now;
+        if self.config.settings.log_connections {
+            let from = socket2::SockRef::from(&server.conn).local_addr().ok().and_then(|a| a.as_socket());
+            let from = from.map_or_else(String::new, |a| format!(" (from {a})"));
+            log::info!("{} new connection to server{from}", self.server_prefix(index));
+        }
+        if !self.begin_server_tls(index) {
+            self.send_startup(index);
+        }
+    }
+
+    /// The startup message goes out.
+    pub(super) fn send_startup(&mut self, index: usize) {
+        let server = &mut self.servers[index];
+        let ServerState::Login(login) = &mut server.state else { return };
+        login.stage = Stage::Startup;
         let pool = self.pools.get(server.pool);
         let entry = &pool.entry;
         let mut parameters = vec![("database", entry.server_database())];
@@ -62,11 +100,6 @@ impl Worker {
         parameters.push(("user", &pool.user));
         let mut out = Vec::new();
         encode::startup(&mut out, parameters.into_iter());
-        if self.config.settings.log_connections {
-            let from = socket2::SockRef::from(&server.conn).local_addr().ok().and_then(|a| a.as_socket());
-            let from = from.map_or_else(String::new, |a| format!(" (from {a})"));
-            log::info!("{} new connection to server{from}", self.server_prefix(index));
-        }
         let server = &mut self.servers[index];
         if server.conn.send(&out, &mut self.buffers).is_err() {
             self.server_failed(index, "startup pkt failed");
@@ -75,6 +108,9 @@ impl Worker {
 
     /// Deals with what a server in login has sent; gives how much of it is done with.
     pub(super) fn server_login_input(&mut self, index: usize, data: &[u8]) -> usize {
+        if self.servers[index].is_securing() {
+            return self.securing_input(index, data);
+        }
         let mut at = 0;
         while let ServerState::Login(_) = self.servers[index].state {
             let (tag, body, total) = match header::peek(&data[at..], LONGEST_MESSAGE) {

@@ -6,6 +6,7 @@
 
 mod close;
 mod connect;
+mod encryption;
 mod login;
 mod relay;
 
@@ -19,8 +20,10 @@ use crate::socket::Conn;
 use shared::address::Address;
 use shared::control::ServerSeats;
 use shared::ids::ConnectionId;
+use std::rc::Rc;
 
 pub(crate) use connect::{Attempt, open};
+pub(crate) use encryption::{Answer, judge};
 pub(crate) use login::Login;
 
 /// One server connection.
@@ -31,6 +34,8 @@ pub(crate) struct Server {
     pub(crate) pool: PoolIndex,
     pub(crate) seats: ServerSeats,
     pub(crate) address: Address,
+    /// What the configuration calls that host: what its certificate must be for.
+    pub(crate) host: Rc<str>,
     pub(crate) state: ServerState,
     pub(crate) back: Backend,
     /// The values of tracked parameters it has now; `None` until it has logged in.
@@ -105,6 +110,16 @@ impl Server {
             ServerState::Linked(client) | ServerState::Setting(client) => Some(client),
             _ => None,
         }
+    }
+
+    /// TLS comes before its login.
+    pub(crate) fn is_securing(&self) -> bool {
+        matches!(&self.state, ServerState::Login(login) if login.is_securing())
+    }
+
+    /// What it has sent waits for the end of the turn.
+    pub(crate) fn awaits_handshake(&self) -> bool {
+        matches!(&self.state, ServerState::Login(login) if login.awaits_handshake())
     }
 
     /// PostgreSQL may be running something on it.

@@ -32,6 +32,7 @@ impl Worker {
         let Some(server) = self.servers.get(index) else { return false };
         match server.state {
             ServerState::Dead => false,
+            ServerState::Login(_) => !server.awaits_handshake(),
             ServerState::Linked(client) => !self.clients[client].conn.is_backed_up(),
             _ => true,
         }
@@ -47,7 +48,7 @@ impl Worker {
             }
             buffer[..held].copy_from_slice(&server.conn.input);
         }
-        let n = match server.conn.read(&mut buffer[held..]) {
+        let n = match server.conn.read(&mut buffer[held..], &mut self.buffers) {
             Read::Full(n) | Read::Drained(n) => n,
             Read::Blocked => return false,
             Read::End | Read::Broken => {

@@ -197,14 +197,13 @@ fn a_password_is_never_in_a_message() {
 
 #[test]
 fn what_is_not_supported_is_refused_and_converted_all_the_same() {
-    let text = "[databases]\na = auth_dbname=pgbouncer\n[pgbouncer]\nauth_type = hba\nserver_tls_sslmode = verify-full\nauth_dbname = pgbouncer\n";
+    let text = "[databases]\na = auth_dbname=pgbouncer\n[pgbouncer]\nauth_type = hba\nauth_dbname = pgbouncer\n";
     let folder = Folder::new(&[("p.ini", text)]);
     let problems = folder.check("p.ini");
     for expected in [
         "p.ini:2: databases.a.auth_dbname: cannot use the reserved \"pgbouncer\" database as an auth_dbname",
         "p.ini:4: auth_type: hba needs auth_hba_file",
-        "p.ini:5: server_tls_sslmode: verify-full is not supported yet",
-        "p.ini:6: auth_dbname: cannot use the reserved \"pgbouncer\" database as an auth_dbname",
+        "p.ini:5: auth_dbname: cannot use the reserved \"pgbouncer\" database as an auth_dbname",
     ] {
         assert!(problems.iter().any(|p| p == expected), "{expected}: {problems:?}");
     }
