@@ -1,8 +1,4 @@
-//! What a configuration asks for that cannot be given: combinations that make no sense, values whose work is not done yet, secrets
-//! that others can read.
-//!
-//! A value that would make the fleet less strict than asked (an authentication method, required TLS, a pool mode) is an error for as long as
-//! it is not supported; to support it is to take it out of here.
+//! What a configuration asks for that cannot be given: combinations that make no sense, secrets that others can read.
 
 use super::auth_files::Secretive;
 use super::build::Built;
@@ -28,9 +24,6 @@ pub(super) fn check(built: &Built, document: &Document, problems: &mut Problems)
 pub fn refused(settings: &Settings) -> Vec<(&'static str, String)> {
     let mut refused = Vec::new();
     let mut refuse = |name: &'static str, message: String| refused.push((name, message));
-    if settings.auth_type == AuthType::Cert {
-        refuse("auth_type", not_supported(settings.auth_type.word()));
-    }
     if settings.auth_type == AuthType::Cert {
         if settings.client_tls_sslmode != SslMode::VerifyFull {
             refuse("auth_type", "auth_type=cert requires client_tls_sslmode=SSLMODE_VERIFY_FULL".into());
@@ -70,10 +63,6 @@ pub fn refused(settings: &Settings) -> Vec<(&'static str, String)> {
         refuse("listen_addr", "nowhere to listen on: listen_addr and unix_socket_dir are both empty".into());
     }
     refused
-}
-
-fn not_supported(value: &str) -> String {
-    format!("{value} is not supported yet")
 }
 
 /// The same for the values of entries.

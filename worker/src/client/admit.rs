@@ -144,7 +144,7 @@ impl Worker {
         let ClientState::Login(login) = &self.clients[index].state else { return None };
         let request = login.request.as_ref()?;
         let from = match self.clients[index].peer {
-            Peer::Tcp(address) => Origin::Tcp { address: address.ip(), tls: false },
+            Peer::Tcp(address) => Origin::Tcp { address: address.ip(), tls: self.clients[index].conn.is_secured() },
             Peer::Unix { .. } => Origin::Unix,
         };
         let physical_replication = request.replication == Replication::Physical;

@@ -279,9 +279,9 @@ impl Worker {
             Some(method @ (Method::Ldap { .. } | Method::Pam)) => {
                 auth::ask_for_checked(method, &self.config.settings, entry.as_deref(), &mut out)
             }
-            // No client is inside TLS yet, and none has shown a certificate.
             Some(Method::Cert { map }) => {
-                match auth::check_certificate(false, None, map.as_deref(), &self.config.access, &account.user) {
+                let encryption = login.encryption.as_deref();
+                match auth::check_certificate(encryption, map.as_deref(), &self.config.access, &account.user) {
                     Ok(()) => Verdict::Admitted,
                     Err(why) => {
                         let prefix = self.clients[index].prefix(self.config.settings.listen_port);

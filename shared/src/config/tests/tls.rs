@@ -91,3 +91,18 @@ fn servers_are_connected_to_anew_when_what_they_are_shown_changes() {
     assert_eq!(running.changes(&new).reconnect_databases, ["a"]);
     assert!(new.changes(&new.clone()).reconnect_databases.is_empty());
 }
+
+#[test]
+fn cert_needs_certificates_to_be_asked_for() {
+    let full = "auth_type = cert\nclient_tls_sslmode = verify-full\nclient_tls_ca_file = b.crt\n";
+    let with = |cert: &str| errors(&folder(&INI.replace("client_tls_sslmode = prefer\n", cert)));
+    assert_eq!(with(full), [] as [&str; 0]);
+    let mode = "pgbouncer.ini:2: auth_type: auth_type=cert requires client_tls_sslmode=SSLMODE_VERIFY_FULL";
+    for weaker in ["disable", "allow", "prefer", "require", "verify-ca"] {
+        assert_eq!(with(&full.replace("verify-full", weaker)), [mode], "{weaker}");
+    }
+    let authorities = "pgbouncer.ini:2: auth_type: auth_type=cert requires client_tls_ca_file";
+    assert_eq!(with("auth_type = cert\nclient_tls_sslmode = verify-ca\n"), [mode, authorities]);
+    let alone = with("auth_type = cert\nclient_tls_sslmode = verify-full\n");
+    assert!(alone.iter().any(|error| error == authorities), "{alone:?}");
+}

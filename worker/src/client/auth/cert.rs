@@ -1,14 +1,16 @@
 //! `cert`: a client is whom its TLS certificate names. That the certificate is good was found out by the handshake.
 
 use shared::auth::hba::Access;
-use shared::tls::Names;
+use shared::tls::{Agreed, Names};
 
-/// Whether who has shown a certificate with these names may be `user`. The error is what the log says.
-pub(crate) fn check(tls: bool, names: Option<&Names>, map: Option<&str>, access: &Access, user: &str) -> Result<(), String> {
-    if !tls {
-        return Err("TLS connection required".to_owned());
-    }
-    let names = names.ok_or("TLS client certificate required")?;
+/// Whether who has agreed on this TLS may be `user`; `None`: there is no TLS. The error is what the log says.
+pub(crate) fn check(encryption: Option<&Agreed>, map: Option<&str>, access: &Access, user: &str) -> Result<(), String> {
+    let agreed = encryption.ok_or("TLS connection required")?;
+    let names = agreed.peer_names().ok_or("TLS client certificate required")?;
+    decide(&names, map, access, user)
+}
+
+fn decide(names: &Names, map: Option<&str>, access: &Access, user: &str) -> Result<(), String> {
     match map {
         None if names.is_user(user) => Ok(()),
         None => Err("TLS certificate name mismatch".to_owned()),
@@ -40,13 +42,12 @@ mod tests {
     fn a_certificate_lets_in_whom_it_names_or_a_map_does() {
         let access = Access::read(Path::new("hba"), Some(Path::new("ident")), &mut Maps, &mut Vec::new());
         let names = Names { dns: vec!["app.example.com".to_owned()], common: Some("joe".to_owned()), ..Names::default() };
-        let check = |map, user| check(true, Some(&names), map, &access, user);
+        let check = |map, user| decide(&names, map, &access, user);
         assert_eq!(check(None, "joe"), Ok(()));
         assert_eq!(check(None, "app.example.com"), Ok(()));
         assert_eq!(check(None, "app"), Err("TLS certificate name mismatch".to_owned()));
         assert_eq!(check(Some("m"), "app"), Ok(()));
         assert_eq!(check(Some("m"), "joe"), Err("ident map: m does not have a match".to_owned()));
-        assert_eq!(super::check(true, None, None, &access, "joe"), Err("TLS client certificate required".to_owned()));
-        assert_eq!(super::check(false, None, None, &access, "joe"), Err("TLS connection required".to_owned()));
+        assert_eq!(super::check(None, None, &access, "joe"), Err("TLS connection required".to_owned()));
     }
 }
