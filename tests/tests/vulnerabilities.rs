@@ -1,6 +1,4 @@
 //! What was found to be vulnerable in PgBouncer up to 1.26.0, tried on a fleet of one worker: nothing may crash, hang, or let anybody in.
-//!
-//! CVE-2025-12819 and CVE-2025-2291 are about auth_query.
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -268,4 +266,79 @@ fn bytes_behind_a_request_for_encryption() {
             assert_eq!(assert_ends(&mut client).text(), text);
         }
     });
+}
+
+/// CVE-2025-12819: auth_query ran with the search_path of the startup message, so that whoever could make a table, or a function, said who may
+/// log in and ran as auth_user.
+#[test]
+fn a_search_path_for_auth_query() {
+    let server = Postgres::start();
+    let mut admin = server.admin();
+    admin
+        .batch_execute(
+            "create table public.users (name text, secret text); grant select on public.users to app;
+             create schema evil authorization other; create table evil.users (name text, secret text);
+             insert into evil.users values ('eve', 'eve'); grant usage on schema evil to public; grant select on evil.users to public",
+        )
+        .unwrap();
+    let fleet = Fleet::builder(&server)
+        .workers(1)
+        .pool_size(1)
+        .setting("auth_type", "plain")
+        .setting("auth_user", "app")
+        .setting("auth_query", "select name, secret from users where name = $1")
+        .setting("track_extra_parameters", "IntervalStyle, search_path")
+        .start();
+    let attempt = |option: (&str, &str)| {
+        let mut client = Client::tcp(fleet.port());
+        let refusal = client.start(&[("user", "eve"), ("database", "app"), option], Some("eve")).expect_err("eve is nobody");
+        assert_eq!(refusal.text(), "password authentication failed", "{option:?}");
+    };
+    let search_paths = [("search_path", "evil"), ("search_path", "evil, public"), ("options", "-c search_path=evil")];
+    // On the connection that the login has opened, on one that is there, and on one that a client has set its own value on.
+    search_paths.into_iter().for_each(attempt);
+    let mut client = Client::tcp(fleet.port());
+    client.start(&[("user", "app"), ("database", "app"), search_paths[0]], Some("app-password")).unwrap();
+    assert_eq!(client.value("select name from users"), "eve", "the fleet's one connection has it set");
+    search_paths.into_iter().for_each(attempt);
+    // The lookup does find who stands in the right table: PostgreSQL has no such role.
+    admin.execute("insert into public.users values ('joe', 'joe')", &[]).unwrap();
+    let mut joe = Client::tcp(fleet.port());
+    let refusal = joe.start(&[("user", "joe"), ("database", "app"), search_paths[0]], Some("joe")).expect_err("no role");
+    assert_eq!(refusal.text(), "role \"joe\" does not exist");
+}
+
+/// CVE-2025-2291: the default auth_query did not look at VALID UNTIL, so that a password which PostgreSQL takes no longer still logged in.
+#[test]
+fn a_password_that_has_expired() {
+    let server = Postgres::start();
+    let mut admin = server.admin();
+    let mut valid_until = |time: &str| admin.batch_execute(&format!("alter role scram_user valid until '{time}'")).unwrap();
+    // PostgreSQL itself does not mind: it trusts whom the entry logs in as, and connections are there already.
+    let forced = format!("host=127.0.0.1 port={} dbname=app user=other", server.port());
+    for method in ["scram-sha-256", "md5", "plain"] {
+        let fleet = fleet(&server)
+            .setting("auth_type", method)
+            .setting("auth_user", "postgres")
+            .setting("auth_dbname", "app")
+            .database("forced", &forced)
+            .start();
+        let attempt = |database: &str| {
+            let mut client = Client::tcp(fleet.port());
+            let login = client.start(&[("user", "scram_user"), ("database", database)], Some("scram-password"));
+            login.map(|()| client.value("select 1"))
+        };
+        for time in ["infinity", "2999-01-01"] {
+            valid_until(time);
+            for database in ["app", "forced"] {
+                assert_eq!(attempt(database).unwrap(), "1", "{method} {database} {time}");
+            }
+        }
+        for time in ["2001-01-01", "-infinity"] {
+            valid_until(time);
+            for database in ["app", "forced"] {
+                assert_eq!(attempt(database).expect_err("refused").code(), "28P01", "{method} {database} {time}");
+            }
+        }
+    }
 }
