@@ -160,8 +160,7 @@ fn fill<T: Keyed>(mut target: T, entry: &Entry, place: &str, unknown: &str, prob
 fn assign(item: &Item, kind: &Kind, place: &str, set: impl FnOnce(&str) -> Result<(), SetError>, problems: &mut Problems) {
     let outcome = item.value.text(kind).map_err(SetError::Invalid).and_then(|text| set(&text));
     if let Err(error) = outcome {
-        let value = if *kind == Kind::Secret { "****".to_owned() } else { item.value.display() };
-        problems.error(&item.at, place, format!("invalid value {value}: {error}"));
+        problems.error(&item.at, place, format!("invalid value {}: {error}", kind.shown(&item.value.display())));
     }
 }
 

@@ -37,6 +37,11 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// A value as messages quote it: not, if it is a secret.
+    pub fn shown<'a>(&self, value: &'a str) -> &'a str {
+        if *self == Self::Secret { "****" } else { value }
+    }
+
     /// What a value must be, for error messages and the reference: "a whole number from 1 to 65535".
     pub fn describe(&self) -> String {
         match self {

@@ -4,7 +4,7 @@ use super::NewSlot;
 use crate::logging;
 use crate::office::{Candidate, Input};
 use crossbeam_channel::Sender;
-use shared::config::{self, Config, Problems, SetError};
+use shared::config::{self, Config, Problems, SetError, Setting};
 use shared::sys::memfd;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -107,7 +107,10 @@ fn set(ground: &Ground, generation: u64, key: &str, value: &str) -> Result<Candi
     match config.settings.set(key, value) {
         Ok(()) => {}
         Err(SetError::Unknown) => return Err(format!("unknown parameter: {key}")),
-        Err(SetError::Invalid(wanted)) => return Err(format!("invalid value \"{value}\" for parameter {key}: must be {wanted}")),
+        Err(SetError::Invalid(wanted)) => {
+            let value = Setting::find(key).map_or(value, |setting| setting.kind.shown(value));
+            return Err(format!("invalid value \"{value}\" for parameter {key}: must be {wanted}"));
+        }
     }
     if let Some((name, why)) = config::refused(&config.settings).into_iter().next() {
         return Err(format!("{name}: {why}"));

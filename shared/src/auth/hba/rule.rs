@@ -128,7 +128,7 @@ pub(super) fn parse(record: &Record, maps: &Maps, reader: &mut Reader<'_>) -> Re
         Some("hostssl") => Some(Connection::HostSsl),
         Some("hostnossl") => Some(Connection::HostNoSsl),
         Some("hostgssenc") => None,
-        Some(other) => return Err(format!("unknown type: {other}")),
+        Some(other) => return Err(format!("unknown type: {}", shown(other))),
         None => return Err("unknown type: more than one".to_owned()),
     };
     let databases = reader.expand(&record.place, &fields.next().ok_or("no database")?.tokens)?;

@@ -74,7 +74,7 @@ const ADMIN: [&str; 10] =
 
 /// Runs one command text.
 pub(super) fn run(context: &Context<'_>, text: &str) -> Reply {
-    let invalid = || Reply::error(format!("invalid command '{text}', use SHOW HELP;"));
+    let invalid = || Reply::error(format!("invalid command '{}', use SHOW HELP;", quoted(text)));
     let (word, argument) = match grammar::parse(text) {
         Err(Bad::Syntax) => return invalid(),
         Err(Bad::Arguments) => return Reply::error("bad arguments"),
@@ -102,6 +102,12 @@ pub(super) fn run(context: &Context<'_>, text: &str) -> Reply {
         _ => Err(invalid()),
     };
     reply.unwrap_or_else(|error| error)
+}
+
+/// A command as errors and the log quote it: up to where it names a password, lest that be what follows.
+fn quoted(text: &str) -> String {
+    let secret = text.to_ascii_lowercase().find("passw");
+    secret.map_or_else(|| text.to_owned(), |at| format!("{}****", &text[..at]))
 }
 
 impl Context<'_> {

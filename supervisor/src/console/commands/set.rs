@@ -2,6 +2,7 @@
 
 use super::{Context, Reply, show};
 use crate::fleet::Request;
+use shared::config::Setting;
 
 /// Settings that a session of PostgreSQL has and drivers set without being asked.
 const IGNORED: [&str; 12] = [
@@ -27,5 +28,6 @@ pub(super) fn run(context: &Context<'_>, key: &str, value: &str) -> Reply {
     if !context.admin {
         return Reply::error("admin access needed");
     }
-    context.order(Request::Set(key.to_owned(), value.to_owned()), &format!("SET {key}={value}"))
+    let shown = Setting::find(key).map_or(value, |setting| setting.kind.shown(value));
+    context.order(Request::Set(key.to_owned(), value.to_owned()), &format!("SET {key}={shown}"))
 }
