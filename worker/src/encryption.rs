@@ -21,26 +21,34 @@ const LOOKED_AT: usize = 16;
 /// How many are passed over, as they are in use, before one in use is taken.
 const PASSED_OVER: usize = 4;
 
-/// What handshakes are begun with, and those that have something to work on.
+/// What handshakes are begun with under a configuration.
 #[derive(Default)]
-pub(crate) struct Encryption {
+pub(crate) struct Contexts {
     /// `None`: there is no TLS with clients.
     pub(crate) acceptor: Option<Acceptor>,
     /// `None`: there is no TLS with servers.
     pub(crate) connector: Option<Connector>,
+}
+
+impl Contexts {
+    pub(crate) fn new(shm: &Shm, config: &Config) -> Result<Self, ContextError> {
+        let tickets = Arc::new(Tickets::new(shm.clone(), config));
+        Ok(Self {
+            acceptor: Acceptor::new(&config.settings, &config.client_tls, Some(tickets))?,
+            connector: Connector::new(&config.settings, &config.server_tls)?,
+        })
+    }
+}
+
+/// What handshakes are begun with, and those that have something to work on.
+#[derive(Default)]
+pub(crate) struct Encryption {
+    /// A handshake that has begun goes on with what it has begun with.
+    pub(crate) contexts: Contexts,
     queue: VecDeque<Source>,
 }
 
 impl Encryption {
-    /// Takes over what a configuration says. Handshakes that have begun go on as they are.
-    pub(crate) fn configure(&mut self, shm: &Shm, config: &Config) -> Result<(), ContextError> {
-        let tickets = Arc::new(Tickets::new(shm.clone(), config));
-        let acceptor = Acceptor::new(&config.settings, &config.client_tls, Some(tickets))?;
-        self.connector = Connector::new(&config.settings, &config.server_tls)?;
-        self.acceptor = acceptor;
-        Ok(())
-    }
-
     /// A handshake can go on. Whoever says so says it once.
     pub(crate) fn enqueue(&mut self, source: Source) {
         self.queue.push_back(source);

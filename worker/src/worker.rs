@@ -9,6 +9,7 @@ use crate::client_keys::ClientKeys;
 use crate::clock::{Instant, now};
 use crate::fleet::lend::Lends;
 use crate::fleet::orders::Owed;
+use crate::fleet::reload::Prepared;
 use crate::fleet::supervisor::Control;
 use crate::hashing::Hashing;
 use crate::params::Interner;
@@ -106,7 +107,7 @@ pub(crate) struct Worker {
     pub(crate) shm: Shm,
     pub(crate) config: Rc<Config>,
     /// The generation to be put in force by the next Commit.
-    pub(crate) prepared: Option<(u64, Config, Option<OwnedFd>)>,
+    pub(crate) prepared: Option<Prepared>,
     pub(crate) mock_secret: [u8; 32],
     /// Not with -q or -d.
     pub(crate) log_to_stderr: bool,

@@ -20,7 +20,7 @@ impl Worker {
     pub(super) fn begin_carrier_tls(&mut self, index: usize) -> bool {
         let carrier = &mut self.carriers[index];
         let Aim::Backend { pool, host: Some(host), .. } = &carrier.aim else { return false };
-        let Some(connector) = &self.encryption.connector else { return false };
+        let Some(connector) = &self.encryption.contexts.connector else { return false };
         let direct = self.pools.get(*pool).entry.sslnegotiation == SslNegotiation::Direct;
         let handshake = direct.then(|| connector.connect(host));
         let Stage::Connecting(mut conn, address) = std::mem::replace(&mut carrier.stage, Stage::Done) else { return false };
@@ -70,7 +70,7 @@ impl Worker {
             Answer::None => {}
             Answer::Handshake => {
                 let Aim::Backend { host: Some(host), .. } = &carrier.aim else { return };
-                match self.encryption.connector.as_ref().map(|connector| connector.connect(host)) {
+                match self.encryption.contexts.connector.as_ref().map(|connector| connector.connect(host)) {
                     Some(Ok(handshake)) => {
                         *securing = Securing::Handshake(handshake);
                         self.advance_carrier(index, &[]);

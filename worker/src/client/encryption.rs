@@ -26,7 +26,7 @@ impl Worker {
     /// Whether this client may have TLS: whoever has one already has not, nor has the Unix socket.
     fn offers_tls(&self, index: usize) -> bool {
         let client = &self.clients[index];
-        self.encryption.acceptor.is_some() && matches!(client.peer, Peer::Tcp(_)) && !client.conn.is_secured()
+        self.encryption.contexts.acceptor.is_some() && matches!(client.peer, Peer::Tcp(_)) && !client.conn.is_secured()
     }
 
     /// Direct TLS: the client begins with its handshake. True: what it has sent belongs to that.
@@ -78,7 +78,7 @@ impl Worker {
     }
 
     fn begin_client_handshake(&mut self, index: usize) {
-        let begun = self.encryption.acceptor.as_ref().map(shared::tls::Acceptor::accept);
+        let begun = self.encryption.contexts.acceptor.as_ref().map(shared::tls::Acceptor::accept);
         let ClientState::Login(login) = &mut self.clients[index].state else { return };
         match begun {
             Some(Ok(handshake)) => login.stage = Stage::Handshake(Handshaking { handshake, queued: false }),

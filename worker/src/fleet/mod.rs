@@ -5,7 +5,7 @@ pub(crate) mod inbox;
 pub(crate) mod lend;
 mod listen;
 pub(crate) mod orders;
-mod reload;
+pub(crate) mod reload;
 mod resize;
 pub(crate) mod start;
 pub(crate) mod supervisor;

@@ -1,19 +1,38 @@
 //! A new configuration, in two steps: taken aside when the supervisor shows it, in force when every worker has taken it.
 
 use super::start::{init_log, read_snapshot};
+use crate::encryption::Contexts;
 use crate::worker::Worker;
+use shared::config::Config;
 use shared::control::ToSupervisor;
+use shared::shm::Shm;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+
+/// A configuration that was shown, with all that could go wrong in putting it in force done already.
+pub(crate) struct Prepared {
+    pub(super) generation: u64,
+    config: Config,
+    log_file: Option<OwnedFd>,
+    contexts: Contexts,
+}
+
+impl Prepared {
+    fn new(generation: u64, snapshot: &OwnedFd, log_file: Option<OwnedFd>, shm: &Shm) -> Result<Self, String> {
+        let config = read_snapshot(snapshot).map_err(|error| error.to_string())?;
+        let contexts = Contexts::new(shm, &config).map_err(|error| error.to_string())?;
+        Ok(Self { generation, config, log_file, contexts })
+    }
+}
 
 impl Worker {
     pub(super) fn prepare(&mut self, generation: u64, log_file: bool, fds: Vec<OwnedFd>) {
         let mut fds = fds.into_iter();
-        let config = fds.next().ok_or_else(|| "the configuration did not come with it".to_owned());
-        let file = fds.next().filter(|_| log_file);
-        let answer = match config.and_then(|fd| read_snapshot(&fd).map_err(|e| e.to_string())) {
-            Ok(config) => {
-                self.prepared = Some((generation, config, file));
+        let snapshot = fds.next().ok_or_else(|| "the configuration did not come with it".to_owned());
+        let log_file = fds.next().filter(|_| log_file);
+        let answer = match snapshot.and_then(|snapshot| Prepared::new(generation, &snapshot, log_file, &self.shm)) {
+            Ok(prepared) => {
+                self.prepared = Some(prepared);
                 ToSupervisor::Prepared { generation }
             }
             Err(reason) => ToSupervisor::Refused { generation, reason },
@@ -22,13 +41,11 @@ impl Worker {
     }
 
     pub(super) fn commit(&mut self, generation: u64) {
-        let Some((prepared, config, file)) = self.prepared.take() else { return };
-        if prepared != generation {
-            return;
-        }
+        let Some(prepared) = self.prepared.take().filter(|prepared| prepared.generation == generation) else { return };
+        let Prepared { config, log_file, contexts, .. } = prepared;
         let changes = self.config.changes(&config);
         let old = std::mem::replace(&mut self.config, Rc::new(config));
-        init_log(&self.config, self.me.slot, file, self.log_to_stderr);
+        init_log(&self.config, self.me.slot, log_file, self.log_to_stderr);
         self.hashing.forget_results();
         self.typical = crate::client::auth::Form::typical(&self.config);
         if changes.secrets {
@@ -36,9 +53,7 @@ impl Worker {
             self.client_keys.keep(self.config.secrets.values().chain(learned));
         }
         self.proxies = crate::client::Proxies::of(&self.config.settings);
-        if let Err(error) = self.encryption.configure(&self.shm, &self.config) {
-            log::error!(target: "process", "TLS configuration could not be reloaded, keeping old configuration: {error}");
-        }
+        self.encryption.contexts = contexts;
         self.apply_tcp_settings();
         self.enter_limits();
         let stale = |name: &String| changes.reconnect_databases.contains(name) || changes.dropped_databases.contains(name);
@@ -66,5 +81,28 @@ impl Worker {
         for (deadline, key) in newly {
             self.idle_timers.arm(deadline, key);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use shared::config::SslMode;
+    use shared::sys::memfd;
+
+    #[test]
+    fn tls_that_cannot_be_had_refuses_the_configuration() {
+        let shm = Shm::create().unwrap().0;
+        let prepare = |config: &Config| {
+            let snapshot = memfd::create_sealed("configuration", &config.to_bytes().unwrap()).unwrap();
+            Prepared::new(2, &snapshot, None, &shm).map(|prepared| prepared.contexts)
+        };
+        let mut config = Config::default();
+        let contexts = prepare(&config).unwrap();
+        assert!(contexts.acceptor.is_none() && contexts.connector.is_some());
+        config.settings.client_tls_sslmode = SslMode::Require;
+        let refused = prepare(&config).err().unwrap();
+        assert!(refused.contains("client_tls_key_file and client_tls_cert_file must be set"), "{refused}");
     }
 }

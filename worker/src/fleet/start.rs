@@ -1,6 +1,7 @@
 //! From a bare process to a worker: the start message and what comes with it.
 
 use super::supervisor::Control;
+use crate::encryption::Contexts;
 use crate::worker::{Source, Start, Worker};
 use mio::unix::SourceFd;
 use mio::{Interest, Poll};
@@ -87,8 +88,7 @@ pub(crate) fn start(control: OwnedFd) -> Result<Worker, StartError> {
         inbox,
         inboxes,
     });
-    let config = std::rc::Rc::clone(&worker.config);
-    worker.encryption.configure(&worker.shm, &config).map_err(|e| StartError::Config(e.to_string()))?;
+    worker.encryption.contexts = Contexts::new(&worker.shm, &worker.config).map_err(|e| StartError::Config(e.to_string()))?;
     worker.watch_listeners(slot, usize::from(listeners), sockets).map_err(io("watch a listener"))?;
     for welcome in welcomes {
         worker.pools.welcomes.insert((welcome.database, welcome.user), welcome.parameters);

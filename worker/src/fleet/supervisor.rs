@@ -130,7 +130,7 @@ impl Worker {
             ToWorker::Prepare { generation, log_file } => self.prepare(generation, log_file, fds),
             ToWorker::Commit { generation } => self.commit(generation),
             ToWorker::Abandon { generation } => {
-                if self.prepared.as_ref().is_some_and(|(prepared, ..)| *prepared == generation) {
+                if self.prepared.as_ref().is_some_and(|prepared| prepared.generation == generation) {
                     self.prepared = None;
                 }
             }

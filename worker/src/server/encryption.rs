@@ -46,7 +46,7 @@ impl Worker {
     /// A connection to a server is there: TLS comes first where it is wanted. False: it is not.
     pub(super) fn begin_server_tls(&mut self, index: usize) -> bool {
         let server = &self.servers[index];
-        if self.encryption.connector.is_none() || matches!(server.address, Address::Unix(..)) {
+        if self.encryption.contexts.connector.is_none() || matches!(server.address, Address::Unix(..)) {
             return false;
         }
         if self.pools.get(server.pool).entry.sslnegotiation == SslNegotiation::Direct {
@@ -68,7 +68,7 @@ impl Worker {
 
     fn begin_server_handshake(&mut self, index: usize) {
         let host = &self.servers[index].host;
-        match self.encryption.connector.as_ref().map(|connector| connector.connect(host)) {
+        match self.encryption.contexts.connector.as_ref().map(|connector| connector.connect(host)) {
             Some(Ok(handshake)) => {
                 self.set_stage(index, Stage::Securing(Securing::Handshake { handshake, queued: false }));
                 // Its first message waits for nothing.
