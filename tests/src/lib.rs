@@ -27,6 +27,7 @@ pub mod driver;
 pub mod frontend;
 pub mod impostor;
 pub mod network;
+pub mod openssl;
 pub mod process;
 pub mod program;
 pub mod tls;

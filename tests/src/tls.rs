@@ -1,7 +1,7 @@
 //! Certificates of a case's own, and clients that use them.
 
 use crate::{Builder, account};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, Certificate, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
 use std::os::unix::fs::PermissionsExt;
@@ -35,11 +35,17 @@ impl Authority {
 
     /// A certificate for these names, whose common name is `name` too.
     pub fn sign(&self, name: &str, names: &[&str]) {
-        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let mut params = CertificateParams::new(names).unwrap();
-        params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        self.write(name, &request(name, names).signed_by(&key, &self.issuer).unwrap(), &key);
+    }
+
+    /// As [`Authority::sign`], without the authority: the certificate is signed with its own key.
+    pub fn sign_itself(&self, name: &str, names: &[&str]) {
+        let key = KeyPair::generate().unwrap();
+        self.write(name, &request(name, names).self_signed(&key).unwrap(), &key);
+    }
+
+    fn write(&self, name: &str, certificate: &Certificate, key: &KeyPair) {
         std::fs::write(self.file(&format!("{name}.crt")), certificate.pem()).unwrap();
         let file = self.file(&format!("{name}.key"));
         std::fs::write(&file, key.serialize_pem()).unwrap();
@@ -50,6 +56,11 @@ impl Authority {
     /// A file of its folder.
     pub fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+
+    /// What the first certificate of such a file is.
+    pub fn certificate(&self, name: &str) -> CertificateDer<'static> {
+        certificates(&self.file(name)).swap_remove(0)
     }
 
     /// Lines of postgresql.conf by which PostgreSQL takes TLS with the certificate `name`.
@@ -104,6 +115,13 @@ impl Builder {
 /// A client's end of a handshake with `localhost`.
 pub(crate) fn begin(config: &Arc<ClientConfig>) -> ClientConnection {
     ClientConnection::new(Arc::clone(config), ServerName::try_from("localhost").unwrap()).unwrap()
+}
+
+fn request(name: &str, names: &[&str]) -> CertificateParams {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let mut params = CertificateParams::new(names).unwrap();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params
 }
 
 fn certificates(file: &Path) -> Vec<CertificateDer<'static>> {

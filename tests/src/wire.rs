@@ -5,6 +5,7 @@ use crate::frontend;
 use crate::wait::SOON;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, socket};
 use postgres_protocol::authentication::{md5_hash, sasl};
+use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
@@ -275,6 +276,11 @@ impl Client {
             Stream::Tls(stream) => (&mut stream.conn, &mut stream.sock),
             _ => panic!("a connection in the clear"),
         }
+    }
+
+    /// What the peer has shown of itself inside TLS.
+    pub fn peer_certificate(&mut self) -> CertificateDer<'static> {
+        self.tls_parts().0.peer_certificates().unwrap()[0].clone().into_owned()
     }
 
     /// Connects over TCP and logs in without a password.

@@ -119,7 +119,7 @@ fn records_byte_by_byte_and_new_keys() {
     let fleet = Fleet::builder(&server).client_tls(&authority, "require").start();
     let mut client = Client::tls(fleet.port(), &authority.client(&TLS13, None));
     client.start(LOGIN, None).unwrap();
-    let query = frontend::query(&format!("select length('{}')", "x".repeat(15_000)));
+    let query = frontend::query(&format!("select length('{}')", "x".repeat(16_350)));
     for round in 0..3 {
         let (session, socket) = client.tls_parts();
         session.refresh_traffic_keys().unwrap();
@@ -135,7 +135,7 @@ fn records_byte_by_byte_and_new_keys() {
         } else {
             socket.write_all(&records).unwrap();
         }
-        assert_eq!(client.answer().value(), "15000");
+        assert_eq!(client.answer().value(), "16350");
     }
 }
 
