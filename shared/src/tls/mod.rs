@@ -14,6 +14,8 @@ mod connector;
 mod context;
 mod direction;
 mod files;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod handshake;
 mod names;
 mod secrets;

@@ -16,8 +16,11 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
+mod authentication;
 #[cfg(test)]
 mod tests;
+
+pub use authentication::{ldap, scram};
 
 /// max_packet_size in these runs: low, so that its refusal is reached.
 const MAX_PACKET: u32 = 1 << 16;

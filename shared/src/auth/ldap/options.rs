@@ -73,7 +73,7 @@ impl Raw {
         let value = if name == "ldapbindpasswd" { "****" } else { value };
         let gap = if self.shown.is_empty() { "" } else { " " };
         // Writing to a String cannot fail.
-        let _ = if value.contains([' ', '\t', '"']) || value.is_empty() {
+        let _ = if value.contains(|c: char| c == '"' || c.is_whitespace()) || value.is_empty() {
             write!(self.shown, "{gap}{name}=\"{}\"", value.replace('"', "\"\""))
         } else {
             write!(self.shown, "{gap}{name}={value}")
