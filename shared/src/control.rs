@@ -6,7 +6,8 @@
 //! sealed memfd instead.
 
 use crate::address::Address;
-use crate::auth::{LdapOptions, Password};
+use crate::auth::scram::Keys;
+use crate::auth::{LdapOptions, Password, Secret};
 use crate::ids::{ConnectionId, Incarnation, LimitId, PoolId, SeatIndex, Slot};
 use crate::orders::{Marks, Order, Outcome};
 use crate::shm::Ticket;
@@ -71,8 +72,8 @@ pub fn decode<M: DeserializeOwned>(datagram: &[u8]) -> Result<M, MessageError> {
 /// From the supervisor to a worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum ToWorker {
-    /// The first message of a worker's life. Descriptors, in this order: shared memory, configuration snapshot, log file (if
-    /// `log_file`), its own inbox's receiving end, the sending ends of the inboxes of slots `0..inboxes`, `listeners` TCP listeners of its slot,
+    /// The first message of a worker's life. Descriptors, in this order: shared memory, configuration snapshot, a sealed memfd with postcard's list of
+    /// the [`Keys`] that other workers have learned, log file (if `log_file`), its own inbox's receiving end, the sending ends of the inboxes of slots `0..inboxes`, `listeners` TCP listeners of its slot,
     /// `unix_listeners` shared Unix listeners.
     Start {
         /// The slot it serves.
@@ -142,6 +143,8 @@ pub enum ToWorker {
     },
     /// Another worker has learned what PostgreSQL says at the start of a connection of this pool.
     Welcome(Welcome),
+    /// Another worker has learned this.
+    Learned(Learned),
     /// The fleet has grown. Descriptors: the sending ends of the inboxes of slots `first..`. Comes before the first message of a worker there.
     Inboxes {
         /// The lowest of the new slots.
@@ -267,6 +270,8 @@ pub enum ToSupervisor {
     ServerClosed(ServerSeats),
     /// What PostgreSQL said at the start of a connection of this pool, for the other workers.
     Welcome(Welcome),
+    /// What a login has taught it, for the other workers and for those to come.
+    Learned(Learned),
     /// It accepts from the listeners of this slot.
     Listening {
         /// Whose.
@@ -357,6 +362,24 @@ pub struct Welcome {
     pub user: String,
     /// ParameterStatus pairs in the server's order.
     pub parameters: Vec<(String, String)>,
+}
+
+/// What a login has taught a worker about logging in to servers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Learned {
+    /// A client has proved to know these keys.
+    Keys(Keys),
+    /// auth_query says this of the user of a pool now.
+    Secret {
+        /// Database entry.
+        database: String,
+        /// Server-side user.
+        user: String,
+        /// What is stored of its password.
+        secret: Secret,
+    },
+    /// This was said of a user before, and its keys open nothing any more.
+    Outdated(Secret),
 }
 
 /// A console client on its way from the worker that accepted it to the supervisor. Nothing has been sent to it since its

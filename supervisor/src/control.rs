@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use zeroize::Zeroizing;
 
 /// Any thread may send.
 #[derive(Debug, Clone)]
@@ -20,7 +21,7 @@ pub(crate) struct Control(Arc<Socket>);
 struct Socket {
     fd: OwnedFd,
     /// Answers for which there was no room. While there are any, a thread waits for it.
-    unsent: Mutex<VecDeque<Vec<u8>>>,
+    unsent: Mutex<VecDeque<Zeroizing<Vec<u8>>>>,
 }
 
 impl Control {
@@ -65,7 +66,7 @@ impl AsFd for Control {
 }
 
 impl Socket {
-    fn unsent(&self) -> MutexGuard<'_, VecDeque<Vec<u8>>> {
+    fn unsent(&self) -> MutexGuard<'_, VecDeque<Zeroizing<Vec<u8>>>> {
         self.unsent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -93,8 +94,9 @@ impl Socket {
     }
 }
 
-fn encode(message: &ToWorker) -> io::Result<Vec<u8>> {
-    control::encode(message).map_err(|error| io::Error::new(ErrorKind::InvalidData, error))
+/// Somebody's keys may be in it.
+fn encode(message: &ToWorker) -> io::Result<Zeroizing<Vec<u8>>> {
+    control::encode(message).map(Zeroizing::new).map_err(|error| io::Error::new(ErrorKind::InvalidData, error))
 }
 
 fn is_gone(error: &io::Error) -> bool {

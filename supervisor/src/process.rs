@@ -111,6 +111,7 @@ impl Listener {
             ToSupervisor::Listening { of } => Said::Listening(of),
             ToSupervisor::CannotListen { of } => Said::CannotListen(of),
             ToSupervisor::Welcome(welcome) => Said::Welcome(welcome),
+            ToSupervisor::Learned(learned) => Said::Learned(learned),
             ToSupervisor::Report { id } => match descriptor.map(|fd| read_report(&fd)) {
                 Some(Ok(rows)) => Said::Report(id, Box::new(rows)),
                 Some(Err(error)) => return log::error!("report of worker {}: {error}", self.owner.slot),

@@ -442,6 +442,12 @@ impl Fleet {
         self.files.write_files();
     }
 
+    /// Changes a user's secret in the auth_file; a reload puts it in force.
+    pub fn change_secret(&mut self, user: &str, secret: &str) {
+        set(&mut self.files.builder.secrets, user, secret.to_owned());
+        self.files.write_files();
+    }
+
     /// Changes an entry of `[databases]` in the file; a reload puts it in force.
     #[allow(clippy::needless_pass_by_value, reason = "as for `setting`")]
     pub fn change_database(&mut self, name: &str, entry: impl Display) {

@@ -8,7 +8,6 @@
 
 mod cancel;
 mod client;
-mod client_keys;
 mod clock;
 mod encryption;
 mod fleet;

@@ -5,7 +5,6 @@
 //! workers). A connection that closes stays in its slab, dead, until the turn is over, so that a stale event finds it and is ignored.
 
 use crate::client::{Client, ClientState};
-use crate::client_keys::ClientKeys;
 use crate::clock::{Instant, now};
 use crate::fleet::lend::Lends;
 use crate::fleet::orders::Owed;
@@ -20,6 +19,7 @@ use crate::socket::Buffers;
 use mio::event::Event;
 use mio::{Events, Poll, Token};
 use rustc_hash::FxHashMap;
+use shared::auth::ClientKeys;
 use shared::config::Config;
 use shared::control::StopMode;
 use shared::ids::{ConnectionId, Owner, Slot};

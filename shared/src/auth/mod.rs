@@ -5,6 +5,7 @@
 //! constant time and wiped when dropped. A user without a secret is `None` of the caller: there is no value of [`Secret`] that
 //! stands for "no password", so a NULL password matches nothing.
 
+mod client_keys;
 pub mod hba;
 pub mod ldap;
 pub mod md5;
@@ -14,6 +15,7 @@ pub mod plain;
 pub mod scram;
 mod secret;
 
+pub use client_keys::ClientKeys;
 pub use ldap::LdapOptions;
 pub use method::Method;
 pub use password::Password;

@@ -1,7 +1,8 @@
 //! What a reload changes: compares the running configuration with a new one.
 
 use super::{CONSOLE_DATABASES, Config, Database};
-use std::collections::BTreeSet;
+use crate::auth::Secret;
+use std::collections::{BTreeSet, HashSet};
 
 /// The difference between two configurations.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,8 +18,8 @@ pub struct Changes {
     pub reconnect_databases: Vec<String>,
     /// Entries that are new.
     pub added_databases: Vec<String>,
-    /// Whether a user's secret has changed, come or gone.
-    pub secrets: bool,
+    /// Secrets of users that are nobody's any more.
+    pub outdated_secrets: Vec<Secret>,
     /// Whether the rules of auth_hba_file, or the maps they refer to, say something else.
     pub access: bool,
 }
@@ -31,7 +32,7 @@ impl Config {
         let mut changes = Changes {
             changed: reloadable.iter().map(|s| s.name).collect(),
             needs_restart: fixed.iter().map(|s| s.name).collect(),
-            secrets: self.secrets != new.secrets,
+            outdated_secrets: self.outdated_secrets(new),
             access: self.access != new.access,
             ..Changes::default()
         };
@@ -51,6 +52,11 @@ impl Config {
     /// Takes over from the running configuration what only a restart can change.
     pub fn keep_unchangeable(&mut self, running: &Config) {
         self.settings.keep_unchangeable(&running.settings);
+    }
+
+    fn outdated_secrets(&self, new: &Config) -> Vec<Secret> {
+        let kept: HashSet<&Secret> = new.secrets.values().collect();
+        self.secrets.values().filter(|secret| !kept.contains(secret)).cloned().collect()
     }
 
     /// Every entry, the fallback included.

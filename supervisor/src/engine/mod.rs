@@ -202,8 +202,8 @@ impl Engine {
     /// Does one thing. What it leads to at once is returned.
     fn carry_out(&mut self, action: Action) -> Option<Event> {
         match action {
-            Action::Spawn { slot, incarnation, marks, welcomes } => {
-                return Some(match self.spawn(Owner { slot, incarnation }, marks, welcomes) {
+            Action::Spawn { slot, incarnation, marks, welcomes, keys } => {
+                return Some(match self.spawn(Owner { slot, incarnation }, marks, welcomes, &keys) {
                     Ok(pid) => Event::Spawned { slot, pid },
                     Err(error) => Event::SpawnFailed { slot, error: listen::reason(&error) },
                 });
@@ -260,7 +260,8 @@ impl Engine {
             self.parts.office.shm.workers().set_state(slot, WorkerState::Draining);
         }
         // What can be done without, or asked for again, is no reason to end a worker that is busy for a moment.
-        let vital = !matches!(message, ToWorker::Welcome(_) | ToWorker::Report { .. } | ToWorker::Resolved(_));
+        let vital =
+            !matches!(message, ToWorker::Welcome(_) | ToWorker::Learned(_) | ToWorker::Report { .. } | ToWorker::Resolved(_));
         match worker.control.send(&message, &descriptors) {
             Ok(()) => None,
             Err(error) if error.kind() == ErrorKind::WouldBlock && !vital => {
@@ -337,7 +338,8 @@ impl Engine {
             let dropped = changes.dropped_databases.clone();
             let entries = if names.contains("*") { Changed::All } else { Changed::Entries(names) };
             let (rules, workers) = (rules(&candidate.config), candidate.workers);
-            let loaded = Loaded { generation: self.generation, rules, workers, changed: entries, dropped };
+            let outdated_secrets = changes.outdated_secrets.clone();
+            let loaded = Loaded { generation: self.generation, rules, workers, changed: entries, dropped, outdated_secrets };
             self.candidate = Some(candidate);
             loaded
         });

@@ -5,26 +5,29 @@ use crate::process;
 use crate::{control::Control, last_breath};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use shared::control::{ToWorker, Welcome};
+use shared::auth::scram::Keys;
+use shared::control::{self, ToWorker, Welcome};
 use shared::ids::Owner;
 use shared::orders::Marks;
-use shared::sys::clock;
+use shared::sys::{clock, memfd};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use zeroize::Zeroizing;
 
 /// As many welcomes as fit beside the rest of the first message, in bytes; a worker learns what is left out by connecting.
 const WELCOMES: usize = 128 * 1024;
 
 impl Engine {
     /// Starts a worker; returns its pid.
-    pub(super) fn spawn(&mut self, owner: Owner, marks: Marks, welcomes: Vec<Welcome>) -> io::Result<u32> {
+    pub(super) fn spawn(&mut self, owner: Owner, marks: Marks, welcomes: Vec<Welcome>, keys: &[Keys]) -> io::Result<u32> {
+        let keys = written(keys)?;
         let (control, pid) = process::start()?;
         last_breath::remember(owner.slot, pid);
         let table = self.parts.office.shm.workers();
         table.start(owner, pid, clock::wall_us(), clock::monotonic_us());
         let begun = self
-            .greet(&control, owner, marks, fitting(welcomes))
+            .greet(&control, owner, marks, fitting(welcomes), &keys)
             .and_then(|()| process::listen(Arc::clone(&self.parts.office), control.clone(), owner, pid));
         if let Err(error) = begun {
             // Nobody listens to it yet, so it is reaped here.
@@ -38,7 +41,7 @@ impl Engine {
         Ok(pid)
     }
 
-    fn greet(&self, control: &Control, owner: Owner, marks: Marks, welcomes: Vec<Welcome>) -> io::Result<()> {
+    fn greet(&self, control: &Control, owner: Owner, marks: Marks, welcomes: Vec<Welcome>, keys: &OwnedFd) -> io::Result<()> {
         let parts = &self.parts;
         let none = Vec::new();
         let inboxes = parts.inboxes.ends();
@@ -56,7 +59,7 @@ impl Engine {
             mock_secret: self.mock_secret,
             welcomes,
         };
-        let mut descriptors: Vec<BorrowedFd<'_>> = vec![parts.memory.as_fd(), parts.snapshot.as_fd()];
+        let mut descriptors: Vec<BorrowedFd<'_>> = vec![parts.memory.as_fd(), parts.snapshot.as_fd(), keys.as_fd()];
         descriptors.extend(parts.log_file.as_ref().map(AsFd::as_fd));
         descriptors.push(parts.inbox_ends[owner.slot.index()].as_fd());
         descriptors.extend(inboxes.iter().map(AsFd::as_fd));
@@ -68,6 +71,12 @@ impl Engine {
             other => other,
         }
     }
+}
+
+/// Keys as a worker receives them.
+fn written(keys: &[Keys]) -> io::Result<OwnedFd> {
+    let bytes = control::encode_long(&keys).map(Zeroizing::new).map_err(io::Error::other)?;
+    memfd::create_sealed("pgfleet-keys", &bytes)
 }
 
 /// The first welcomes that fit.

@@ -3,7 +3,9 @@
 //! Nothing here touches a process or a socket: [`crate::engine`] turns signals, datagrams and exits into events and carries out
 //! the actions, in order.
 
-use shared::control::{ReportKind, ReportRows, Resolved, StopMode, ToWorker, Welcome};
+use shared::auth::Secret;
+use shared::auth::scram::Keys;
+use shared::control::{Learned, ReportKind, ReportRows, Resolved, StopMode, ToWorker, Welcome};
 use shared::ids::{ConnectionId, Incarnation, Slot};
 use shared::orders::{Marks, Outcome, PoolName, Scope};
 use std::collections::{BTreeMap, BTreeSet};
@@ -148,6 +150,8 @@ pub(crate) enum Said {
     CannotListen(Slot),
     /// What PostgreSQL says at the start of a pool's connection.
     Welcome(Welcome),
+    /// What a login has taught it.
+    Learned(Learned),
     /// The rows of a report.
     Report(u32, Box<ReportRows>),
 }
@@ -180,6 +184,8 @@ pub(crate) struct Loaded {
     pub(crate) changed: Changed,
     /// Entries that are gone: they are neither paused nor disabled when they come back.
     pub(crate) dropped: Vec<String>,
+    /// Secrets that auth_file has no longer: their keys are forgotten.
+    pub(crate) outdated_secrets: Vec<Secret>,
 }
 
 /// Which database entries a reload changed.
@@ -343,6 +349,8 @@ pub(crate) enum Action {
         marks: Marks,
         /// What other workers learned.
         welcomes: Vec<Welcome>,
+        /// Keys that clients have proved to know.
+        keys: Vec<Keys>,
     },
     /// Send a message; the engine adds the descriptors that it needs.
     Send(Slot, ToWorker),

@@ -103,7 +103,8 @@ impl Fleet {
         state.started += 1;
         state.life = Life::Starting(Process::new(incarnation, self.now));
         let welcomes = self.welcomes.values().cloned().collect();
-        self.out.push(Action::Spawn { slot, incarnation, marks: self.marks.clone(), welcomes });
+        let keys = self.keys.all().cloned().collect();
+        self.out.push(Action::Spawn { slot, incarnation, marks: self.marks.clone(), welcomes, keys });
         self.join_reload(slot);
         self.join_listening(slot);
         self.settle_listening();

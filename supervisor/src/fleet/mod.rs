@@ -30,7 +30,8 @@ use orders::{Orders, Orphans};
 use reload::Reload;
 use report::Reports;
 pub(crate) use report::add_counters;
-use shared::control::{ToWorker, Welcome};
+use shared::auth::ClientKeys;
+use shared::control::{Learned, ToWorker, Welcome};
 use shared::ids::{Incarnation, Slot};
 use shared::orders::Marks;
 use shutdown::Phase;
@@ -53,6 +54,7 @@ pub(crate) struct Fleet {
     idle: Idle,
     reports: Reports,
     welcomes: BTreeMap<(String, String), Welcome>,
+    keys: ClientKeys,
     rules: Rules,
     last_incarnation: u32,
     /// Backends that outlived their worker.
@@ -83,6 +85,7 @@ impl Fleet {
             idle: Idle::default(),
             reports: Reports::default(),
             welcomes: BTreeMap::new(),
+            keys: ClientKeys::default(),
             rules,
             last_incarnation: Incarnation::SUPERVISOR.0,
             orphans: Orphans::default(),
@@ -155,6 +158,7 @@ impl Fleet {
             Said::Listening(of) => self.listens(slot, of),
             Said::CannotListen(of) => self.cannot_listen(slot, of),
             Said::Welcome(welcome) => self.welcome(slot, &welcome),
+            Said::Learned(learned) => self.learned(slot, &learned),
             Said::Report(id, rows) => self.reported(slot, id, *rows),
         }
     }
@@ -195,6 +199,27 @@ impl Fleet {
         for slot in self.live() {
             if slot != from {
                 self.send(slot, ToWorker::Welcome(welcome.clone()));
+            }
+        }
+    }
+
+    /// A worker has learned how to log in to servers, which the others may have to do as well.
+    fn learned(&mut self, from: Slot, learned: &Learned) {
+        match learned {
+            Learned::Keys(keys) => {
+                if !self.keys.learn(keys.clone()) {
+                    return;
+                }
+            }
+            Learned::Outdated(secret) => {
+                self.keys.forget(secret);
+            }
+            // Successors ask auth_query themselves.
+            Learned::Secret { .. } => {}
+        }
+        for slot in self.live() {
+            if slot != from {
+                self.send(slot, ToWorker::Learned(learned.clone()));
             }
         }
     }

@@ -231,6 +231,9 @@ impl Fleet {
                     Changed::All => self.welcomes.clear(),
                     Changed::Entries(names) => self.welcomes.retain(|(database, _), _| !names.contains(database)),
                 }
+                for secret in &loaded.outdated_secrets {
+                    self.keys.forget(secret);
+                }
                 let waiting = self.waiting();
                 self.reload.stage = Stage::Committing(job, loaded.generation, waiting);
                 self.resize(loaded.workers);

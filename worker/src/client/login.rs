@@ -301,7 +301,7 @@ impl Worker {
             Verdict::Refused(code, text) => Err(Ending::Fatal(code, text.to_owned())),
             Verdict::Admitted => self.authenticated(index, false),
             Verdict::AdmittedWithKeys(keys) => {
-                self.client_keys.learn(keys);
+                self.learn_keys(keys);
                 self.authenticated(index, false)
             }
             Verdict::GoOn(challenge) => {
@@ -473,8 +473,8 @@ impl Worker {
             && account.looked_up
             && entry.user.is_none()
         {
-            // With what is known now its servers log in, whoever else has them opened.
-            self.pools.get_mut(pool).secret.clone_from(&account.secret);
+            let secret = account.secret.clone();
+            self.learn_secret(pool, secret.as_ref());
         }
         self.take_database_seat(index, &entry, &who)?;
         let ClientState::Login(login) = &mut self.clients[index].state else { return Ok(()) };

@@ -2,6 +2,7 @@
 
 pub(crate) mod balance;
 pub(crate) mod inbox;
+mod learned;
 pub(crate) mod lend;
 mod listen;
 pub(crate) mod orders;

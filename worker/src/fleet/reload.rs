@@ -48,10 +48,7 @@ impl Worker {
         init_log(&self.config, self.me.slot, log_file, self.log_to_stderr);
         self.hashing.forget_results();
         self.typical = crate::client::auth::Form::typical(&self.config);
-        if changes.secrets {
-            let learned = self.pools.secrets();
-            self.client_keys.keep(self.config.secrets.values().chain(learned));
-        }
+        self.forget_outdated(&changes.outdated_secrets);
         self.proxies = crate::client::Proxies::of(&self.config.settings);
         self.encryption.contexts = contexts;
         self.apply_tcp_settings();

@@ -5,6 +5,7 @@ use crate::encryption::Contexts;
 use crate::worker::{Source, Start, Worker};
 use mio::unix::SourceFd;
 use mio::{Interest, Poll};
+use shared::auth::scram::Keys;
 use shared::config::Config;
 use shared::control::{self, ToSupervisor, ToWorker};
 use shared::ids::{Owner, Slot};
@@ -13,9 +14,13 @@ use shared::shm::{Shm, ShmError, WorkerState};
 use shared::sys::{memfd, seqpacket};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use zeroize::Zeroizing;
 
 /// The longest configuration snapshot, in bytes.
 pub(super) const LONGEST_SNAPSHOT: usize = 256 * 1024 * 1024;
+
+/// The longest list of keys, in bytes: far above any that there can be.
+const LONGEST_KEYS: usize = 16 * 1024 * 1024;
 
 /// Why a worker could not start.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +64,7 @@ pub(crate) fn start(control: OwnedFd) -> Result<Worker, StartError> {
     let mut next = |what| fds.next().ok_or(StartError::Missing(what));
     let shm = Shm::open(next("shared memory")?.as_fd())?;
     let config = read_snapshot(&next("configuration")?)?;
+    let keys = read_keys(&next("keys")?)?;
     let file = if log_file { Some(next("log file")?) } else { None };
     init_log(&config, slot, file, stderr);
     let inbox = next("inbox")?;
@@ -90,6 +96,9 @@ pub(crate) fn start(control: OwnedFd) -> Result<Worker, StartError> {
     });
     worker.encryption.contexts = Contexts::new(&worker.shm, &worker.config).map_err(|e| StartError::Config(e.to_string()))?;
     worker.watch_listeners(slot, usize::from(listeners), sockets).map_err(io("watch a listener"))?;
+    for keys in keys {
+        worker.client_keys.learn(keys);
+    }
     for welcome in welcomes {
         worker.pools.welcomes.insert((welcome.database, welcome.user), welcome.parameters);
     }
@@ -103,6 +112,11 @@ pub(crate) fn start(control: OwnedFd) -> Result<Worker, StartError> {
     worker.accept_all();
     worker.inbox_readable();
     Ok(worker)
+}
+
+fn read_keys(fd: &OwnedFd) -> Result<Vec<Keys>, StartError> {
+    let bytes = memfd::read_all(fd.as_fd(), LONGEST_KEYS).map_err(|e| StartError::Io("read the keys", e))?;
+    Ok(control::decode(&Zeroizing::new(bytes))?)
 }
 
 pub(super) fn read_snapshot(fd: &OwnedFd) -> Result<Config, StartError> {

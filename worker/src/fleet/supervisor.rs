@@ -10,7 +10,7 @@ use shared::sys::seqpacket;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 /// The worker's end of its control socket.
 pub(crate) struct Control {
@@ -103,10 +103,15 @@ impl Worker {
         while let Some(control) = &self.control.fd {
             match seqpacket::recv(control.as_fd(), &mut buffer) {
                 Ok(received) if received.len == 0 => self.supervisor_gone(),
-                Ok(received) => match control::decode(&buffer[..received.len]) {
-                    Ok(message) => self.supervisor_says(message, received.fds),
-                    Err(error) => log::error!(target: "process", "the supervisor's message is not understood: {error}"),
-                },
+                Ok(received) => {
+                    let message = control::decode(&buffer[..received.len]);
+                    // Somebody's keys may have been in it.
+                    buffer[..received.len].zeroize();
+                    match message {
+                        Ok(message) => self.supervisor_says(message, received.fds),
+                        Err(error) => log::error!(target: "process", "the supervisor's message is not understood: {error}"),
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(_) => self.supervisor_gone(),
             }
@@ -153,6 +158,7 @@ impl Worker {
                 self.peer_resolved(&resolved);
             }
             ToWorker::UserNamed { uid, name } => self.user_named(uid, &name),
+            ToWorker::Learned(learned) => self.learned_elsewhere(learned),
             ToWorker::Welcome(welcome) => match self.pools.find(&welcome.database, &welcome.user) {
                 Some(pool) if self.pools.get(pool).welcome.is_none() => self.learn_welcome(pool, &welcome.parameters),
                 Some(_) => {}

@@ -190,6 +190,8 @@ impl Worker {
             pool.limits = limits;
             (pool.reserve, pool.least) = (reserve, least);
             pool.exhausted = false;
+            // What PostgreSQL has refused it may take now: a password may be another.
+            self.shm.pool_state(pool.id).set_login_failed_at(0);
             if reconnect {
                 pool.hosts = Hosts::new(&entry, &self.config.settings.unix_socket_dir);
                 pool.epoch += 1;

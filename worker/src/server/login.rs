@@ -382,13 +382,6 @@ impl Worker {
         self.announce(pool_index);
     }
 
-    /// PostgreSQL does not take what auth_query has said: the password is another now, and the next login of its user brings it.
-    fn forget_learned(&mut self, index: crate::pool::PoolIndex) {
-        if let Some(secret) = self.pools.get_mut(index).secret.take() {
-            self.client_keys.forget(&secret);
-        }
-    }
-
     fn server_login_failed(&mut self, index: usize, failure: Failure) {
         if self.servers[index].dedication.is_some() {
             let text = match failure {
@@ -414,7 +407,7 @@ impl Worker {
             Failure::Server { severity, code, message } => {
                 log::warn!("{} server login failed: {severity} {message}", self.server_prefix(index));
                 if code == sqlstate::INVALID_PASSWORD {
-                    self.forget_learned(pool_index);
+                    self.forget_secret(pool_index);
                 }
                 let request = code.starts_with("28") || code == "3D000";
                 let text = format!("{severity} {message}");

@@ -74,6 +74,7 @@ impl Simulation {
         let (control, theirs) = seqpacket::pair().unwrap();
         socket2::SockRef::from(&control).set_nonblocking(true).unwrap();
         let snapshot = supervisor::snapshot(&self.config);
+        let keys = supervisor::no_keys();
         let message = ToWorker::Start {
             slot,
             incarnation: owner.incarnation,
@@ -88,7 +89,8 @@ impl Simulation {
             welcomes: self.supervisor.welcomes.clone(),
         };
         let place = &self.places[slot.index()];
-        let mut descriptors: Vec<BorrowedFd<'_>> = vec![self.memory.as_fd(), snapshot.as_fd(), place.inbox.receiving.as_fd()];
+        let mut descriptors: Vec<BorrowedFd<'_>> =
+            vec![self.memory.as_fd(), snapshot.as_fd(), keys.as_fd(), place.inbox.receiving.as_fd()];
         descriptors.extend(self.places.iter().map(|place| place.inbox.sending.as_fd()));
         descriptors.push(place.listener.as_fd());
         seqpacket::send(control.as_fd(), &control::encode(&message).unwrap(), &descriptors).unwrap();

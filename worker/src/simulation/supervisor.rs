@@ -4,6 +4,7 @@ use super::Simulation;
 use super::schedule::Event;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{Shutdown, shutdown};
+use shared::auth::scram::Keys;
 use shared::config::Config;
 use shared::control::{self, ServerSeats, ToSupervisor, ToWorker, Welcome};
 use shared::ids::{Owner, PoolId, SeatIndex, Slot};
@@ -98,6 +99,10 @@ impl Simulation {
                 }
                 let others: Vec<Owner> = self.owners().filter(|owner| *owner != from).collect();
                 self.tell(&others, &ToWorker::Welcome(welcome));
+            }
+            ToSupervisor::Learned(learned) => {
+                let others: Vec<Owner> = self.owners().filter(|owner| *owner != from).collect();
+                self.tell(&others, &ToWorker::Learned(learned));
             }
             ToSupervisor::Prepared { .. } => self.prepared(from.slot),
             ToSupervisor::Ready | ToSupervisor::Committed { .. } => {}
@@ -234,6 +239,11 @@ impl Simulation {
     pub(super) fn owners(&self) -> impl Iterator<Item = Owner> {
         self.places.iter().filter_map(|place| place.life.as_ref()).map(|life| life.owner)
     }
+}
+
+/// What workers read keys from that others have learned: here none.
+pub(super) fn no_keys() -> OwnedFd {
+    memfd::create_sealed("keys", &control::encode_long(&Vec::<Keys>::new()).unwrap()).unwrap()
 }
 
 /// What workers read a configuration from.

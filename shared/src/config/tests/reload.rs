@@ -50,5 +50,6 @@ fn databases_reconnect_when_they_lead_elsewhere() {
     assert_eq!(running.changes(&new).reconnect_databases, ["a", "b"]);
     assert!(running.changes(&new).dropped_databases.contains(&"*".to_owned()));
     new.secrets.insert("a".into(), crate::auth::Secret::parse("x"));
-    assert!(running.changes(&new).secrets);
+    assert!(running.changes(&new).outdated_secrets.is_empty());
+    assert_eq!(new.changes(&running).outdated_secrets, [crate::auth::Secret::parse("x")]);
 }

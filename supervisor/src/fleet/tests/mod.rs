@@ -4,6 +4,7 @@
 mod crashes;
 mod heartbeats;
 mod idle;
+mod learned;
 mod orders;
 mod pauses;
 mod reloads;
@@ -157,6 +158,15 @@ impl World {
 
     /// The same, with this number of workers.
     fn load_workers(&mut self, workers: usize) -> u64 {
+        self.load_changes(workers, vec![])
+    }
+
+    /// The same, without these secrets of users.
+    fn load_without(&mut self, outdated_secrets: Vec<shared::auth::Secret>) -> u64 {
+        self.load_changes(self.fleet.wanted, outdated_secrets)
+    }
+
+    fn load_changes(&mut self, workers: usize, outdated_secrets: Vec<shared::auth::Secret>) -> u64 {
         self.candidate += 1;
         let generation = self.candidate;
         self.event(Event::Loaded(Ok(Loaded {
@@ -165,6 +175,7 @@ impl World {
             workers,
             changed: Changed::Entries(["app".into()].into()),
             dropped: vec!["gone".into()],
+            outdated_secrets,
         })));
         generation
     }

@@ -1,54 +1,53 @@
 //! Keys that clients have proved to know, by the verifier that they fit: with them servers are logged in to that store the same verifier.
 //!
 //! A rotated password has another verifier, for which nothing is known until somebody has logged in with it. What one worker learns the supervisor tells the
-//! others, and the successors of those that die.
+//! others, and keeps for those that are started later.
 
-use rustc_hash::FxHashMap;
-use shared::auth::Secret;
-use shared::auth::scram::{Keys, Verifier};
+use super::Secret;
+use super::scram::{Keys, Verifier};
+use std::collections::BTreeMap;
+use std::fmt;
 
 /// How many are kept: far above the number of users that have a password.
 const MOST: usize = 10_000;
 
 /// By StoredKey.
 #[derive(Default)]
-pub(crate) struct ClientKeys(FxHashMap<[u8; 32], Keys>);
+pub struct ClientKeys(BTreeMap<[u8; 32], Keys>);
 
 impl ClientKeys {
     /// Keys that a client has proved to know. True: they were not known before.
-    pub(crate) fn learn(&mut self, keys: Keys) -> bool {
+    pub fn learn(&mut self, keys: Keys) -> bool {
         let stored = keys.stored_key();
         if self.0.contains_key(&stored) {
             return false;
         }
-        if self.0.len() >= MOST
-            && let Some(any) = self.0.keys().next().copied()
-        {
-            self.0.remove(&any);
+        if self.0.len() >= MOST {
+            self.0.pop_first();
         }
         self.0.insert(stored, keys);
         true
     }
 
     /// The keys behind a stored SCRAM verifier.
-    pub(crate) fn of(&self, secret: &Secret) -> Option<&Keys> {
+    pub fn of(&self, secret: &Secret) -> Option<&Keys> {
         self.0.get(&stored_key(secret)?)
     }
 
-    /// They open nothing any more.
-    pub(crate) fn forget(&mut self, secret: &Secret) {
-        if let Some(stored) = stored_key(secret) {
-            self.0.remove(&stored);
-        }
+    /// The secret is nobody's any more. True: its keys were known.
+    pub fn forget(&mut self, secret: &Secret) -> bool {
+        stored_key(secret).is_some_and(|stored| self.0.remove(&stored).is_some())
     }
 
-    /// Forgets all keys but those behind these secrets.
-    pub(crate) fn keep<'a>(&mut self, secrets: impl Iterator<Item = &'a Secret>) {
-        let kept = secrets.filter_map(|secret| Some(self.of(secret)?.clone())).collect::<Vec<_>>();
-        self.0.clear();
-        for keys in kept {
-            self.learn(keys);
-        }
+    /// All there are.
+    pub fn all(&self) -> impl Iterator<Item = &Keys> {
+        self.0.values()
+    }
+}
+
+impl fmt::Debug for ClientKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ClientKeys({})", self.0.len())
     }
 }
 
@@ -79,19 +78,10 @@ mod tests {
         assert!(all.learn(keys(1)) && !all.learn(keys(1)) && all.learn(keys(2)));
         assert!(all.of(&secret(&keys(1))) == Some(&keys(1)));
         assert!(all.of(&secret(&keys(3))).is_none() && all.of(&Secret::parse("x")).is_none());
-        all.forget(&secret(&keys(2)));
+        assert!(all.forget(&secret(&keys(2))) && !all.forget(&secret(&keys(2))) && !all.forget(&Secret::parse("x")));
         assert!(all.of(&secret(&keys(2))).is_none());
-    }
-
-    #[test]
-    fn what_no_secret_fits_any_more_is_forgotten() {
-        let mut all = ClientKeys::default();
-        for number in 0..3 {
-            all.learn(keys(number));
-        }
-        all.keep([secret(&keys(1)), Secret::parse("x")].iter());
-        assert_eq!(all.0.len(), 1);
-        assert!(all.of(&secret(&keys(1))).is_some());
+        assert!(all.all().eq([&keys(1)]));
+        assert_eq!(format!("{all:?}"), "ClientKeys(1)");
     }
 
     #[test]
