@@ -56,6 +56,29 @@ fn a_certificate_is_the_login() {
     });
 }
 
+/// Users that only PostgreSQL knows; who is unknown there too is nobody, whatever the certificate says.
+#[test]
+fn users_of_auth_query() {
+    let (server, authority) = (Postgres::start(), authority());
+    authority.sign("scram_user", &[]);
+    let entry = format!("host=127.0.0.1 port={} dbname=app user=app", server.port());
+    let build = |builder: Builder| {
+        let builder = asks_for_certificates(builder, &authority, "verify-full").database("app", &entry);
+        builder
+            .setting("auth_type", "cert")
+            .setting("auth_user", "app")
+            .setting("auth_query", "select rolname, null from pg_roles where rolname = $1")
+    };
+    each_worker_count(&server, build, |fleet| {
+        for _ in 0..3 {
+            let mut client = log_in(fleet, &authority, Some("scram_user"), "scram_user", "app").unwrap();
+            assert_eq!(client.value("select current_user"), "app", "whom the entry forces");
+            assert_refused(log_in(fleet, &authority, Some("robot"), "robot", "app"), FAILED);
+        }
+        fleet.wait_for_log("no such user: robot");
+    });
+}
+
 #[test]
 fn without_a_certificate_of_the_authority_there_is_no_session() {
     let (server, authority) = (Postgres::start(), authority());

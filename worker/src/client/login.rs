@@ -146,9 +146,9 @@ impl Login {
         }
     }
 
-    /// The user that it wants to be.
-    pub(super) fn wanted_user(&self) -> Option<&str> {
-        self.request.as_ref().map(|request| request.who.user.as_str())
+    /// What is known of its user.
+    pub(super) fn account(&self) -> Option<&Account> {
+        self.request.as_ref()?.account.as_ref()
     }
 
     /// It is not its turn to say anything.
@@ -281,7 +281,7 @@ impl Worker {
             }
             Some(Method::Cert { map }) => {
                 let encryption = login.encryption.as_deref();
-                match auth::check_certificate(encryption, map.as_deref(), &self.config.access, &account.user) {
+                match auth::check_certificate(encryption, map.as_deref(), &self.config.access, account) {
                     Ok(()) => Verdict::Admitted,
                     Err(why) => {
                         let prefix = self.clients[index].prefix(self.config.settings.listen_port);

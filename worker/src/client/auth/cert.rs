@@ -1,13 +1,17 @@
 //! `cert`: a client is whom its TLS certificate names. That the certificate is good was found out by the handshake.
 
+use super::Account;
 use shared::auth::hba::Access;
 use shared::tls::{Agreed, Names};
 
-/// Whether who has agreed on this TLS may be `user`; `None`: there is no TLS. The error is what the log says.
-pub(crate) fn check(encryption: Option<&Agreed>, map: Option<&str>, access: &Access, user: &str) -> Result<(), String> {
+/// Whether who has agreed on this TLS may be the user of `account`; `None`: there is no TLS. The error is what the log says.
+pub(crate) fn check(encryption: Option<&Agreed>, map: Option<&str>, access: &Access, account: &Account) -> Result<(), String> {
     let agreed = encryption.ok_or("TLS connection required")?;
     let names = agreed.peer_names().ok_or("TLS client certificate required")?;
-    decide(&names, map, access, user)
+    if account.denied {
+        return Err("TLS certificate of a user whom auth_query does not know".to_owned());
+    }
+    decide(&names, map, access, &account.user)
 }
 
 fn decide(names: &Names, map: Option<&str>, access: &Access, user: &str) -> Result<(), String> {
@@ -23,6 +27,7 @@ fn decide(names: &Names, map: Option<&str>, access: &Access, user: &str) -> Resu
 mod tests {
     use super::*;
     use shared::auth::hba::Files;
+    use shared::config::Config;
     use std::io;
     use std::path::{Path, PathBuf};
 
@@ -48,6 +53,7 @@ mod tests {
         assert_eq!(check(None, "app"), Err("TLS certificate name mismatch".to_owned()));
         assert_eq!(check(Some("m"), "app"), Ok(()));
         assert_eq!(check(Some("m"), "joe"), Err("ident map: m does not have a match".to_owned()));
-        assert_eq!(super::check(None, None, &access, "joe"), Err("TLS connection required".to_owned()));
+        let joe = Account::of(&Config::default(), "joe");
+        assert_eq!(super::check(None, None, &access, &joe), Err("TLS connection required".to_owned()));
     }
 }

@@ -3,7 +3,7 @@
 //! The kernel tells the user's number, the supervisor its name: it may have to be asked of a server. Names are kept for a while, and one that is
 //! being asked for is not asked for again.
 
-use super::Verdict;
+use super::{Account, Verdict};
 use crate::client::{ClientState, Peer};
 use crate::clock::Instant;
 use crate::worker::Worker;
@@ -87,7 +87,7 @@ impl Worker {
     /// Whether a user of the operating system may be the user that the client wants to be.
     fn mapped(&self, index: usize, map: Option<&str>, system_user: &str) -> Verdict {
         let ClientState::Login(login) = &self.clients[index].state else { return REFUSED };
-        let Some(user) = login.wanted_user() else { return REFUSED };
+        let Some(Account { user, denied: false, .. }) = login.account() else { return REFUSED };
         let admitted = match map {
             Some(map) => self.config.access.maps(map, user, |name| name == system_user),
             None => system_user == user,
