@@ -125,6 +125,11 @@ pub fn password(bytes: &[u8]) -> Vec<u8> {
     message(b'p', bytes)
 }
 
+/// SASLInitialResponse.
+pub fn sasl_initial(mechanism: &str, first: &[u8]) -> Vec<u8> {
+    password(&[&strings(&[mechanism])[..], &(first.len() as u32).to_be_bytes(), first].concat())
+}
+
 /// FunctionCall with text arguments and a text result.
 pub fn function_call(oid: u32, arguments: &[&str]) -> Vec<u8> {
     let mut body = oid.to_be_bytes().to_vec();

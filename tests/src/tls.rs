@@ -4,6 +4,7 @@ use crate::{Builder, account};
 use rcgen::{BasicConstraints, Certificate, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
+use sha2::{Digest, Sha256};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,11 +22,19 @@ pub struct Authority {
 impl Authority {
     /// A new one, which has signed `server` for `localhost` and 127.0.0.1.
     pub fn new() -> Authority {
+        Self::with_key(KeyPair::generate().unwrap())
+    }
+
+    /// One that signs by Ed25519: what binds a login to such a certificate nobody has defined.
+    pub fn ed25519() -> Authority {
+        Self::with_key(KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap())
+    }
+
+    fn with_key(key: KeyPair) -> Authority {
         let folder = account::folder();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, "the case's own authority");
-        let key = KeyPair::generate().unwrap();
         let certificate = params.self_signed(&key).unwrap();
         std::fs::write(folder.path().join("ca.crt"), certificate.pem()).unwrap();
         let authority = Authority { folder, issuer: Issuer::new(params, key) };
@@ -110,6 +119,13 @@ impl Builder {
     pub fn server_tls(self, authority: &Authority, mode: &str) -> Self {
         self.setting("server_tls_sslmode", mode).setting("server_tls_ca_file", authority.file("ca.crt").display())
     }
+}
+
+/// What binds a login to a certificate of an [`Authority`] (`tls-server-end-point`).
+pub fn endpoint(certificate: &[u8]) -> Option<Vec<u8>> {
+    const ED25519: [u8; 5] = [6, 3, 0x2b, 0x65, 0x70];
+    let signed_so = certificate.windows(ED25519.len()).any(|bytes| bytes == ED25519);
+    (!signed_so).then(|| Sha256::digest(certificate).to_vec())
 }
 
 /// A client's end of a handshake with `localhost`.

@@ -320,13 +320,9 @@ impl Client {
                             self.send(&frontend::password(&frontend::strings(&[&hash])));
                         }
                         10 => {
-                            assert_eq!(data, b"SCRAM-SHA-256\0\0", "the mechanisms offered");
-                            let state = sasl::ScramSha256::new(given(), sasl::ChannelBinding::unsupported());
-                            let first = state.message();
-                            let mut body = frontend::strings(&["SCRAM-SHA-256"]);
-                            body.extend((first.len() as u32).to_be_bytes());
-                            body.extend(first);
-                            self.send(&frontend::password(&body));
+                            let (mechanism, binding) = self.binding(data);
+                            let state = sasl::ScramSha256::new(given(), binding);
+                            self.send(&frontend::sasl_initial(mechanism, state.message()));
                             scram = Some(state);
                         }
                         11 => {
@@ -347,6 +343,24 @@ impl Client {
                 other => panic!("unexpected {:?} in login", char::from(other)),
             }
         }
+    }
+
+    /// The best of the mechanisms offered, which must be those of this connection, and what binds it.
+    #[track_caller]
+    fn binding(&self, offered: &[u8]) -> (&'static str, sasl::ChannelBinding) {
+        if let Some(hash) = self.endpoint() {
+            assert_eq!(offered, b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0", "the mechanisms offered inside TLS");
+            ("SCRAM-SHA-256-PLUS", sasl::ChannelBinding::tls_server_end_point(hash))
+        } else {
+            assert_eq!(offered, b"SCRAM-SHA-256\0\0", "the mechanisms offered in the clear");
+            ("SCRAM-SHA-256", sasl::ChannelBinding::unsupported())
+        }
+    }
+
+    /// The hash of the certificate that the server has shown, if it has.
+    pub fn endpoint(&self) -> Option<Vec<u8>> {
+        let Stream::Tls(stream) = &self.stream else { return None };
+        crate::tls::endpoint(&stream.conn.peer_certificates().unwrap()[0])
     }
 
     /// Sends bytes.

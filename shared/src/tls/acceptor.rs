@@ -20,7 +20,8 @@ pub(super) const PROTOCOL: &[u8] = b"postgresql";
 #[derive(Clone)]
 pub struct Acceptor {
     config: Arc<ServerConfig>,
-    binding: Option<Vec<u8>>,
+    /// What clients bind SCRAM to, if anything is defined for our certificate.
+    binding: Option<Arc<[u8]>>,
 }
 
 impl Acceptor {
@@ -66,11 +67,6 @@ impl Acceptor {
 
     /// Begins a handshake with a client.
     pub fn accept(&self) -> Result<Box<Handshake>, HandshakeError> {
-        Handshake::accept(Arc::clone(&self.config))
-    }
-
-    /// What a client binds SCRAM to (`tls-server-end-point`). `None`: none is defined for our certificate.
-    pub fn endpoint_binding(&self) -> Option<&[u8]> {
-        self.binding.as_deref()
+        Handshake::accept(Arc::clone(&self.config), self.binding.clone())
     }
 }

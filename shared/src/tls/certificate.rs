@@ -3,6 +3,7 @@
 use super::names::Names;
 use aws_lc_rs::digest;
 use rustls::pki_types::{SubjectPublicKeyInfoDer, UnixTime};
+use std::sync::Arc;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::oid_registry as oids;
@@ -60,7 +61,7 @@ impl<'a> Certificate<'a> {
 
     /// What `tls-server-end-point` binds a login to: the certificate's hash, by the algorithm of its signature (RFC 5929, 4.1). `None`: that
     /// has no hash of its own.
-    pub(super) fn endpoint_binding(&self) -> Option<Vec<u8>> {
+    pub(super) fn endpoint_binding(&self) -> Option<Arc<[u8]>> {
         let signature = &self.x509.signature_algorithm;
         let algorithm = if signature.algorithm == oids::OID_PKCS1_RSASSAPSS {
             let parameters = RsaSsaPssParams::try_from(signature.parameters.as_ref()?).ok()?;
@@ -68,7 +69,7 @@ impl<'a> Certificate<'a> {
         } else {
             hash_of_signature(&signature.algorithm)?
         };
-        Some(digest::digest(algorithm, self.x509.as_raw()).as_ref().to_vec())
+        Some(digest::digest(algorithm, self.x509.as_raw()).as_ref().into())
     }
 }
 

@@ -25,7 +25,8 @@ pub struct Handshake {
 }
 
 enum Side {
-    Server(UnbufferedServerConnection),
+    /// With what our certificate binds a login to.
+    Server(UnbufferedServerConnection, Option<Arc<[u8]>>),
     Client(UnbufferedClientConnection),
 }
 
@@ -64,6 +65,9 @@ pub struct Agreed {
     pub alpn: Option<Vec<u8>>,
     /// Begun with a ticket of an earlier session.
     pub resumed: bool,
+    /// What a login inside the session is bound to: `tls-server-end-point` of the certificate that the server has shown in it. `None`: none
+    /// is defined for that certificate.
+    pub endpoint: Option<Arc<[u8]>>,
 }
 
 impl Agreed {
@@ -75,11 +79,6 @@ impl Agreed {
     /// The names in it. A client's was verified, or there would be none.
     pub fn peer_names(&self) -> Option<Names> {
         Some(Certificate::parse(self.peer_certificate()?).ok()?.names())
-    }
-
-    /// What a login at the peer is bound to (`tls-server-end-point`). `None`: none is defined for its certificate.
-    pub fn peer_endpoint_binding(&self) -> Option<Vec<u8>> {
-        Certificate::parse(self.peer_certificate()?).ok()?.endpoint_binding()
     }
 
     /// As log lines and the console name it: `TLSv1.3/TLS_AES_256_GCM_SHA384/ECDH=X25519`.
@@ -119,10 +118,10 @@ enum Next {
 }
 
 impl Handshake {
-    /// The peer is a client.
-    pub(super) fn accept(config: Arc<ServerConfig>) -> Result<Box<Self>, HandshakeError> {
+    /// The peer is a client; `endpoint` is what the certificate that it is shown binds a login to.
+    pub(super) fn accept(config: Arc<ServerConfig>, endpoint: Option<Arc<[u8]>>) -> Result<Box<Self>, HandshakeError> {
         let connection = UnbufferedServerConnection::new(config).map_err(HandshakeError::Tls)?;
-        Ok(Self::new(Side::Server(connection)))
+        Ok(Self::new(Side::Server(connection, endpoint)))
     }
 
     /// The peer is a server; `name` is what it is asked for and its certificate is compared with.
@@ -158,7 +157,7 @@ impl Handshake {
     fn step(&mut self, out: &mut Vec<u8>) -> Result<Next, HandshakeError> {
         let Self { side, heard, input, plain } = self;
         let (discard, next) = heard.during(|| match side {
-            Side::Server(connection) => handle(connection.process_tls_records(input), out, plain),
+            Side::Server(connection, _) => handle(connection.process_tls_records(input), out, plain),
             Side::Client(connection) => handle(connection.process_tls_records(input), out, plain),
         });
         input.drain(..discard.min(input.len()));
@@ -170,7 +169,7 @@ impl Handshake {
 
     fn is_unfinished(&self) -> bool {
         let handshaking = match &self.side {
-            Side::Server(connection) => connection.is_handshaking(),
+            Side::Server(connection, _) => connection.is_handshaking(),
             Side::Client(connection) => connection.is_handshaking(),
         };
         handshaking || self.has_output()
@@ -184,23 +183,29 @@ impl Handshake {
 
     fn has_output(&self) -> bool {
         match &self.side {
-            Side::Server(connection) => connection.wants_write(),
+            Side::Server(connection, _) => connection.wants_write(),
             Side::Client(connection) => connection.wants_write(),
         }
     }
 
     fn finish(self: Box<Self>) -> Result<Established, HandshakeError> {
-        let agreed = match &self.side {
-            Side::Server(connection) => agreed(connection),
+        let mut agreed = match &self.side {
+            Side::Server(connection, _) => agreed(connection),
             Side::Client(connection) => agreed(connection),
         }
         .ok_or(HandshakeError::Unknown)?;
+        agreed.endpoint = match &self.side {
+            Side::Server(_, endpoint) => endpoint.clone(),
+            Side::Client(_) => agreed.peer_certificate().and_then(|shown| Certificate::parse(shown).ok()?.endpoint_binding()),
+        };
         // It was valid when the session began; a ticket may outlive it.
         if agreed.resumed && agreed.peer_certificate().is_some_and(|certificate| !is_in_force(certificate)) {
             return Err(HandshakeError::Tls(CertificateError::Expired.into()));
         }
         let (role, extracted) = match self.side {
-            Side::Server(connection) => (Role::Server, connection.dangerous_into_kernel_connection().map(|(secrets, _)| secrets)),
+            Side::Server(connection, _) => {
+                (Role::Server, connection.dangerous_into_kernel_connection().map(|(secrets, _)| secrets))
+            }
             Side::Client(connection) => (Role::Client, connection.dangerous_into_kernel_connection().map(|(secrets, _)| secrets)),
         };
         let extracted = extracted.map_err(HandshakeError::Tls)?;
@@ -277,6 +282,7 @@ fn agreed<Data>(connection: &rustls::unbuffered::UnbufferedConnectionCommon<Data
         peer_certificates: connection.peer_certificates().unwrap_or_default().iter().map(|c| c.clone().into_owned()).collect(),
         alpn: connection.alpn_protocol().map(<[u8]>::to_vec),
         resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
+        endpoint: None,
     })
 }
 

@@ -2,7 +2,8 @@
 //!
 //! A ticket is the session, sealed with the fleet's key; it holds the client's certificate too, as verified when the session began. So it
 //! is bound to what that was verified by: under another configuration of client authentication it is nothing, and the client is looked at
-//! anew, whichever worker has made it and when.
+//! anew, whichever worker has made it and when. Nor is it anything when we have another certificate ourselves: the client would bind its login
+//! to the one that it was shown.
 
 use crate::config::Config;
 use crate::shm::{Shm, TicketKey};
@@ -43,11 +44,12 @@ impl Tickets {
     }
 }
 
-/// A hash of all that decides whether a client's certificate is right, and what it is good for.
+/// A hash of all that decides whether a client's certificate is right, and what it is good for, and of our own certificate.
 fn terms(config: &Config) -> Vec<u8> {
     let settings = &config.settings;
-    let authorities = config.client_tls.authorities.as_ref().map(super::Pem::expose);
-    let parts = (settings.client_tls_sslmode, authorities, settings.auth_type, &config.access);
+    let [authorities, shown] =
+        [&config.client_tls.authorities, &config.client_tls.certificate].map(|f| f.as_ref().map(super::Pem::expose));
+    let parts = (settings.client_tls_sslmode, authorities, shown, settings.auth_type, &config.access);
     // What cannot be written down is bound to this generation alone.
     let bytes = postcard::to_stdvec(&parts).unwrap_or_else(|_| config.generation.to_le_bytes().to_vec());
     digest::digest(&digest::SHA256, &bytes).as_ref().to_vec()
@@ -127,6 +129,12 @@ mod tests {
             other[length] ^= 1;
             assert_eq!(tickets.decrypt(&other), None);
         }
+        let mut renewed = config.clone();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("cert.pem");
+        std::fs::write(&file, "another certificate").unwrap();
+        renewed.client_tls.certificate = Some(crate::tls::Pem::read(&file).unwrap());
+        assert_eq!(Tickets::new(shm.clone(), &renewed).decrypt(&ticket), None);
         config.settings.client_tls_sslmode = SslMode::VerifyFull;
         assert_eq!(Tickets::new(shm, &config).decrypt(&ticket), None);
     }

@@ -290,7 +290,10 @@ impl Worker {
                     }
                 }
             }
-            Some(method) => auth::begin(method, account, &looks, |question| self.hashing.known(question), &mut out),
+            Some(method) => {
+                let endpoint = login.encryption.as_ref().and_then(|agreed| agreed.endpoint.clone());
+                auth::begin(method, account, &looks, endpoint, |question| self.hashing.known(question), &mut out)
+            }
         };
         self.act_on(index, verdict, &out)
     }
@@ -299,6 +302,10 @@ impl Worker {
         self.send_login(index, out);
         match verdict {
             Verdict::Refused(code, text) => Err(Ending::Fatal(code, text.to_owned())),
+            Verdict::ScramFailed(error) => {
+                let (code, text) = auth::scram_failure(&error);
+                Err(Ending::Fatal(code, text))
+            }
             Verdict::Admitted => self.authenticated(index, false),
             Verdict::AdmittedWithKeys(keys) => {
                 self.learn_keys(keys);

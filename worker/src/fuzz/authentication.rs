@@ -1,8 +1,9 @@
 //! What logins are decided by: SCRAM between two ends of ours with somebody in between, verifiers, and what LDAP servers are asked.
 
 use shared::auth::ldap::{Search, Way};
-use shared::auth::scram::{ClientExchange, Keys, ServerExchange, Verifier};
+use shared::auth::scram::{Binding, ClientExchange, Keys, ServerExchange, Verifier};
 use shared::auth::{LdapOptions, Password, Secret};
+use std::sync::Arc;
 
 /// The first zero byte ends a stored secret. What follows are changes to the messages of a login with the right password: which one, by what, where, and
 /// with which byte.
@@ -15,11 +16,17 @@ pub fn scram(data: &[u8]) {
         changes.chunks_exact(3).filter(|change| change[0] & 3 == which).for_each(|change| alter(&mut arrived, change));
         arrived
     };
-    let mut server = ServerExchange::start(Verifier::derive(PASSWORD, SALT, 1), [7; 18]);
-    let mut client = ClientExchange::new(PASSWORD, [9; 18]);
+    let endpoint: Arc<[u8]> = Arc::from([0xa5; 32]);
+    login(None, Binding::Unable, sent);
+    login(Some(endpoint.clone()), Binding::EndPoint(endpoint), sent);
+}
+
+fn login(endpoint: Option<Arc<[u8]>>, binding: Binding, sent: impl Fn(u8, &[u8]) -> Vec<u8>) {
+    let mut server = ServerExchange::start(Verifier::derive(PASSWORD, SALT, 1), [7; 18], endpoint);
+    let mut client = ClientExchange::new(PASSWORD, [9; 18]).bound(binding);
     let first = client.first();
     let first_arrived = sent(0, &first);
-    let Ok(challenge) = server.client_first(&first_arrived) else { return };
+    let Ok(challenge) = server.client_first(client.binding().mechanism().as_bytes(), &first_arrived) else { return };
     let challenge_arrived = sent(1, &challenge);
     let Ok(asked) = client.challenge(&challenge_arrived) else { return };
     let keys = Keys::derive(PASSWORD, &asked.salt, asked.iterations.min(2));

@@ -8,7 +8,7 @@ use crate::protocol::outstanding::Request;
 use crate::protocol::rig::{ClientEnd, ServerEnd};
 use crate::protocol::statements::Registry;
 use shared::auth::hba::{Access, Asked, Files, Origin};
-use shared::auth::scram::{ClientExchange, ServerExchange, Verifier};
+use shared::auth::scram::{ClientExchange, MECHANISM, MECHANISM_PLUS, ServerExchange, Verifier};
 use shared::wire::header::{self, HEADER_BYTES, Peek};
 use shared::wire::startup::first_packet;
 use shared::wire::{backend, encode, frontend, proxy};
@@ -41,9 +41,11 @@ pub fn startup(data: &[u8]) {
     let _ = backend::authentication(data);
     let _ = backend::backend_key_data(data);
     let middle = data.len() / 2;
-    let mut server = ServerExchange::start(Verifier::mock("joe", b"secret", 1), [7; 18]);
-    let _ = server.client_first(&data[..middle]);
-    assert!(server.client_final(&data[middle..]).is_err(), "a mock verifier let somebody in");
+    for (endpoint, mechanism) in [(None, MECHANISM), (Some([7; 32].into()), MECHANISM), (Some([7; 32].into()), MECHANISM_PLUS)] {
+        let mut server = ServerExchange::start(Verifier::mock("joe", b"secret", 1), [7; 18], endpoint);
+        let _ = server.client_first(mechanism.as_bytes(), &data[..middle]);
+        assert!(server.client_final(&data[middle..]).is_err(), "a mock verifier let somebody in");
+    }
     let mut client = ClientExchange::new(b"secret", [7; 18]);
     client.first();
     let _ = client.challenge(data);

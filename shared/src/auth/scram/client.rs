@@ -4,6 +4,7 @@
 //! AuthenticationSASLFinal to `server_final`. A server is bounded too: nonce, salt and iterations are checked before any hashing. A caller that
 //! wants to hash elsewhere, or has the keys already, calls `challenge` and `answer` in place of `server_first`.
 
+use super::binding::Binding;
 use super::keys::{Keys, hmac, stored_key, xor};
 use super::message::{self, Attributes};
 use super::{MAX_ITERATIONS, MAX_SALT, NONCE_BYTES, ScramError};
@@ -13,13 +14,11 @@ use std::mem;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-/// The gs2 header: no channel binding, no authorization identity.
-const GS2_HEADER: &str = "n,,";
-
 /// One login to one server.
 #[derive(Debug)]
 pub struct ClientExchange {
     credentials: Credentials,
+    binding: Binding,
     nonce: String,
     /// client-first-message without its gs2 header.
     first_bare: String,
@@ -70,12 +69,23 @@ impl ClientExchange {
 
     fn start(credentials: Credentials, user: &str, nonce: String) -> Self {
         let first_bare = format!("n={user},r={nonce}");
-        Self { credentials, nonce, first_bare, state: State::First }
+        Self { credentials, binding: Binding::Unable, nonce, first_bare, state: State::First }
+    }
+
+    /// The same, bound as `binding` says; it is not bound without.
+    #[must_use]
+    pub fn bound(self, binding: Binding) -> Self {
+        Self { binding, ..self }
+    }
+
+    /// How it is bound, and so which mechanism SASLInitialResponse names.
+    pub fn binding(&self) -> &Binding {
+        &self.binding
     }
 
     /// client-first-message. The user name is left empty: the server goes by the startup message's.
     pub fn first(&self) -> Vec<u8> {
-        format!("{GS2_HEADER}{}", self.first_bare).into_bytes()
+        format!("{}{}", self.binding.gs2_header(), self.first_bare).into_bytes()
     }
 
     /// Takes server-first-message, gives client-final-message. With a password this hashes as often as the server says.
@@ -116,7 +126,7 @@ impl ClientExchange {
         let State::Challenged { nonce, server_first } = mem::replace(&mut self.state, State::Over) else {
             return Err(ScramError::OutOfOrder);
         };
-        let without_proof = format!("c={},r={nonce}", STANDARD.encode(GS2_HEADER));
+        let without_proof = format!("c={},r={nonce}", self.binding.attribute());
         let auth_message: [&[u8]; 5] = [self.first_bare.as_bytes(), b",", &server_first, b",", without_proof.as_bytes()];
         let proof = xor(&keys.client_key, &hmac(&stored_key(&keys.client_key), &auth_message));
         self.state = State::Final { signature: hmac(&keys.server_key, &auth_message) };

@@ -1,19 +1,22 @@
 //! The server's side: a client proves that it knows the password behind a [`Verifier`].
 //!
-//! AuthenticationSASL names the mechanism; the SASLInitialResponse's data goes to `client_first` and the answer into
+//! AuthenticationSASL names the mechanisms; the SASLInitialResponse's choice and data go to `client_first` and the answer into
 //! AuthenticationSASLContinue; the next SASLResponse goes to `client_final` and the answer into AuthenticationSASLFinal. An exchange
 //! that has failed once stays failed. A mock verifier walks the same way and fails at the proof.
 
+use super::binding::{self, Binding};
 use super::keys::{Keys, hmac, xor};
 use super::message::{self, Attributes};
-use super::{NONCE_BYTES, ScramError, Verifier};
+use super::{MECHANISM, MECHANISM_PLUS, NONCE_BYTES, ScramError, Verifier};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use std::mem;
+use std::sync::Arc;
 
 /// One login of one client.
 #[derive(Debug)]
 pub struct ServerExchange {
     verifier: Verifier,
+    endpoint: Option<Arc<[u8]>>,
     state: State,
 }
 
@@ -30,29 +33,10 @@ enum State {
 /// What client-final has to fit.
 #[derive(Debug)]
 struct Challenged {
-    gs2: Gs2Flag,
+    binding: Binding,
     nonce: String,
     /// client-first-bare, comma, server-first.
     messages: Vec<u8>,
-}
-
-/// What the client says about channel binding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Gs2Flag {
-    /// `n`: it cannot.
-    Unsupported,
-    /// `y`: it could, and believes that we cannot, which is so.
-    NotOffered,
-}
-
-impl Gs2Flag {
-    /// The `c=` of client-final: base64 of the gs2 header, `n,,` or `y,,`.
-    fn channel_binding(self) -> &'static [u8] {
-        match self {
-            Self::Unsupported => b"biws",
-            Self::NotOffered => b"eSws",
-        }
-    }
 }
 
 /// The client knows the password.
@@ -66,19 +50,24 @@ pub struct Success {
 }
 
 impl ServerExchange {
-    /// Starts a login against `verifier`; `random` makes this side's nonce.
-    pub fn start(verifier: Verifier, random: [u8; NONCE_BYTES]) -> Self {
-        Self::with_nonce(verifier, STANDARD.encode(random))
+    /// Starts a login against `verifier`; `random` makes this side's nonce. `endpoint`: what the login may be bound to, inside TLS.
+    pub fn start(verifier: Verifier, random: [u8; NONCE_BYTES], endpoint: Option<Arc<[u8]>>) -> Self {
+        Self::with_nonce(verifier, STANDARD.encode(random), endpoint)
     }
 
-    fn with_nonce(verifier: Verifier, nonce: String) -> Self {
-        Self { verifier, state: State::First { nonce } }
+    fn with_nonce(verifier: Verifier, nonce: String, endpoint: Option<Arc<[u8]>>) -> Self {
+        Self { verifier, endpoint, state: State::First { nonce } }
     }
 
-    /// Takes client-first-message, gives server-first-message.
-    pub fn client_first(&mut self, message: &[u8]) -> Result<Vec<u8>, ScramError> {
+    /// What the client may choose from, the best first.
+    pub fn mechanisms(&self) -> &'static [&'static str] {
+        if self.endpoint.is_some() { &[MECHANISM_PLUS, MECHANISM] } else { &[MECHANISM] }
+    }
+
+    /// Takes the mechanism that the client has chosen and its client-first-message, gives server-first-message.
+    pub fn client_first(&mut self, mechanism: &[u8], message: &[u8]) -> Result<Vec<u8>, ScramError> {
         let State::First { nonce: ours } = mem::replace(&mut self.state, State::Over) else { return Err(ScramError::OutOfOrder) };
-        let (gs2, bare) = gs2_header(message)?;
+        let (binding, bare) = binding::gs2_header(self.endpoint.as_ref(), mechanism, message)?;
         let mut attributes = Attributes::new("client-first-message", bare)?;
         attributes.expect(b'n', "user name")?;
         let theirs = message::nonce(attributes.expect(b'r', "nonce")?)?;
@@ -86,7 +75,7 @@ impl ServerExchange {
 
         let nonce = format!("{theirs}{ours}");
         let answer = format!("r={nonce},s={},i={}", STANDARD.encode(&self.verifier.salt), self.verifier.iterations).into_bytes();
-        self.state = State::Final(Challenged { gs2, nonce, messages: [bare, b",", &answer].concat() });
+        self.state = State::Final(Challenged { binding, nonce, messages: [bare, b",", &answer].concat() });
         Ok(answer)
     }
 
@@ -94,7 +83,7 @@ impl ServerExchange {
     pub fn client_final(&mut self, message: &[u8]) -> Result<Success, ScramError> {
         let State::Final(challenged) = mem::replace(&mut self.state, State::Over) else { return Err(ScramError::OutOfOrder) };
         let mut attributes = Attributes::new("client-final-message", message)?;
-        let channel_binding = attributes.expect(b'c', "channel binding")?;
+        let attribute = attributes.expect(b'c', "channel binding")?;
         let nonce = attributes.expect(b'r', "nonce")?;
         let proof = loop {
             if !attributes.more() {
@@ -105,8 +94,9 @@ impl ServerExchange {
             }
         };
         attributes.end()?;
-        if channel_binding != challenged.gs2.channel_binding() {
-            return Err(ScramError::ChannelBindingMismatch);
+        if attribute != challenged.binding.attribute().as_bytes() {
+            let bound = challenged.binding.is_bound();
+            return Err(if bound { ScramError::BindingMismatch } else { ScramError::BindingAttribute });
         }
         if nonce != challenged.nonce.as_bytes() {
             return Err(ScramError::Nonce);
@@ -127,22 +117,6 @@ impl ServerExchange {
     }
 }
 
-/// Splits client-first-message into what its gs2 header says and the bare message.
-fn gs2_header(message: &[u8]) -> Result<(Gs2Flag, &[u8]), ScramError> {
-    let (flag, rest) = match message {
-        [b'n', b',', rest @ ..] => (Gs2Flag::Unsupported, rest),
-        [b'y', b',', rest @ ..] => (Gs2Flag::NotOffered, rest),
-        [b'p', b'=', ..] => return Err(ScramError::ChannelBindingRequired),
-        [] => return Err(ScramError::Missing("channel binding flag")),
-        _ => return Err(ScramError::Invalid("channel binding flag")),
-    };
-    match rest {
-        [b',', bare @ ..] => Ok((flag, bare)),
-        [b'a', b'=', ..] => Err(ScramError::AuthorizationIdentity),
-        _ => Err(ScramError::Invalid("gs2 header")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -150,6 +124,7 @@ mod tests {
     use super::super::ClientExchange;
     use super::*;
 
+    const PLAIN: &[u8] = MECHANISM.as_bytes();
     const FIRST: &str = "n,,n=user,r=rOprNGfwEbeRWgbNEkqO";
     const FINAL: &str =
         "c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=";
@@ -159,13 +134,13 @@ mod tests {
     }
 
     fn rfc_exchange(verifier: &Verifier) -> ServerExchange {
-        ServerExchange::with_nonce(verifier.clone(), "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0".to_owned())
+        ServerExchange::with_nonce(verifier.clone(), "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0".to_owned(), None)
     }
 
     #[test]
     fn rfc_7677_section_3() {
         let mut exchange = rfc_exchange(&rfc_verifier());
-        let answer = exchange.client_first(FIRST.as_bytes()).unwrap();
+        let answer = exchange.client_first(PLAIN, FIRST.as_bytes()).unwrap();
         assert_eq!(
             String::from_utf8(answer).unwrap(),
             "r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096"
@@ -176,9 +151,14 @@ mod tests {
     }
 
     /// Runs both sides against each other.
-    fn login(mut client: ClientExchange, verifier: Verifier) -> Result<Keys, ScramError> {
-        let mut server = ServerExchange::start(verifier, [0x5a; NONCE_BYTES]);
-        let challenge = server.client_first(&client.first())?;
+    fn login(client: ClientExchange, verifier: Verifier) -> Result<Keys, ScramError> {
+        login_inside(None, client, verifier)
+    }
+
+    fn login_inside(endpoint: Option<Arc<[u8]>>, mut client: ClientExchange, verifier: Verifier) -> Result<Keys, ScramError> {
+        let mut server = ServerExchange::start(verifier, [0x5a; NONCE_BYTES], endpoint);
+        assert_eq!(server.mechanisms().contains(&MECHANISM_PLUS), server.endpoint.is_some());
+        let challenge = server.client_first(client.binding().mechanism().as_bytes(), &client.first())?;
         let success = server.client_final(&client.server_first(&challenge)?)?;
         client.server_final(&success.server_final)?;
         Ok(success.keys)
@@ -221,7 +201,7 @@ mod tests {
             (b"n", ScramError::Invalid("channel binding flag")),
             (b"n,", ScramError::Invalid("gs2 header")),
             (b"n,,", ScramError::Missing("user name")),
-            (b"p=tls-server-end-point,,n=,r=a", ScramError::ChannelBindingRequired),
+            (b"p=tls-server-end-point,,n=,r=a", ScramError::BindingFlag),
             (b"n,a=bob,n=,r=a", ScramError::AuthorizationIdentity),
             (b"n,,m=x,n=,r=a", ScramError::Extension),
             (b"n,,r=a", ScramError::Missing("user name")),
@@ -236,10 +216,10 @@ mod tests {
             (longer.as_bytes(), ScramError::TooLong("client-first-message")),
         ];
         for (message, error) in cases {
-            let mut exchange = ServerExchange::start(Verifier::mock("x", &[1; 32], 1), [1; NONCE_BYTES]);
-            assert_eq!(exchange.client_first(message).unwrap_err(), error, "{}", message.escape_ascii());
+            let mut exchange = ServerExchange::start(Verifier::mock("x", &[1; 32], 1), [1; NONCE_BYTES], None);
+            assert_eq!(exchange.client_first(PLAIN, message).unwrap_err(), error, "{}", message.escape_ascii());
             assert_eq!(
-                exchange.client_first(FIRST.as_bytes()).unwrap_err(),
+                exchange.client_first(PLAIN, FIRST.as_bytes()).unwrap_err(),
                 ScramError::OutOfOrder,
                 "a failed exchange stays failed"
             );
@@ -260,8 +240,8 @@ mod tests {
             (format!("c=biws,{nonce},p="), ScramError::Invalid("proof")),
             (format!("c=biws,{nonce},p=QUFB"), ScramError::Invalid("proof")),
             (format!("{FINAL},x=y"), ScramError::Trailing("client-final-message")),
-            (FINAL.replace("c=biws", "c=eSws"), ScramError::ChannelBindingMismatch),
-            (FINAL.replace("c=biws", "c="), ScramError::ChannelBindingMismatch),
+            (FINAL.replace("c=biws", "c=eSws"), ScramError::BindingAttribute),
+            (FINAL.replace("c=biws", "c="), ScramError::BindingAttribute),
             (FINAL.replace("%hv", "%hw"), ScramError::Nonce),
             (FINAL.replace(",p=dHzb", ",p=dHzc"), ScramError::Proof),
             (FINAL.replace(",p=", ",x=more,p="), ScramError::Proof),
@@ -269,7 +249,7 @@ mod tests {
         for verifier in [rfc_verifier(), Verifier::mock("x", &[1; 32], 4096)] {
             for (message, error) in &cases {
                 let mut exchange = rfc_exchange(&verifier);
-                exchange.client_first(FIRST.as_bytes()).unwrap();
+                exchange.client_first(PLAIN, FIRST.as_bytes()).unwrap();
                 assert_eq!(exchange.client_final(message.as_bytes()).unwrap_err(), *error, "{message}");
             }
         }
@@ -278,12 +258,74 @@ mod tests {
     #[test]
     fn flag_y_is_accepted_and_has_to_be_repeated() {
         let mut exchange = rfc_exchange(&rfc_verifier());
-        exchange.client_first(FIRST.replacen('n', "y", 1).as_bytes()).unwrap();
-        assert_eq!(exchange.client_final(FINAL.as_bytes()).unwrap_err(), ScramError::ChannelBindingMismatch);
+        exchange.client_first(PLAIN, FIRST.replacen('n', "y", 1).as_bytes()).unwrap();
+        assert_eq!(exchange.client_final(FINAL.as_bytes()).unwrap_err(), ScramError::BindingAttribute);
         let mut exchange = rfc_exchange(&rfc_verifier());
-        exchange.client_first(FIRST.replacen('n', "y", 1).as_bytes()).unwrap();
+        exchange.client_first(PLAIN, FIRST.replacen('n', "y", 1).as_bytes()).unwrap();
         // The gs2 header is part of what is signed, so this proof no longer fits.
         assert_eq!(exchange.client_final(FINAL.replace("biws", "eSws").as_bytes()).unwrap_err(), ScramError::Proof);
+    }
+
+    #[test]
+    fn a_login_is_good_in_the_session_that_it_is_bound_to() {
+        let session = |hash: &[u8]| Arc::<[u8]>::from(hash);
+        let log_in = |endpoint: Option<&[u8]>, binding| {
+            let client = ClientExchange::new(b"secret", [1; NONCE_BYTES]).bound(binding);
+            login_inside(endpoint.map(session), client, Verifier::derive(b"secret", b"salt", 10)).map(|_| ())
+        };
+        let ours = &[7; 32][..];
+        assert_eq!(log_in(Some(ours), Binding::EndPoint(session(ours))), Ok(()));
+        assert_eq!(log_in(Some(ours), Binding::Unable), Ok(()));
+        assert_eq!(log_in(Some(ours), Binding::NotOffered), Err(ScramError::BindingNegotiation));
+        assert_eq!(log_in(None, Binding::NotOffered), Ok(()));
+        assert_eq!(log_in(None, Binding::EndPoint(session(ours))), Err(ScramError::Mechanism));
+        for other in [&[8; 32][..], &[7; 31], &[7; 33], &[7; 64], b""] {
+            assert_eq!(log_in(Some(ours), Binding::EndPoint(session(other))), Err(ScramError::BindingMismatch));
+        }
+        let keys = login(ClientExchange::new(b"secret", [1; NONCE_BYTES]), Verifier::derive(b"secret", b"salt", 10)).unwrap();
+        let passed_on = ClientExchange::with_keys(keys, [2; NONCE_BYTES]).bound(Binding::EndPoint(session(ours)));
+        login_inside(Some(session(ours)), passed_on, Verifier::derive(b"secret", b"salt", 10)).unwrap();
+    }
+
+    /// Somebody in between who passes messages on and mends the binding: the proof is over what the client has sent.
+    #[test]
+    fn a_binding_that_is_mended_on_the_way_breaks_the_proof() {
+        let (shown, ours): (Arc<[u8]>, Arc<[u8]>) = (Arc::from([1; 32]), Arc::from([2; 32]));
+        let unbound = |client: &ClientExchange| client.first()[b"p=tls-server-end-point,,".len()..].to_vec();
+        for (mechanism, header, attribute) in [
+            (MECHANISM_PLUS, "p=tls-server-end-point,,", Binding::EndPoint(ours.clone()).attribute()),
+            (MECHANISM, "n,,", "biws".into()),
+        ] {
+            let mut client = ClientExchange::new(b"secret", [1; NONCE_BYTES]).bound(Binding::EndPoint(shown.clone()));
+            let mut server = ServerExchange::start(Verifier::derive(b"secret", b"salt", 10), [3; NONCE_BYTES], Some(ours.clone()));
+            let first = [header.as_bytes(), &unbound(&client)].concat();
+            let challenge = server.client_first(mechanism.as_bytes(), &first).unwrap();
+            let last = String::from_utf8(client.server_first(&challenge).unwrap()).unwrap();
+            let (_, rest) = last.split_once(',').unwrap();
+            assert_eq!(server.client_final(format!("c={attribute},{rest}").as_bytes()).unwrap_err(), ScramError::Proof);
+        }
+    }
+
+    #[test]
+    fn no_byte_of_a_bound_login_may_change() {
+        let endpoint: Arc<[u8]> = Arc::from([0xa5; 32]);
+        let verifier = Verifier::derive(b"secret", b"salt", 1);
+        let start = || ServerExchange::start(verifier.clone(), [3; NONCE_BYTES], Some(endpoint.clone()));
+        let mut client = ClientExchange::new(b"secret", [1; NONCE_BYTES]).bound(Binding::EndPoint(endpoint.clone()));
+        let first = client.first();
+        let last = client.server_first(&start().client_first(MECHANISM_PLUS.as_bytes(), &first).unwrap()).unwrap();
+        for at in 0..last.len() {
+            for bit in 0..8 {
+                let mut changed = last.clone();
+                changed[at] ^= 1 << bit;
+                let mut server = start();
+                server.client_first(MECHANISM_PLUS.as_bytes(), &first).unwrap();
+                assert!(server.client_final(&changed).is_err(), "byte {at}, bit {bit}");
+            }
+        }
+        let mut server = start();
+        server.client_first(MECHANISM_PLUS.as_bytes(), &first).unwrap();
+        server.client_final(&last).unwrap();
     }
 
     #[test]
@@ -318,9 +360,9 @@ mod tests {
                 bytes
             };
             let mut exchange = rfc_exchange(&verifier);
-            let _ = exchange.client_first(&mutate(FIRST));
+            let _ = exchange.client_first(PLAIN, &mutate(FIRST));
             let mut exchange = rfc_exchange(&verifier);
-            exchange.client_first(FIRST.as_bytes()).unwrap();
+            exchange.client_first(PLAIN, FIRST.as_bytes()).unwrap();
             let last = mutate(FINAL);
             if last != FINAL.as_bytes() {
                 assert!(exchange.client_final(&last).is_err(), "round {round}: {}", last.escape_ascii());

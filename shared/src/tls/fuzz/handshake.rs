@@ -39,7 +39,7 @@ enum Side {
 pub fn handshake(data: &[u8]) {
     let Some((&how, bytes)) = data.split_first() else { return };
     let (server, client) = &CONFIGS[usize::from(how & 1)];
-    let server = || Side::Shaking(Handshake::accept(Arc::clone(server)).unwrap());
+    let server = || Side::Shaking(Handshake::accept(Arc::clone(server), None).unwrap());
     let client = || {
         let mut client = Side::Shaking(Handshake::connect(Arc::clone(client), ServerName::try_from("localhost").unwrap()).unwrap());
         let first = client.step(std::iter::once(&[][..]));

@@ -68,8 +68,30 @@ fn both_sides_agree_and_know_each_other() {
     assert_eq!((client.version, client.group, client.alpn.as_deref()), ("TLSv1.3", "prime256v1", Some(&b"postgresql"[..])));
     assert_eq!((server.cipher, &server.alpn), (client.cipher, &client.alpn));
     assert!(server.peer_names().unwrap().is_user("alice") && !server.peer_names().unwrap().is_user("bob"));
-    assert_eq!(client.peer_endpoint_binding().as_deref(), acceptor.endpoint_binding());
-    assert_eq!(acceptor.endpoint_binding().map(<[u8]>::len), Some(32));
+    assert_eq!(client.endpoint, server.endpoint);
+    assert_eq!(server.endpoint.map(|hash| hash.len()), Some(32));
+}
+
+/// RFC 5929, 4.1: the hash is that of the certificate's signature, and one that has none binds nothing.
+#[test]
+fn a_login_is_bound_by_the_hash_of_the_signature() {
+    for (algorithm, bytes) in
+        [(&rcgen::PKCS_ECDSA_P256_SHA256, Some(32)), (&rcgen::PKCS_ECDSA_P384_SHA384, Some(48)), (&rcgen::PKCS_ED25519, None)]
+    {
+        let key = rcgen::KeyPair::generate_for(algorithm).unwrap();
+        let certificate = named("db", &["db"]).self_signed(&key).unwrap();
+        let identity = Identity { certificate: certificate.pem(), key: key.serialize_pem() };
+        let settings = settings(&[]);
+        let acceptor = acceptor(&settings, &files(None, Some(&identity)));
+        let connector = Connector::new(&settings, &files(None, None)).unwrap().unwrap();
+        let (client, server) = meet(connector.connect("db").unwrap(), acceptor.accept().unwrap());
+        let (client, server) = (client.unwrap().endpoint, server.unwrap().endpoint);
+        assert_eq!((client.as_deref().map(<[u8]>::len), &client), (bytes, &server));
+        if bytes == Some(32) {
+            let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, certificate.der());
+            assert_eq!(client.as_deref(), Some(hash.as_ref()));
+        }
+    }
 }
 
 #[test]

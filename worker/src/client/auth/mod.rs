@@ -11,12 +11,15 @@ mod rule;
 mod typical;
 
 use crate::hashing::Question;
-use shared::auth::scram::{self, Challenge as Hashed, Derivation, Keys, MAX_ITERATIONS, NONCE_BYTES, ServerExchange, Verifier};
+use shared::auth::scram::{
+    self, Challenge as Hashed, Derivation, Keys, MAX_ITERATIONS, NONCE_BYTES, ScramError, ServerExchange, Verifier,
+};
 use shared::auth::{Method, Password, Secret, md5, plain};
 use shared::control::PasswordMethod;
 use shared::wire::cursor::Cursor;
 use shared::wire::encode;
 use shared::wire::report::sqlstate;
+use std::sync::Arc;
 
 pub(crate) use account::Account;
 pub(crate) use cert::check as check_certificate;
@@ -53,6 +56,8 @@ pub(crate) enum Verdict {
     HashGuess(Box<Derivation>, Option<Box<Verifier>>),
     /// SQLSTATE and text.
     Refused(&'static str, &'static str),
+    /// Its SCRAM messages are not those of one who knows the password, or not meant for us.
+    ScramFailed(ScramError),
 }
 
 /// What decides how users look who have no secret, or one that is no SCRAM verifier.
@@ -64,13 +69,15 @@ pub(crate) struct Looks<'a> {
     pub(crate) mock_secret: &'a [u8; 32],
 }
 
+const NO_SCRAM: Verdict = Verdict::Refused(sqlstate::INVALID_PASSWORD, scram::CLIENT_FAILURE);
 const NO_SUCH_PASSWORD: Verdict = Verdict::Refused(sqlstate::INVALID_PASSWORD, "password authentication failed");
 
-/// The first message of an authentication, appended to `out`. `known`: what has been hashed before.
+/// The first message of an authentication, appended to `out`. `endpoint`: what SCRAM may be bound to; `known`: what has been hashed before.
 pub(crate) fn begin<'a>(
     method: &Method,
     account: &Account,
     looks: &Looks<'_>,
+    endpoint: Option<Arc<[u8]>>,
     known: impl FnOnce(&Question) -> Option<&'a Keys>,
     out: &mut Vec<u8>,
 ) -> Verdict {
@@ -94,8 +101,9 @@ pub(crate) fn begin<'a>(
                     None => return Verdict::Hash(question),
                 },
             };
-            let exchange = ServerExchange::start(verifier, random::<NONCE_BYTES>());
-            encode::authentication(out, 10, format!("{}\0\0", scram::MECHANISM).as_bytes());
+            let exchange = ServerExchange::start(verifier, random::<NONCE_BYTES>(), endpoint);
+            let offered: String = exchange.mechanisms().iter().flat_map(|mechanism| [*mechanism, "\0"]).collect();
+            encode::authentication(out, 10, format!("{offered}\0").as_bytes());
             Verdict::GoOn(Challenge::ScramFirst(Box::new(exchange)))
         }
         _ => Verdict::Refused(sqlstate::PROTOCOL_VIOLATION, "bouncer config error"),
@@ -130,11 +138,11 @@ pub(crate) fn answer(account: &Account, looks: &Looks<'_>, challenge: Challenge,
             None => Verdict::Refused(sqlstate::INVALID_PASSWORD, elsewhere::failure(&method)),
         },
         Challenge::ScramFirst(mut exchange) => {
-            let Some((mechanism, message)) = initial_response(body) else { return scram_failed() };
-            if mechanism != scram::MECHANISM.as_bytes() {
-                return Verdict::Refused(sqlstate::PROTOCOL_VIOLATION, "client selected an invalid SASL authentication mechanism");
-            }
-            let Ok(server_first) = exchange.client_first(message) else { return scram_failed() };
+            let Some((mechanism, message)) = initial_response(body) else { return NO_SCRAM };
+            let server_first = match exchange.client_first(mechanism, message) {
+                Ok(server_first) => server_first,
+                Err(error) => return Verdict::ScramFailed(error),
+            };
             encode::authentication(out, 11, &server_first);
             Verdict::GoOn(Challenge::ScramFinal(exchange))
         }
@@ -147,7 +155,7 @@ pub(crate) fn answer(account: &Account, looks: &Looks<'_>, challenge: Challenge,
                     _ => Verdict::Admitted,
                 }
             }
-            Err(_) => scram_failed(),
+            Err(error) => Verdict::ScramFailed(error),
         },
     }
 }
@@ -157,8 +165,17 @@ pub(crate) fn guessed(stored: Option<&Verifier>, keys: &Keys) -> Verdict {
     if stored.is_some_and(|verifier| verifier.is_of(keys)) { Verdict::AdmittedWithKeys(keys.clone()) } else { NO_SUCH_PASSWORD }
 }
 
-fn scram_failed() -> Verdict {
-    Verdict::Refused(sqlstate::INVALID_PASSWORD, scram::CLIENT_FAILURE)
+/// What a client is told whose SCRAM has failed: SQLSTATE and text. Where channel binding is the matter, PostgreSQL's; what else is wrong is
+/// nobody's business.
+pub(crate) fn scram_failure(error: &ScramError) -> (&'static str, String) {
+    let code = match error {
+        ScramError::Mechanism | ScramError::BindingFlag | ScramError::BindingType(_) | ScramError::BindingAttribute => {
+            sqlstate::PROTOCOL_VIOLATION
+        }
+        ScramError::BindingNegotiation | ScramError::BindingMismatch => sqlstate::INVALID_AUTHORIZATION,
+        _ => return (sqlstate::INVALID_PASSWORD, scram::CLIENT_FAILURE.to_owned()),
+    };
+    (code, error.to_string())
 }
 
 /// Where a verifier comes from.
