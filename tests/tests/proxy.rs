@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use end_to_end::program::psql;
+use end_to_end::tls::{Authority, TLS13};
 use end_to_end::{Builder, Client, Fleet, Port, Postgres, each_worker_count, frontend, wait_until};
 use std::net::Ipv4Addr;
 use std::process::{Child, Command};
@@ -180,5 +181,40 @@ fn haproxy_speaks_both_versions() {
         let seen = fleet.console().query("show clients").lookup("port", &client.local_port().to_string(), "addr");
         assert_eq!(seen, "127.0.0.1", "the address of HAProxy's client, not HAProxy's 127.0.0.2");
         drop(proxy);
+    }
+}
+
+/// TLS begins behind the header, asked for or at once; rules and certificates are the client's own.
+#[test]
+fn inside_tls() {
+    let (server, authority) = (Postgres::start(), Authority::new());
+    authority.sign("app", &[]);
+    let rules = "hostssl app app 192.0.2.7/32 cert\nhost all all all reject\n";
+    let fleet = behind_proxies(Fleet::builder(&server))
+        .client_tls(&authority, "require")
+        .setting("client_tls_ca_file", authority.file("ca.crt").display())
+        .setting("auth_type", "hba")
+        .setting("auth_hba_file", "hba.conf")
+        .file("hba.conf", rules)
+        .start();
+    let config = authority.client(&TLS13, Some("app"));
+    for (address, direct) in [("192.0.2.7", false), ("192.0.2.7", true), ("192.0.2.8", false)] {
+        let mut client = Client::tcp_from(PROXY, fleet.port());
+        let header = format!("PROXY TCP4 {address} 192.0.2.2 4711 6432\r\n").into_bytes();
+        if direct {
+            client.send(&header);
+        } else {
+            client.send(&[header, frontend::untyped(frontend::SSL_REQUEST, b"")].concat());
+            assert_eq!(client.read_byte(), b'S');
+        }
+        let mut client = client.encrypt(&config).unwrap();
+        client.send(&startup());
+        let outcome = client.authenticate("app", None).map_err(|refused| refused.text().to_owned());
+        if address == "192.0.2.7" {
+            assert_eq!(outcome, Ok(()));
+            assert_eq!(client.value("select 1"), "1");
+        } else {
+            assert_eq!(outcome, Err("login rejected".to_owned()));
+        }
     }
 }

@@ -89,3 +89,33 @@ fn other_authorities_for_servers() {
     assert_eq!(client.read().kind, b'E');
     fleet.wait_for_log("TLS handshake failed: invalid peer certificate");
 }
+
+#[test]
+fn tls_is_switched_on_and_off_under_its_clients() {
+    let (server, authority) = (Postgres::start(), Authority::new());
+    let mut fleet = Fleet::builder(&server).workers(2).start();
+    let config = authority.client(&TLS13, None);
+    let mut clear = fleet.client();
+    let mut console = fleet.console();
+    let offered = |fleet: &Fleet| {
+        let mut client = Client::tcp(fleet.port());
+        client.send(&frontend::untyped(frontend::SSL_REQUEST, b""));
+        client.read_byte() == b'S'
+    };
+    assert!(!offered(&fleet));
+    fleet.change("client_tls_sslmode", "require");
+    fleet.change("client_tls_cert_file", authority.file("server.crt").display());
+    fleet.change("client_tls_key_file", authority.file("server.key").display());
+    assert!(console.query("reload").errors.is_empty());
+    assert!(offered(&fleet));
+    let mut inside = Client::tls(fleet.port(), &config);
+    inside.start(LOGIN, None).unwrap();
+    let refused = Client::tcp(fleet.port()).start(LOGIN, None).unwrap_err();
+    assert_eq!(refused.text(), "SSL required");
+    fleet.change("client_tls_sslmode", "disable");
+    assert!(console.query("reload").errors.is_empty());
+    assert!(!offered(&fleet));
+    for client in [&mut clear, &mut inside, &mut fleet.client()] {
+        assert_eq!(client.value("select 'goes on'"), "goes on");
+    }
+}
