@@ -51,19 +51,15 @@ impl Pam {
         {
             return check.fail("PAM", "too many checks are waiting for PAM");
         }
-        if self.idle.load(Ordering::SeqCst) < self.jobs.len() && self.threads.load(Ordering::SeqCst) < MOST {
+        if self.idle.load(Ordering::SeqCst) < self.jobs.len() && take_place(&self.threads) {
             self.start_thread();
         }
     }
 
-    /// Counted before it begins: two callers at once may start one more than needed, which ends again, and never more than a few above MOST.
+    /// Its place is taken. Two callers at once may start one more than needed, which ends again.
     fn start_thread(&self) {
         let (jobs, threads, idle) = (self.jobs.clone(), Arc::clone(&self.threads), Arc::clone(&self.idle));
-        threads.fetch_add(1, Ordering::SeqCst);
-        let serve = move || {
-            serve(&jobs, &idle);
-            threads.fetch_sub(1, Ordering::SeqCst);
-        };
+        let serve = move || serve(&jobs, &threads, &idle);
         if let Err(error) = std::thread::Builder::new().name("pam".into()).spawn(serve) {
             self.threads.fetch_sub(1, Ordering::SeqCst);
             log::error!("no thread for PAM: {error}");
@@ -75,7 +71,12 @@ impl Pam {
     }
 }
 
-fn serve(jobs: &Receiver<Job>, idle: &AtomicUsize) {
+/// Counts one thread more if there may be another.
+fn take_place(threads: &AtomicUsize) -> bool {
+    threads.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |count| (count < MOST).then_some(count + 1)).is_ok()
+}
+
+fn serve(jobs: &Receiver<Job>, threads: &AtomicUsize, idle: &AtomicUsize) {
     let mut helper = None;
     loop {
         idle.fetch_add(1, Ordering::SeqCst);
@@ -83,9 +84,13 @@ fn serve(jobs: &Receiver<Job>, idle: &AtomicUsize) {
         idle.fetch_sub(1, Ordering::SeqCst);
         match job {
             Ok((service, check)) => decide(&mut helper, service, check),
-            // One may have come between the end of the wait and the count of those who wait.
-            Err(RecvTimeoutError::Timeout) if !jobs.is_empty() => {}
-            Err(_) => return,
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                threads.fetch_sub(1, Ordering::SeqCst);
+                // For a check that has come just before that nobody else was started.
+                if jobs.is_empty() || !take_place(threads) {
+                    return;
+                }
+            }
         }
     }
 }
@@ -162,5 +167,22 @@ impl Drop for Helper {
     fn drop(&mut self) {
         let _ = kill(self.pid, Signal::SIGKILL);
         while waitpid(self.pid, None) == Err(Errno::EINTR) {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_never_more_than_the_most() {
+        let threads = AtomicUsize::new(0);
+        let taken = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 * MOST {
+                scope.spawn(|| taken.fetch_add(usize::from(take_place(&threads)), Ordering::SeqCst));
+            }
+        });
+        assert_eq!((taken.into_inner(), threads.into_inner()), (MOST, MOST));
     }
 }
