@@ -491,7 +491,8 @@ impl Fleet {
             self.signal(Signal::SIGQUIT);
             holds_within(Duration::from_secs(5), || self.has_ended().is_some());
         }
-        let left = self.processes();
+        // The kernel kills those who run PAM's modules as the supervisor ends; a busy machine takes a moment to.
+        let left: Vec<u32> = self.processes().into_iter().filter(|&pid| !process::is_being_killed(pid)).collect();
         for &pid in &left {
             process::signal(pid, Signal::SIGKILL);
         }

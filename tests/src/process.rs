@@ -63,6 +63,14 @@ pub fn is_traced(pid: u32) -> bool {
     status.lines().find_map(|line| line.strip_prefix("TracerPid:")).is_some_and(|tracer| tracer.trim() != "0")
 }
 
+/// Whether SIGKILL has been sent to the process and it has not come to it yet.
+pub fn is_being_killed(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let pending = status.lines().filter_map(|line| line.strip_prefix("SigPnd:").or_else(|| line.strip_prefix("ShdPnd:")));
+    let has = |mask: &str| u64::from_str_radix(mask.trim(), 16).is_ok_and(|mask| mask & (1 << (Signal::SIGKILL as u32 - 1)) != 0);
+    pending.into_iter().any(has)
+}
+
 fn all() -> Vec<u32> {
     let mut pids: Vec<u32> =
         Path::new("/proc").read_dir().unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();

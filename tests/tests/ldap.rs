@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use end_to_end::directory::{BASE, Directory};
-use end_to_end::{Client, Crowd, Fields, Fleet, Postgres, SOON, frontend, wait_until};
+use end_to_end::{Builder, Client, Crowd, Fields, Fleet, Postgres, SOON, each_worker_count, frontend, wait_for, wait_until};
 use nix::sys::signal::Signal;
 use std::net::TcpListener;
 use std::time::Duration;
@@ -134,6 +134,74 @@ fn assert_refused_without_asking(fleet: &Fleet, text: &str) {
     client.send(&frontend::startup(&[("user", "plain_user"), ("database", "app")]));
     let fields = client.refusal();
     assert_eq!((fields.code(), fields.text()), ("08P01", text));
+}
+
+/// Each rule asks where it says, or where `auth_ldap_options` does.
+#[test]
+fn rules_with_options_of_their_own() {
+    let (server, directory) = (Postgres::start(), Directory::start(&PEOPLE));
+    let rules = |own: &str| {
+        format!(
+            "host app plain_user 127.0.0.1/32 ldap {own}\n\
+             host app plain_user all reject\n\
+             host app scram_user all ldap\n\
+             host app all all ldap ldapserver=127.0.0.1 ldapport=1 ldapprefix=uid=\n\
+             host pgbouncer admin all trust\n"
+        )
+    };
+    let searching = format!(
+        "ldapserver=127.0.0.1 ldapport={} ldapbasedn=\"{BASE}\" ldapbinddn=\"cn=manager,{BASE}\" ldapbindpasswd=manager-password",
+        directory.port()
+    );
+    let with_rules = |builder: Builder, own: &str| {
+        builder.setting("auth_type", "hba").setting("auth_hba_file", "hba.conf").file("hba.conf", &rules(own))
+    };
+    let build = |builder| with_rules(builder, &simple(directory.port())).setting("auth_ldap_options", &searching);
+    each_worker_count(&server, build, |fleet| {
+        for (user, password) in PEOPLE {
+            assert_served(fleet, user, password);
+            assert_refused(fleet, user, "wrong", FAILED);
+            assert_refused(fleet, user, "", "empty password returned by client");
+        }
+        assert_refused(fleet, "stranger", "plain-password", FAILED);
+        fleet.wait_for_log("could not connect to LDAP server 127.0.0.1:1");
+        // A reload makes the rule ask elsewhere; one with a mistake in it changes nothing.
+        let hba = fleet.folder().join("hba.conf");
+        std::fs::write(&hba, rules("ldapserver=127.0.0.1 ldapport=1 ldapprefix=uid=")).unwrap();
+        reload(fleet);
+        assert_refused(fleet, "plain_user", "plain-password", FAILED);
+        assert_served(fleet, "scram_user", "scram-password");
+        std::fs::write(&hba, rules("ldapserver=127.0.0.1 ldaptls=maybe ldapprefix=uid=")).unwrap();
+        fleet.console().query("reload").error();
+        fleet.wait_for_log("hba.conf:1: auth_hba_file: hba line 1: invalid ldaptls value: \"maybe\"");
+    });
+    let unset = with_rules(Fleet::builder(&server), &simple(directory.port())).start();
+    assert_served(&unset, "plain_user", "plain-password");
+    let mut client = Client::tcp(unset.port());
+    client.send(&frontend::startup(&[("user", "scram_user"), ("database", "app")]));
+    assert_eq!(client.refusal().text(), "auth_ldap_options is null");
+}
+
+/// There is room for so many logins at an LDAP server that hangs; who comes after them is told at once, and nobody else hears of it.
+#[test]
+fn a_full_queue_refuses_at_once() {
+    let server = Postgres::start();
+    let (_listener, port) = silent_server();
+    let fleet = fleet(&server, &simple(port)).setting("max_client_conn", 2000).start();
+    let mut waiting: Vec<Client> = Vec::new();
+    while fleet.logged("too many checks are waiting for an LDAP server") == 0 {
+        assert!(waiting.len() < 1900, "nobody is refused");
+        waiting.extend((0..20).map(|_| waiting_client(&fleet)));
+    }
+    assert!(waiting.len() > 1000, "{} clients are too many", waiting.len());
+    let refused = |client: &mut Client| {
+        client.patience(Duration::from_millis(50));
+        client.try_read().ok().flatten().map(|message| message.fields())
+    };
+    let last = waiting.len() - 20;
+    let told = wait_for("somebody to be told", SOON, || waiting[last..].iter_mut().find_map(refused));
+    assert_eq!((told.severity(), told.code(), told.text()), ("FATAL", "28P01", FAILED));
+    assert!(waiting[200..900].iter_mut().step_by(50).all(|client| refused(client).is_none()), "others go on waiting");
 }
 
 fn reload(fleet: &Fleet) {

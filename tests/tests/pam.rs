@@ -2,8 +2,9 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use end_to_end::{Client, Crowd, Fields, Fleet, Postgres, SOON, frontend, process, wait_until};
+use end_to_end::{Builder, Client, Crowd, Fields, Fleet, Postgres, SOON, each_worker_count, frontend, process, wait_until};
 use std::io::Write;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -109,6 +110,29 @@ fn a_service_says_who_comes_in() {
     // The password is right, but the account phase says no.
     assert_refused(&fleet, "expired", "plain-password", FAILED);
     assert!(!fleet.log().contains("plain-password"), "{}", fleet.log());
+}
+
+#[test]
+fn rules_with_pam_among_others() {
+    let (server, service) = (Postgres::start(), Service::install());
+    let rules = "\
+        host app plain_user 127.0.0.1/32 pam\n\
+        host app plain_user all          reject\n\
+        host app all        all          trust\n";
+    let build = |builder: Builder| {
+        let builder = builder.setting("auth_type", "hba").setting("auth_hba_file", "hba.conf").file("hba.conf", rules);
+        builder.setting("auth_pam_service", &service.name)
+    };
+    each_worker_count(&server, build, |fleet| {
+        let mut client = log_in(fleet, "plain_user", "plain-password").unwrap();
+        assert_eq!(client.value("select current_user"), "plain_user");
+        assert_refused(fleet, "plain_user", "wrong", FAILED);
+        let mut elsewhere = Client::tcp_from(Ipv4Addr::new(127, 0, 0, 2), fleet.port());
+        let fields = elsewhere.start(&[("user", "plain_user"), ("database", "app")], Some("plain-password")).unwrap_err();
+        assert_eq!((fields.code(), fields.text()), ("28000", "login rejected"));
+        // No service is asked about others.
+        assert_eq!(fleet.client().value("select current_user"), "app");
+    });
 }
 
 #[test]
