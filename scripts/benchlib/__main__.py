@@ -7,7 +7,7 @@ import resource
 import signal
 import sys
 
-from . import contenders, idle, instructions, options, processes, report, scenarios, skew, slack, slices, syscalls
+from . import contenders, idle, instructions, logins, options, processes, report, scenarios, skew, slack, slices, syscalls
 
 
 def main():
@@ -80,6 +80,10 @@ def compare(asked, loads, special):
         swept = slack.run(asked)
         slack.report(swept)
         found += swept
+    if "logins" in special:
+        stormed = logins.run(asked)
+        logins.report(stormed)
+        found += stormed
     if "idle" in special:
         report.per_contender(f"memory per idle client ({asked.idle_clients} clients)", "KiB", idle.run(asked, asked.contender))
     if "tls-idle" in special:

@@ -38,13 +38,15 @@ def free_port():
 
 
 class Contender:
-    """A running pooler: some processes on one port. `prefix` is put before the command (a profiler); `settings` are lines for pgfleet only."""
+    """A running pooler: some processes on one port. `prefix` is put before the command (a profiler); `settings` are lines for pgfleet only;
+    `visitors` an entry, a secret and rules besides, for clients that are not trusted."""
 
-    def __init__(self, name, options, prefix=(), folder=None, settings=()):
+    def __init__(self, name, options, prefix=(), folder=None, settings=(), visitors=None):
         self.name = name
         self.options = options
         self.prefix = list(prefix)
         self.settings = list(settings)
+        self.visitors = visitors
         self.count = options.workers if name.endswith("-N") else 1
         self.port = free_port()
         self.folder = pathlib.Path(options.work) / (folder or name)
@@ -93,19 +95,21 @@ class Contender:
 
     def ini(self, folder, pool_size, extra):
         """The pgbouncer.ini that PgBouncer and pgfleet are given alike."""
-        users = folder / "userlist.txt"
-        users.write_text('"postgres" ""\n')
-        users.chmod(0o600)
-        processes.give(users)
+        visitors = self.visitors
+        users = private(folder / "userlist.txt", '"postgres" ""\n' + (f"{visitors.secret}\n" if visitors else ""))
+        access = ["auth_type = trust"]
+        if visitors:
+            access = ["auth_type = hba", f"auth_hba_file = {private(folder / 'hba.conf', visitors.rules)}"]
         lines = [
             "[databases]",
             f"bench = host=127.0.0.1 port={self.options.postgres_port}",
+            *([visitors.entry] if visitors else []),
             "[pgbouncer]",
             "listen_addr = 127.0.0.1",
             f"listen_port = {self.port}",
             "unix_socket_dir =",
             "listen_backlog = 4096",
-            "auth_type = trust",
+            *access,
             f"auth_file = {users}",
             "admin_users = postgres",
             f"pool_mode = {self.options.pool_mode}",
@@ -121,16 +125,20 @@ class Contender:
         path.write_text("\n".join(lines) + "\n")
         return str(path)
 
-
     def encryption(self, folder):
         """Lines that let clients use TLS who want to, with a certificate made for this run."""
         files = {}
         for kind, content in certificate(self.options).items():
-            files[kind] = folder / f"{kind}.pem"
-            files[kind].write_bytes(content)
-            files[kind].chmod(0o600)
-            processes.give(files[kind])
+            files[kind] = private(folder / f"{kind}.pem", content.decode())
         return ["client_tls_sslmode = allow", f"client_tls_key_file = {files['key']}", f"client_tls_cert_file = {files['cert']}"]
+
+
+def private(path, text):
+    """A file for the pooler alone."""
+    path.write_text(text)
+    path.chmod(0o600)
+    processes.give(path)
+    return path
 
 
 def certificate(options):

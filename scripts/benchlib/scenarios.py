@@ -38,6 +38,7 @@ def loads():
 SPECIAL = {
     "idle": "memory per idle client",
     "tls-idle": "memory per idle TLS client",
+    "logins": "p99 of 64 clients while others log in, 500 times a second",
     "syscalls": "system calls per transaction at 64 clients",
     "skew": "200 clients over four workers or processes: evenly, unevenly, all at one",
     "slack": "pgfleet's fairness_slack: what it costs and what it gives",

@@ -59,7 +59,7 @@ struct Job {
 #[derive(Default)]
 pub(crate) struct Hashing {
     jobs: FxHashMap<Subject, Job>,
-    /// Whose turn it is, in order.
+    /// Whose turn it is, in order. Some of them want it no more: a storm of clients that all go at once costs a look at each, not at each other.
     line: VecDeque<Subject>,
     known: FxHashMap<Question, Keys>,
 }
@@ -72,7 +72,7 @@ impl Question {
 
 impl Hashing {
     pub(crate) fn is_idle(&self) -> bool {
-        self.line.is_empty()
+        self.jobs.is_empty()
     }
 
     /// The keys, if they have been derived before.
@@ -106,7 +106,9 @@ impl Hashing {
             job.askers.retain(|other| *other != asker);
             if job.askers.is_empty() {
                 self.jobs.remove(subject);
-                self.line.retain(|other| other != subject);
+            }
+            if self.jobs.is_empty() {
+                self.line.clear();
             }
         }
     }
@@ -119,7 +121,10 @@ impl Hashing {
     /// Works on what stands first in line, until something is finished or there are no rounds left. `is_over` looks at the clock.
     fn work(&mut self, rounds: &mut u32, is_over: impl Fn() -> bool) -> Option<(Keys, Vec<Asker>)> {
         while *rounds > 0 && !is_over() {
-            let job = self.jobs.get_mut(self.line.front()?)?;
+            let Some(job) = self.jobs.get_mut(self.line.front()?) else {
+                self.line.pop_front();
+                continue;
+            };
             let slice = SLICE.min(*rounds);
             *rounds -= slice;
             if let Some(keys) = job.derivation.run(slice) {
@@ -239,7 +244,20 @@ mod tests {
         assert_eq!(turns(&mut hashing, 4), [asker(3)]);
         hashing.ask(&question("b", 4096), asker(2));
         hashing.forget(&Subject::Ours(question("b", 4096)), asker(2));
-        assert!(hashing.is_idle() && hashing.jobs.is_empty());
+        assert!(hashing.is_idle() && hashing.jobs.is_empty() && hashing.line.is_empty());
+    }
+
+    #[test]
+    fn who_goes_away_and_comes_back_is_answered_once() {
+        let mut hashing = Hashing::default();
+        hashing.ask(&question("before", 4096), asker(0));
+        for _ in 0..3 {
+            hashing.ask(&question("a", 100), asker(1));
+            hashing.forget(&Subject::Ours(question("a", 100)), asker(1));
+        }
+        hashing.ask(&question("a", 100), asker(1));
+        assert_eq!(turns(&mut hashing, 5), [asker(0), asker(1)]);
+        assert!(hashing.is_idle() && hashing.line.is_empty());
     }
 
     #[test]
