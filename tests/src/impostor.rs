@@ -1,7 +1,10 @@
 //! Servers that are not PostgreSQL and say what a case wants them to.
 
 use crate::frontend::{GSSENC_REQUEST, SSL_REQUEST, message, strings};
+use crate::tls::Authority;
 use crate::{Message, Port};
+use rustls::{ServerConnection, StreamOwned};
+use std::fmt::Debug;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
@@ -15,21 +18,43 @@ pub struct Impostor {
 impl Impostor {
     /// Every connection has a thread to itself, which runs `talk` once the startup packet has come and closes the connection when it returns.
     pub fn start(talk: impl Fn(&mut Peer) + Send + Sync + 'static) -> Impostor {
+        Self::start_with(talk, |mut stream| {
+            // Whatever comes before the startup packet is an encryption request: no.
+            while let Some(SSL_REQUEST | GSSENC_REQUEST) = read_packet(&mut stream) {
+                let _ = stream.write_all(b"N");
+            }
+            Some(Peer(Box::new(stream)))
+        })
+    }
+
+    /// The same inside TLS, with the certificate `server` of this authority.
+    pub fn inside_tls(authority: &Authority, talk: impl Fn(&mut Peer) + Send + Sync + 'static) -> Impostor {
+        let config = authority.server("server");
+        Self::start_with(talk, move |mut stream| {
+            assert_eq!(read_packet(&mut stream), Some(SSL_REQUEST));
+            stream.write_all(b"S").ok()?;
+            let mut stream = StreamOwned::new(ServerConnection::new(Arc::clone(&config)).unwrap(), stream);
+            read_packet(&mut stream)?;
+            Some(Peer(Box::new(stream)))
+        })
+    }
+
+    fn start_with(
+        talk: impl Fn(&mut Peer) + Send + Sync + 'static,
+        begin: impl Fn(TcpStream) -> Option<Peer> + Send + Sync + 'static,
+    ) -> Impostor {
         let port = Port::take();
         let listener = TcpListener::bind(("127.0.0.1", port.number())).unwrap();
-        let talk = Arc::new(talk);
+        let each = Arc::new(move |stream| {
+            if let Some(mut peer) = begin(stream) {
+                talk(&mut peer);
+            }
+        });
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let Ok(stream) = stream else { return };
-                let talk = Arc::clone(&talk);
-                std::thread::spawn(move || {
-                    let mut peer = Peer(stream);
-                    // Whatever comes before the startup packet is an encryption request: no.
-                    while let Some(SSL_REQUEST | GSSENC_REQUEST) = peer.read_packet() {
-                        peer.send(b"N");
-                    }
-                    talk(&mut peer);
-                });
+                let each = Arc::clone(&each);
+                std::thread::spawn(move || each(stream));
             }
         });
         Impostor { port }
@@ -41,14 +66,19 @@ impl Impostor {
     }
 }
 
+/// A connection, in the clear or inside TLS.
+trait Stream: Read + Write + Send + Debug {}
+
+impl<T: Read + Write + Send + Debug> Stream for T {}
+
 /// Who has connected to an impostor.
 #[derive(Debug)]
-pub struct Peer(TcpStream);
+pub struct Peer(Box<dyn Stream>);
 
 impl Peer {
     /// Sends bytes; that the other side has gone is none of the impostor's business.
     pub fn send(&mut self, bytes: &[u8]) {
-        let _ = self.0.write_all(bytes);
+        let _ = self.0.write_all(bytes).and_then(|()| self.0.flush());
     }
 
     /// Lets the client in without a password.
@@ -73,16 +103,16 @@ impl Peer {
     pub fn listen(&mut self) {
         while self.0.read(&mut [0; 4096]).is_ok_and(|length| length > 0) {}
     }
+}
 
-    /// Reads a packet without a type byte; returns its code.
-    fn read_packet(&mut self) -> Option<u32> {
-        let mut header = [0; 8];
-        self.0.read_exact(&mut header).ok()?;
-        let (length, code) = header.split_at(4);
-        let mut body = vec![0; u32::from_be_bytes(length.try_into().unwrap()) as usize - 8];
-        self.0.read_exact(&mut body).ok()?;
-        Some(u32::from_be_bytes(code.try_into().unwrap()))
-    }
+/// Reads a packet without a type byte; returns its code.
+fn read_packet(stream: &mut impl Read) -> Option<u32> {
+    let mut header = [0; 8];
+    stream.read_exact(&mut header).ok()?;
+    let (length, code) = header.split_at(4);
+    let mut body = vec![0; u32::from_be_bytes(length.try_into().unwrap()) as usize - 8];
+    stream.read_exact(&mut body).ok()?;
+    Some(u32::from_be_bytes(code.try_into().unwrap()))
 }
 
 /// An Authentication… message.

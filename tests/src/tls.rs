@@ -3,7 +3,7 @@
 use crate::{Builder, account};
 use rcgen::{BasicConstraints, Certificate, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use sha2::{Digest, Sha256};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -76,6 +76,15 @@ impl Authority {
     pub fn postgres(&self, name: &str) -> String {
         let file = |suffix: &str| self.file(&format!("{name}.{suffix}")).display().to_string();
         format!("ssl = on\nssl_cert_file = '{}'\nssl_key_file = '{}'\n", file("crt"), file("key"))
+    }
+
+    /// The settings of a server that shows the certificate `name`.
+    pub(crate) fn server(&self, name: &str) -> Arc<ServerConfig> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let chain = certificates(&self.file(&format!("{name}.crt")));
+        let config = config.with_no_client_auth().with_single_cert(chain, key(&self.file(&format!("{name}.key"))));
+        Arc::new(config.unwrap())
     }
 
     /// A client's settings: it trusts this authority and, with `name`, shows that certificate.

@@ -6,6 +6,7 @@
 //! stands for "no password", so a NULL password matches nothing.
 
 mod client_keys;
+pub mod demands;
 pub mod hba;
 pub mod ldap;
 pub mod md5;

@@ -28,7 +28,9 @@ impl Config {
     /// What would change if `new` replaced this configuration.
     pub fn changes(&self, new: &Config) -> Changes {
         let (reloadable, fixed): (Vec<_>, Vec<_>) = self.settings.differing(&new.settings).into_iter().partition(|s| s.reloadable);
-        let server_tls = reloadable.iter().any(|s| s.name.starts_with("server_tls")) || self.server_tls != new.server_tls;
+        let of_logins =
+            |name: &str| name.starts_with("server_tls") || ["server_channel_binding", "server_require_auth"].contains(&name);
+        let logins = reloadable.iter().any(|s| of_logins(s.name)) || self.server_tls != new.server_tls;
         let mut changes = Changes {
             changed: reloadable.iter().map(|s| s.name).collect(),
             needs_restart: fixed.iter().map(|s| s.name).collect(),
@@ -41,7 +43,7 @@ impl Config {
             let list = match (self.entry(name), new.entry(name)) {
                 (Some(_), None) => &mut changes.dropped_databases,
                 (None, Some(_)) => &mut changes.added_databases,
-                (Some(old), Some(new)) if server_tls || leads_elsewhere(old, new) => &mut changes.reconnect_databases,
+                (Some(old), Some(new)) if logins || leads_elsewhere(old, new) => &mut changes.reconnect_databases,
                 _ => continue,
             };
             list.push(name.to_owned());
@@ -81,6 +83,8 @@ fn leads_elsewhere(old: &Database, new: &Database) -> bool {
         || old.auth_query != new.auth_query
         || old.load_balance_hosts != new.load_balance_hosts
         || old.sslnegotiation != new.sslnegotiation
+        || old.channel_binding != new.channel_binding
+        || old.require_auth != new.require_auth
         || old.client_encoding != new.client_encoding
         || old.datestyle != new.datestyle
         || old.timezone != new.timezone

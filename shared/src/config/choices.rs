@@ -111,6 +111,18 @@ choices! {
 }
 
 choices! {
+    /// Whether logins at servers are bound to the TLS session they run in.
+    ChannelBinding {
+        /// Where the server offers it.
+        Prefer = "prefer",
+        /// Never.
+        Disable = "disable",
+        /// Always: a server without is not logged in to.
+        Require = "require",
+    }
+}
+
+choices! {
     /// What becomes of startup parameters that are not tracked.
     StartupParameters {
         /// They are set on the client's server connection.

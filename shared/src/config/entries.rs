@@ -1,13 +1,14 @@
 //! The keys of `[databases]`, `[users]` and `[peers]` entries, one row each.
 
-use super::choices::{LoadBalanceHosts, PoolMode, SslNegotiation};
+use super::choices::{ChannelBinding, LoadBalanceHosts, PoolMode, SslNegotiation};
 use super::field::Field;
 use super::kind::Kind;
-use super::kind::Kind::{Seconds, Text};
+use super::kind::Kind::{Seconds, Text, Words as WordList};
 use super::settings::Effect::Works;
 use super::settings::{Key, SetError, default_text, default_value, entry};
 use super::table::{choice, int};
 use crate::auth::Secret;
+use crate::auth::demands::RequireAuth;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -56,6 +57,10 @@ entry! {
             "The order in which the hosts of a list are used.";
         sslnegotiation: SslNegotiation = "postgres", choice(SslNegotiation::WORDS), Works,
             "How TLS with the servers begins, unless server_tls_sslmode is `disable`: `postgres` asks them first, `direct` begins at once, which saves a round trip and needs PostgreSQL 17 or later.";
+        channel_binding: Option<ChannelBinding> = NULL, choice(ChannelBinding::WORDS), Works,
+            "As the setting server_channel_binding, for this database.";
+        require_auth: Option<RequireAuth> = NULL, WordList, Works,
+            "As the setting server_require_auth, for this database.";
         connect_query: Option<String> = NULL, Text, Works,
             "Run on every new server connection before its first use.";
         client_encoding: Option<String> = NULL, Text, Works,

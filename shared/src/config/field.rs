@@ -1,8 +1,9 @@
 //! How each Rust type of a setting is read from text and shown: the glue between [`Kind`] and the settings' structs.
 
-use super::choices::{AuthType, LoadBalanceHosts, PoolMode, SslMode, SslNegotiation, StartupParameters};
+use super::choices::{AuthType, ChannelBinding, LoadBalanceHosts, PoolMode, SslMode, SslNegotiation, StartupParameters};
 use super::kind::{Kind, parse_int, parse_seconds, print_seconds};
 use super::words::Words;
+use crate::auth::demands::RequireAuth;
 use crate::auth::{LdapOptions, Secret};
 use std::time::Duration;
 
@@ -116,6 +117,16 @@ impl Field for LdapOptions {
     }
 }
 
+impl Field for RequireAuth {
+    fn read(_: &Kind, text: &str) -> Result<Self, String> {
+        RequireAuth::parse(text).map_err(|reason| format!("a list of methods as in libpq ({reason})"))
+    }
+
+    fn show(&self) -> Option<String> {
+        Some(self.as_text().to_owned())
+    }
+}
+
 macro_rules! choices {
     ($($type:ty)*) => {$(
         impl Field for $type {
@@ -129,4 +140,4 @@ macro_rules! choices {
         }
     )*};
 }
-choices!(PoolMode AuthType SslMode SslNegotiation LoadBalanceHosts StartupParameters);
+choices!(PoolMode AuthType ChannelBinding SslMode SslNegotiation LoadBalanceHosts StartupParameters);

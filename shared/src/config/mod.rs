@@ -32,7 +32,9 @@ mod tests;
 
 pub use auth_files::reread;
 pub use changes::Changes;
-pub use choices::{AuthType, LoadBalanceHosts, PoolMode, SYSLOG_FACILITIES, SslMode, SslNegotiation, StartupParameters};
+pub use choices::{
+    AuthType, ChannelBinding, LoadBalanceHosts, PoolMode, SYSLOG_FACILITIES, SslMode, SslNegotiation, StartupParameters,
+};
 pub use entries::{DATABASE_KEYS, Database, PEER_KEYS, Peer, USER_KEYS, UserSettings};
 pub use kind::Kind;
 pub use problem::{Problem, Problems, Severity};

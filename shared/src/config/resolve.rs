@@ -5,6 +5,7 @@
 //! query_wait_timeout). Limits of 0 are none; times of zero are disabled, server_lifetime excepted.
 
 use super::{Config, Database, PoolMode, UserSettings};
+use crate::auth::demands::Demands;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,6 +64,14 @@ impl Config {
     /// How many server connections a pool in use keeps.
     pub fn min_pool_size(&self, database: &Database) -> u32 {
         database.min_pool_size.unwrap_or(self.settings.min_pool_size)
+    }
+
+    /// What a database's servers must do before they are trusted.
+    pub fn demands<'a>(&'a self, database: &'a Database) -> Demands<'a> {
+        Demands {
+            channel_binding: database.channel_binding.unwrap_or(self.settings.server_channel_binding),
+            require_auth: database.require_auth.as_ref().unwrap_or(&self.settings.server_require_auth),
+        }
     }
 
     /// The age at which a server connection is closed; zero: after its first use.

@@ -41,10 +41,12 @@ impl Setting {
         self.key_in(USER_KEYS)
     }
 
-    /// Overrides have the setting's name, without `default_`. A database's `user` is another matter than the setting's.
+    /// Overrides have the setting's name, without `default_`, or without `server_` where libpq knows the name. A database's `user` is another
+    /// matter than the setting's.
     fn key_in(&self, keys: &'static [Key]) -> Option<&'static str> {
-        let name = self.name.strip_prefix("default_").unwrap_or(self.name);
-        keys.iter().find(|k| k.name == name && name != "user").map(|k| k.name)
+        let without = |prefix| self.name.strip_prefix(prefix).unwrap_or(self.name);
+        let names = [without("default_"), without("server_"), self.name];
+        keys.iter().find(|k| names.contains(&k.name) && k.name != "user").map(|k| k.name)
     }
 }
 

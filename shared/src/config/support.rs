@@ -5,7 +5,7 @@ use super::build::Built;
 use super::document::Document;
 use super::problem::{At, Problems};
 use super::resolve::CONSOLE_DATABASES;
-use super::{AuthType, Settings, SslMode};
+use super::{AuthType, ChannelBinding, Settings, SslMode};
 use crate::auth::LdapOptions;
 use crate::network::Network;
 use std::os::unix::fs::PermissionsExt;
@@ -38,6 +38,9 @@ pub fn refused(settings: &Settings) -> Vec<(&'static str, String)> {
     if settings.auth_dbname.as_deref().is_some_and(|name| CONSOLE_DATABASES.contains(&name)) {
         refuse("auth_dbname", "cannot use the reserved \"pgbouncer\" database as an auth_dbname".into());
     }
+    if settings.server_channel_binding == ChannelBinding::Require && settings.server_tls_sslmode == SslMode::Disable {
+        refuse("server_channel_binding", NOTHING_TO_BIND_TO.into());
+    }
     if settings.report_backend_pid && settings.peer_id > 0 {
         refuse(
             "report_backend_pid",
@@ -65,6 +68,8 @@ pub fn refused(settings: &Settings) -> Vec<(&'static str, String)> {
     refused
 }
 
+const NOTHING_TO_BIND_TO: &str = "channel binding needs TLS, and server_tls_sslmode is disable";
+
 /// The same for the values of entries.
 fn entries(built: &Built, document: &Document, problems: &mut Problems) {
     for (table, entries) in [("databases", &document.databases), ("users", &document.users)] {
@@ -76,6 +81,11 @@ fn entries(built: &Built, document: &Document, problems: &mut Problems) {
             if database.and_then(|d| d.auth_dbname.as_deref()).is_some_and(|name| CONSOLE_DATABASES.contains(&name)) {
                 let message = "cannot use the reserved \"pgbouncer\" database as an auth_dbname";
                 problems.error(item("auth_dbname"), place("auth_dbname"), message);
+            }
+            if database.is_some_and(|d| d.channel_binding == Some(ChannelBinding::Require))
+                && built.config.settings.server_tls_sslmode == SslMode::Disable
+            {
+                problems.error(item("channel_binding"), place("channel_binding"), NOTHING_TO_BIND_TO);
             }
         }
     }

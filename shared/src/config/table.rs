@@ -3,7 +3,7 @@
 //! The order is SHOW CONFIG's, which is PgBouncer's with ours sorted in. Columns: name, type, default, kind, chapter of the reference, whether
 //! RELOAD applies it, whether it does anything yet, and its meaning.
 
-use super::choices::{AuthType, PoolMode, SYSLOG_FACILITIES, SslMode, StartupParameters};
+use super::choices::{AuthType, ChannelBinding, PoolMode, SYSLOG_FACILITIES, SslMode, StartupParameters};
 use super::field::Field;
 use super::kind::Kind;
 use super::kind::Kind::{Mode, Seconds, Switch, Text, Words as WordList};
@@ -11,6 +11,7 @@ use super::settings::Effect::{Never, NotYet, Works};
 use super::settings::{Group, SetError, Setting, default_text, default_value, settings};
 use super::words::Words;
 use crate::auth::LdapOptions;
+use crate::auth::demands::RequireAuth;
 use crate::ids::MAX_WORKERS;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -179,6 +180,8 @@ settings! {
         "How often a connection may read and send before others have their turn.";
     scram_iterations: u32 = "4096", int(1, 1_000_000, "iterations"), Auth, Reload, Works,
         "The iterations of SCRAM verifiers that are made from clear-text passwords of auth_file.";
+    server_channel_binding: ChannelBinding = "prefer", choice(ChannelBinding::WORDS), ServerTls, Reload, Works,
+        "Whether SCRAM logins at PostgreSQL are bound to its certificate, so that nobody can be in between: `prefer` where it offers that, `require` always, and no password is given to a server that asks for it in another way. As libpq's channel_binding.";
     server_check_delay: Duration = "30", Seconds, Servers, Reload, Works,
         "A server connection that was idle for longer than this is checked before it is used again.";
     server_check_query: String = "<empty>", Text, Servers, Reload, Works,
@@ -193,6 +196,8 @@ settings! {
         "A server connection older than this is closed when no client uses it; 0: after its first use.";
     server_login_retry: Duration = "15", Seconds, Timeouts, Reload, Works,
         "How long to wait after a failed connection to PostgreSQL before the next is tried.";
+    server_require_auth: RequireAuth = "", WordList, Auth, Reload, Works,
+        "How PostgreSQL may ask who we are: password, md5, scram-sha-256, none (not at all); or, each with a `!` in front, how it may not. A server that asks otherwise is told no password and is not logged in to. As libpq's require_auth. Empty: as it likes.";
     server_reset_query: String = "DISCARD ALL", Text, Servers, Reload, Works,
         "Run in session mode when a client has left its server connection. Empty: none.";
     server_reset_query_always: bool = "0", Switch, Servers, Reload, Works,

@@ -2,18 +2,15 @@
 
 use super::ServerState;
 use super::encryption::Securing;
-use crate::client::auth::random;
-use crate::hashing::{Asker, Question, Subject};
+use super::proof::Proof;
+use crate::hashing::Question;
 use crate::params::is_tracked;
 use crate::pool::Greeting;
 use crate::worker::Worker;
-use shared::auth::scram::{self, ClientExchange, Keys, NONCE_BYTES, ScramError};
-use shared::auth::{Secret, md5};
 use shared::config::PoolMode;
 use shared::control::{ToSupervisor, Welcome};
-use shared::ids::ConnectionId;
 use shared::tls::Agreed;
-use shared::wire::backend::{self, Authentication, Fields};
+use shared::wire::backend::{self, Fields};
 use shared::wire::encode;
 use shared::wire::header::{self, HEADER_BYTES, Header, Peek};
 use shared::wire::report::sqlstate;
@@ -27,10 +24,10 @@ pub(crate) struct Login {
     pub(super) stage: Stage,
     /// What TLS was agreed on.
     pub(super) agreed: Option<Box<Agreed>>,
-    scram: Option<ClientExchange>,
+    pub(super) proof: Proof,
     /// Its password is being hashed.
-    hashing: Option<Question>,
-    authenticated: bool,
+    pub(super) hashing: Option<Question>,
+    pub(super) authenticated: bool,
     parameters: Vec<(String, String)>,
 }
 
@@ -53,7 +50,7 @@ impl Login {
 }
 
 /// Why a login failed.
-enum Failure {
+pub(super) enum Failure {
     /// PostgreSQL said so: SQLSTATE and message.
     Server { severity: String, code: String, message: String },
     /// The reason, for the log.
@@ -142,7 +139,7 @@ impl Worker {
             // Whatever connect_query returns is nobody's.
             b'T' | b'D' | b'C' | b'I' | b'H' | b'd' | b'c' | b'A' if preparing => {}
             b'S' | b'K' | b'Z' if !authenticated => return Err(Failure::Ours("unknown pkt from server".to_owned())),
-            b'R' => return self.answer_server(index, body),
+            b'R' if !authenticated => return self.answer_server(index, body),
             b'E' => {
                 let Fields { severity, code, message, .. } = backend::fields(body).unwrap_or_default();
                 let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -179,120 +176,6 @@ impl Worker {
         let server = &mut self.servers[index];
         if self.pools.get(server.pool).mode == PoolMode::Session && server.notices.len() + body.len() < MOST {
             encode::message(&mut server.notices, b'N', |notice| notice.extend_from_slice(body));
-        }
-    }
-
-    fn answer_server(&mut self, index: usize, body: &[u8]) -> Result<(), Failure> {
-        let ours = |text: &str| Failure::Ours(text.to_owned());
-        let credentials = |text: &str| Failure::Credentials(text.to_owned());
-        let request = backend::authentication(body).map_err(|_| ours("failed to answer authreq"))?;
-        let pool = self.pools.get(self.servers[index].pool);
-        let (user, forced) = (pool.user.clone(), pool.entry.user.is_some());
-        let typed = if forced { None } else { self.typed_secret(&pool.entry.name, &user) };
-        // The entry's password is that of the user whom it forces: auth_user has a pool of its own there.
-        let own = pool.entry.password.as_ref().filter(|_| pool.entry.user.as_ref().is_none_or(|forced| *forced == user));
-        let secret = own.cloned().or(typed).or_else(|| self.config.secrets.get(&user).or(pool.secret.as_ref()).cloned());
-        let id = self.servers[index].id;
-        let ServerState::Login(login) = &mut self.servers[index].state else { return Ok(()) };
-        let mut out = Vec::new();
-        match request {
-            Authentication::Ok => {
-                // A server that skips its own proof may be someone else (CVE-2018-10915's kind).
-                if login.scram.is_some() {
-                    return Err(credentials("server login failed: invalid server signature"));
-                }
-                login.authenticated = true;
-            }
-            Authentication::Cleartext => {
-                let mut password = secret.as_ref().map_or("", |s| s.expose()).as_bytes().to_vec();
-                password.push(0);
-                encode::password(&mut out, &password);
-            }
-            Authentication::Md5(salt) => {
-                if matches!(secret, Some(Secret::Scram(_))) {
-                    return Err(credentials("server login failed: wrong password type"));
-                }
-                let mut response = md5::response(&user, secret.as_ref().map_or("", |s| s.expose()), salt).into_bytes();
-                response.push(0);
-                encode::password(&mut out, &response);
-            }
-            Authentication::Sasl(mechanisms) => {
-                if !mechanisms.contains(&scram::MECHANISM.as_bytes()) {
-                    return Err(credentials(
-                        "server login failed: none of the server's SASL authentication mechanisms are supported",
-                    ));
-                }
-                let exchange = match (&secret, secret.as_ref().and_then(|secret| self.client_keys.of(secret))) {
-                    (Some(Secret::Plain(password)), _) => ClientExchange::new(password.as_bytes(), random::<NONCE_BYTES>()),
-                    // Never for a forced user: the keys are those of a client's own login.
-                    (Some(Secret::Scram(_)), Some(keys)) if !forced => {
-                        ClientExchange::with_keys(keys.clone(), random::<NONCE_BYTES>())
-                    }
-                    _ => return Err(credentials("server login failed: wrong password type")),
-                };
-                let first = exchange.first();
-                let mut initial = Vec::new();
-                encode::cstr(&mut initial, scram::MECHANISM.as_bytes());
-                initial.extend_from_slice(&(first.len() as u32).to_be_bytes());
-                initial.extend_from_slice(&first);
-                encode::password(&mut out, &initial);
-                login.scram = Some(exchange);
-            }
-            Authentication::SaslContinue(message) => {
-                let exchange = login.scram.as_mut().ok_or_else(|| ours("failed to answer authreq"))?;
-                let failed = |e: ScramError| Failure::Credentials(format!("server login failed: {e}"));
-                let challenge = exchange.challenge(message).map_err(failed)?;
-                let keys = match secret {
-                    // Hashing takes a millisecond or more: once for each password and salt, not for each connection.
-                    Some(password @ Secret::Plain(_)) => {
-                        let question = Question { password, challenge };
-                        let Some(keys) = self.hashing.known(&question) else {
-                            self.hashing.ask(&question, Asker::Server(index, id));
-                            login.hashing = Some(question);
-                            return Ok(());
-                        };
-                        Some(keys)
-                    }
-                    Some(verifier) => self.client_keys.of(&verifier),
-                    None => None,
-                };
-                let keys = keys.ok_or_else(|| credentials("server login failed: wrong password type"))?;
-                encode::password(&mut out, &exchange.answer(keys).map_err(failed)?);
-            }
-            Authentication::SaslFinal(message) => {
-                let mut exchange = login.scram.take().ok_or_else(|| ours("failed to answer authreq"))?;
-                exchange.server_final(message).map_err(|_| credentials("server login failed: invalid server signature"))?;
-            }
-            Authentication::Unsupported(_) => return Err(ours("failed to answer authreq")),
-        }
-        let server = &mut self.servers[index];
-        server.conn.send(&out, &mut self.buffers).map_err(|_| ours("failed to answer authreq"))
-    }
-
-    /// The password for server `id` has been hashed.
-    pub(crate) fn server_hashed(&mut self, index: usize, id: ConnectionId, keys: &Keys) {
-        let Some(server) = self.servers.get_mut(index).filter(|server| server.id == id) else { return };
-        let ServerState::Login(login) = &mut server.state else { return };
-        login.hashing = None;
-        let Some(exchange) = &mut login.scram else { return };
-        let answered =
-            exchange.answer(keys).map_err(|e| Failure::Credentials(format!("server login failed: {e}"))).and_then(|answer| {
-                let mut out = Vec::new();
-                encode::password(&mut out, &answer);
-                server.conn.send(&out, &mut self.buffers).map_err(|_| Failure::Ours("failed to answer authreq".to_owned()))
-            });
-        if let Err(failure) = answered {
-            self.server_login_failed(index, failure);
-        }
-    }
-
-    /// A connection ends in login: what it has asked for need not be hashed.
-    pub(super) fn server_login_ended(&mut self, index: usize) {
-        let server = &mut self.servers[index];
-        if let ServerState::Login(login) = &mut server.state
-            && let Some(question) = login.hashing.take()
-        {
-            self.hashing.forget(&Subject::Ours(question), Asker::Server(index, server.id));
         }
     }
 
@@ -382,7 +265,7 @@ impl Worker {
         self.announce(pool_index);
     }
 
-    fn server_login_failed(&mut self, index: usize, failure: Failure) {
+    pub(super) fn server_login_failed(&mut self, index: usize, failure: Failure) {
         if self.servers[index].dedication.is_some() {
             let text = match failure {
                 Failure::Ours(text) | Failure::Credentials(text) => text,

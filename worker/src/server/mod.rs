@@ -8,6 +8,7 @@ mod close;
 mod connect;
 mod encryption;
 mod login;
+mod proof;
 mod relay;
 
 use crate::client::replication::Dedication;

@@ -27,6 +27,7 @@ fn another(setting: &Setting) -> (String, String) {
         Kind::Mode => "0750".into(),
         Kind::Seconds => "12.25".into(),
         Kind::Text | Kind::Secret => "some text; 'quoted' # \"too\"".into(),
+        Kind::Words if setting.name == "server_require_auth" => "!password,!md5 , !none".into(),
         Kind::Words => "alpha,beta , gamma".into(),
         Kind::Choice(words) => words.iter().find(|w| Some(**w) != setting.default).unwrap().to_uppercase(),
     };
