@@ -176,6 +176,19 @@ pub enum ToWorker {
     Leave,
     /// It is to stay after all.
     Stay,
+    /// Clients leave while the fleet is drained; answered by `Remaining`.
+    Part(Parting),
+}
+
+/// Which clients are sent away while the fleet is drained. One whose transaction ends is so in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Parting {
+    /// At most so many of those that are idle.
+    Idle(u32),
+    /// All that are in no transaction, those that wait for a server among them.
+    Outside,
+    /// All.
+    All,
 }
 
 /// The addresses of a host name.
@@ -281,6 +294,13 @@ pub enum ToSupervisor {
     CannotListen {
         /// Whose.
         of: Slot,
+    },
+    /// Who is left here after a `Part`.
+    Remaining {
+        /// Clients that are idle.
+        idle: u32,
+        /// Others that have not been sent away.
+        others: u32,
     },
     /// Check a password where that may take long; answered by `PasswordChecked`.
     CheckPassword(PasswordCheck),

@@ -52,6 +52,10 @@ pub enum Order {
     KillClient(ConnectionId),
     /// These pools are removed unless they are in use here.
     Forget(Vec<PoolName>),
+    /// Clients who log in are turned away, those that are here leave between two transactions.
+    Drain,
+    /// They do not any more.
+    Undrain,
 }
 
 /// How an order went.
@@ -70,7 +74,7 @@ pub enum Outcome {
     },
 }
 
-/// What orders leave behind: which databases are paused or disabled, and how often servers were to be connected anew.
+/// What orders leave behind: which databases are paused or disabled, whether clients leave, and how often servers were to be connected anew.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Marks {
     /// PAUSE without a database, or SIGUSR1.
@@ -79,6 +83,8 @@ pub struct Marks {
     pub paused: BTreeSet<String>,
     /// DISABLE.
     pub disabled: BTreeSet<String>,
+    /// DRAIN.
+    pub draining: bool,
     /// The number of the last RECONNECT of all.
     all_reconnected: u32,
     /// The same of single databases.
@@ -101,6 +107,8 @@ impl Marks {
             }
             Order::Reconnect(Scope::Database(name)) => drop(self.reconnected.insert(name.clone(), number)),
             Order::Kill(names) => self.paused.extend(names.iter().cloned()),
+            Order::Drain => self.draining = true,
+            Order::Undrain => self.draining = false,
             Order::WaitClose(_) | Order::KillClient(_) | Order::Forget(_) => {}
         }
     }

@@ -64,12 +64,42 @@ pub(crate) enum Command {
         /// The pgbouncer.ini
         config: PathBuf,
     },
+    /// Send the clients of the running fleet away, each between two transactions; exit status 0 when none is left
+    Drain(Drain),
     /// A worker; only the supervisor starts it
     #[command(hide = true)]
     Worker,
     /// Runs PAM's modules; only the supervisor starts it
     #[command(hide = true)]
     PamHelper,
+}
+
+/// `pgfleet drain`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Drain {
+    /// The configuration that the fleet runs on
+    pub(crate) config: PathBuf,
+    /// How many idle clients are sent away in a second; without it 100, or as many as the deadline wants
+    #[arg(long, value_name = "N/s", value_parser = per_second)]
+    pub(crate) rate: Option<u32>,
+    /// After so many seconds the rest is cut off, and the exit status is 1; without it all are waited for
+    #[arg(long, value_name = "S", value_parser = seconds)]
+    pub(crate) deadline: Option<u32>,
+    /// Let clients in again instead
+    #[arg(long, conflicts_with_all = ["rate", "deadline"])]
+    pub(crate) undo: bool,
+}
+
+fn per_second(text: &str) -> Result<u32, String> {
+    count(text.strip_suffix("/s").unwrap_or(text))
+}
+
+fn seconds(text: &str) -> Result<u32, String> {
+    count(text.strip_suffix('s').unwrap_or(text))
+}
+
+fn count(digits: &str) -> Result<u32, String> {
+    digits.parse().ok().filter(|count| *count > 0).ok_or_else(|| "must be a whole number from 1".to_owned())
 }
 
 #[cfg(test)]
@@ -104,6 +134,24 @@ mod tests {
         assert!(matches!(parse("check a.ini").command, Some(Command::Check { config }) if config.as_os_str() == "a.ini"));
         assert!(matches!(parse("convert a.ini").command, Some(Command::Convert { .. })));
         assert!(matches!(parse("worker").command, Some(Command::Worker)));
+    }
+
+    #[test]
+    fn drains() {
+        for (words, expected) in [
+            ("drain a.ini", (None, None, false)),
+            ("drain a.ini --rate 20/s --deadline 30", (Some(20), Some(30), false)),
+            ("drain --rate 20 --deadline 30s a.ini", (Some(20), Some(30), false)),
+            ("drain --undo a.ini", (None, None, true)),
+        ] {
+            let Some(Command::Drain(drain)) = parse(words).command else { panic!("{words}") };
+            assert_eq!((drain.rate, drain.deadline, drain.undo), expected, "{words}");
+            assert_eq!(drain.config.as_os_str(), "a.ini");
+        }
+        for wrong in ["", "a.ini --rate 0", "a.ini --rate x", "a.ini --deadline -1", "a.ini --undo --rate 5"] {
+            let words = ["pgfleet", "drain"].into_iter().chain(wrong.split_whitespace());
+            assert!(Cli::try_parse_from(words).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! `pgfleet`: the supervisor of a fleet of workers, and the command line to it.
 //!
 //! [`start`] brings the fleet up in PgBouncer's order, [`engine`] runs it: one thread turns what happens into events for the sans-IO
-//! state machine in [`fleet`] and carries out its decisions. [`console`] answers admin sessions. This binary is also the worker's: the
+//! state machine in [`fleet`] and carries out its decisions. [`console`] answers admin sessions, [`remote`] opens one to a
+//! fleet that runs. This binary is also the worker's: the
 //! supervisor executes its own image with the hidden argument `worker`.
 #![forbid(unsafe_code)]
 
@@ -21,6 +22,7 @@ mod orphans;
 mod pidfile;
 mod privileges;
 mod process;
+mod remote;
 mod signals;
 mod start;
 mod stats;
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         Some(cli::Command::PamHelper) => auth::pam_helper(),
         Some(cli::Command::Check { config }) => check(&config),
         Some(cli::Command::Convert { config }) => convert(&config),
+        Some(cli::Command::Drain(drain)) => remote::drain(&drain),
         None if cli.run.version => {
             println!("{NAME}");
             ExitCode::SUCCESS

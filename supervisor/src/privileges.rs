@@ -1,5 +1,8 @@
 //! Becoming an ordinary user: `user` or -u, before anything is opened. A fleet never runs as root.
 
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
 use nix::unistd::{Gid, User, geteuid, getuid, setgid, setgroups, setuid};
 
 /// Becomes `user` if one is given. The error is the FATAL line.
@@ -11,6 +14,19 @@ pub(crate) fn drop_to(user: Option<&str>) -> Result<(), String> {
         return Err("pgfleet should not run as root".to_owned());
     }
     Ok(())
+}
+
+/// As root: becomes whoever owns this file. The error is a line for the user.
+pub(crate) fn become_owner(file: &Path) -> Result<(), String> {
+    if !geteuid().is_root() {
+        return Ok(());
+    }
+    let failed = |error: String| format!("could not become the owner of {}: {error}", file.display());
+    let owner = std::fs::metadata(file).map_err(|error| failed(error.to_string()))?.uid();
+    let user = User::from_uid(owner.into()).map_err(|error| failed(error.desc().to_owned()))?;
+    let gid = user.map_or(Gid::from_raw(owner), |user| user.gid);
+    let change = setgroups(&[gid]).and_then(|()| setgid(gid)).and_then(|()| setuid(owner.into()));
+    change.map_err(|error| failed(error.desc().to_owned()))
 }
 
 fn become_user(name: &str) -> Result<(), String> {

@@ -74,7 +74,7 @@ fn bring_up(options: &Run, path: &Path) -> Result<u8, String> {
             Some(Pidfile::create(Path::new(file))?)
         }
     };
-    let listeners = Listeners { tcp, addresses, unix };
+    let listeners = Listeners { tcp, addresses, unix, sinks: Vec::new() };
     let parts = assemble(config, listeners, log_file, warned, stderr, options.verbose)?;
     let mut mock_secret = [0; 32];
     getrandom::fill(&mut mock_secret).map_err(|error| format!("no random bytes: {error}"))?;

@@ -343,6 +343,11 @@ impl Fleet {
         wait_for("all workers to run", SOON, workers)
     }
 
+    /// A command that runs the program on this fleet's configuration, as the user that the fleet runs as.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        self.files.command(arguments)
+    }
+
     /// Sends the supervisor a signal.
     pub fn signal(&self, signal: Signal) {
         process::signal(self.pid(), signal);

@@ -7,7 +7,7 @@ use super::choices::{AuthType, ChannelBinding, PoolMode, SYSLOG_FACILITIES, SslM
 use super::field::Field;
 use super::kind::Kind;
 use super::kind::Kind::{Mode, Seconds, Switch, Text, Words as WordList};
-use super::settings::Effect::{Never, NotYet, Works};
+use super::settings::Effect::{Never, Works};
 use super::settings::{Group, SetError, Setting, default_text, default_value, settings};
 use super::words::Words;
 use crate::auth::LdapOptions;
@@ -218,8 +218,8 @@ settings! {
         "The TLS versions allowed: secure, all, tlsv1.2, tlsv1.3, several separated by commas.";
     server_tls_sslmode: SslMode = "prefer", choice(SslMode::WORDS), ServerTls, Reload, Works,
         "Whether TLS is used with PostgreSQL over TCP, and what of its certificate is verified.";
-    shutdown_drain_timeout: Duration = "0", Seconds, Timeouts, Reload, NotYet,
-        "How long SIGTERM waits for clients to leave before each is disconnected at the end of its transaction; 0: for ever.";
+    shutdown_drain_timeout: Duration = "0", Seconds, Timeouts, Reload, Works,
+        "With it, SIGTERM disconnects every client between two transactions, idle ones by and by, and cuts off at this time whoever is left; 0: SIGTERM waits for clients to leave, for ever.";
     so_reuseport: bool = "0", Switch, Network, Restart, Works,
         "Whether other fleets may listen on the same port. The workers of one fleet always share it.";
     startup_parameters: StartupParameters = "apply", choice(StartupParameters::WORDS), Pools, Reload, Works,

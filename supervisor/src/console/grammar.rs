@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! cmd    := WS* WORD (WS+ WORD)? WS* (";" WS*)?
+//! drain  := WS* "drain" (WS+ WORD)* WS* (";" WS*)?
 //! set    := WS* "set" WS+ (("session" | "local") WS+)? WORD WS* ("=" | "to") WS* (STRING | WORD) WS* (";" WS*)?
 //! WORD   := [0-9A-Za-z_]+  |  "…" with "" for a quote
 //! STRING := '…' with '' for a quote
@@ -19,6 +20,8 @@ pub(crate) enum Command {
         /// A database, an item of SHOW, a client's number.
         argument: Option<String>,
     },
+    /// DRAIN (ours), with its options as they were written.
+    Drain(Vec<String>),
     /// SET.
     Set {
         /// The setting as it was written.
@@ -47,6 +50,9 @@ pub(crate) fn parse(text: &str) -> Result<Command, Bad> {
     let word = rest.word().ok_or(Bad::Syntax)?;
     let command = if word.eq_ignore_ascii_case("set") {
         rest.set()?
+    } else if word.eq_ignore_ascii_case("drain") {
+        let words = std::iter::from_fn(|| if rest.blank() { rest.word() } else { None });
+        Command::Drain(words.map(|word| limited(word, LONGEST_ARGUMENT)).collect::<Result<_, _>>()?)
     } else {
         let argument = if rest.blank() { rest.word() } else { None };
         let word = limited(word, LONGEST_WORD)?.to_ascii_lowercase();
@@ -161,6 +167,16 @@ mod tests {
         assert_eq!(parse("pause \"my-\"\"db\";"), Ok(plain("pause", Some("my-\"db"))));
         assert_eq!(parse("kill_client 12"), Ok(plain("kill_client", Some("12"))));
         assert_eq!(parse("pause é"), Err(Bad::Syntax));
+    }
+
+    #[test]
+    fn drains() {
+        let drain = |words: &[&str]| Ok(Command::Drain(words.iter().map(|word| (*word).to_owned()).collect()));
+        assert_eq!(parse("DRAIN"), drain(&[]));
+        assert_eq!(parse(" drain ;"), drain(&[]));
+        assert_eq!(parse("Drain RATE 10 deadline 30;"), drain(&["RATE", "10", "deadline", "30"]));
+        assert_eq!(parse("drain rate=10"), Err(Bad::Syntax));
+        assert_eq!(parse("drain 10/s"), Err(Bad::Syntax));
     }
 
     #[test]

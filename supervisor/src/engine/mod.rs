@@ -12,7 +12,7 @@ pub(crate) use grow::{NewSlot, inbox};
 
 use crate::control::Control;
 use crate::fleet::{Action, Answer, AskId, Changed, Ended, Event, Fleet, Holdings, Loaded, Moment, Pulse, Rules};
-use crate::listen::{self, Listeners};
+use crate::listen::{self, Listeners, Stray};
 use crate::notify::{self, Watchdog};
 use crate::office::{Candidate, Input, Office};
 use crate::orphans::{Inboxes, wake_waiters};
@@ -175,7 +175,8 @@ impl Engine {
             holds: holdings(&row),
         };
         let pulses = (0..self.workers.len()).map(|slot| pulse(table.get(Slot(slot as u8)))).collect();
-        self.event(Event::Tick { pulses });
+        let backlog = self.parts.listeners.has_backlog();
+        self.event(Event::Tick { pulses, backlog });
         // What was sent by somebody who had not seen yet that the worker was gone.
         (0..self.workers.len()).for_each(|slot| self.pass_on_unread(Slot(slot as u8)));
     }
@@ -226,6 +227,15 @@ impl Engine {
             Action::Log(level, line) => log::log!(level, "{line}"),
             Action::Fatal(line) => shared::fatal!("{line}"),
             Action::Notify(notice) => notify::tell(notice),
+            Action::SealListeners => self.parts.listeners.seal(&self.parts.office.config().settings),
+            Action::ShutListeners => {
+                let strays = self.parts.listeners.shut();
+                self.let_in(strays);
+            }
+            Action::OpenListeners => {
+                let strays = self.parts.listeners.open(&self.parts.office.config().settings);
+                self.let_in(strays);
+            }
             Action::CloseListeners => self.parts.listeners.tcp.clear(),
             Action::Exit(status) => self.exit = Some(status),
         }
@@ -283,6 +293,13 @@ impl Engine {
             && let Err(error) = kill(Pid::from_raw(worker.pid as i32), Signal::SIGKILL)
         {
             log::error!("could not kill worker {slot} (pid {}): {}", worker.pid, error.desc());
+        }
+    }
+
+    /// Who has connected while the port was being closed is a worker's client.
+    fn let_in(&self, strays: Vec<Stray>) {
+        for Stray { socket, address } in strays {
+            unread::hand_over(&self.parts.office.shm, &self.parts.inboxes.ends(), address, socket.as_fd());
         }
     }
 
@@ -378,6 +395,7 @@ fn rules(config: &Config) -> Rules {
     let unless_zero = |limit: Duration| Some(limit).filter(|limit| !limit.is_zero());
     let keeps = |entry: &Database| entry.user.is_some() && config.min_pool_size(entry) > 0;
     Rules {
+        drain_timeout: unless_zero(settings.shutdown_drain_timeout),
         hang_timeout: unless_zero(settings.worker_hang_timeout),
         pool_idle_timeout: unless_zero(settings.pool_idle_timeout),
         autodb_idle_timeout: unless_zero(settings.autodb_idle_timeout),

@@ -10,6 +10,7 @@ use shared::ids::Slot;
 use shared::shm::{Shm, WorkerState};
 use shared::sys::{clock, seqpacket};
 use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
@@ -37,6 +38,18 @@ pub(crate) fn pass_on(shm: &Shm, slot: Slot, inbox: BorrowedFd<'_>, ends: &[Arc<
             }
             return;
         }
+    }
+}
+
+/// Has a worker serve a client that the supervisor has accepted.
+pub(super) fn hand_over(shm: &Shm, ends: &[Arc<OwnedFd>], address: SocketAddr, client: BorrowedFd<'_>) {
+    let message = control::encode(&ToInbox::Client { accepted_at: clock::monotonic_us(), address: Some(address) });
+    let sent = match (message, recipient(shm, ends.len())) {
+        (Ok(message), Some(to)) => send(shm, ends, &to, &message, client).is_ok(),
+        _ => false,
+    };
+    if !sent {
+        log::warn!("a client that came while the port was being closed is lost");
     }
 }
 

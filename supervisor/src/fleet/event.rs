@@ -98,6 +98,8 @@ pub(crate) enum Event {
     Tick {
         /// Each slot's.
         pulses: Vec<Pulse>,
+        /// Somebody waits at a TCP listener to be accepted.
+        backlog: bool,
     },
 }
 
@@ -142,6 +144,13 @@ pub(crate) enum Said {
     Committed(u64),
     /// It has carried out the order with this number.
     Done(u32, Outcome),
+    /// While the fleet is drained: who is left in it.
+    Remaining {
+        /// Clients that are idle.
+        idle: u32,
+        /// Others that have not been sent away.
+        others: u32,
+    },
     /// No server of its own is left while the fleet shuts down.
     Drained,
     /// It accepts from this slot's listeners.
@@ -161,6 +170,8 @@ pub(crate) enum Said {
 pub(crate) struct Rules {
     /// `worker_hang_timeout`; `None` = never.
     pub(crate) hang_timeout: Option<Duration>,
+    /// `shutdown_drain_timeout`; `None` = SIGTERM does not drain.
+    pub(crate) drain_timeout: Option<Duration>,
     /// `pool_idle_timeout`; `None` = never.
     pub(crate) pool_idle_timeout: Option<Duration>,
     /// `autodb_idle_timeout`; `None` = never.
@@ -266,6 +277,15 @@ pub(crate) enum Request {
     KillClient(ConnectionId),
     /// SHUTDOWN.
     Shutdown(StopMode),
+    /// DRAIN; answered when no client is left.
+    Drain {
+        /// How many idle clients go in a second.
+        per_second: Option<u32>,
+        /// When the rest is cut off.
+        deadline: Option<Duration>,
+    },
+    /// UNDRAIN.
+    Undrain,
 }
 
 /// The fleet's answer to a console session.
@@ -313,6 +333,15 @@ pub(crate) enum Failure {
     /// RESUME while shutting down.
     #[error("pooler is shutting down")]
     ShuttingDown,
+    /// UNDRAIN while nothing is drained.
+    #[error("pooler is not draining")]
+    NotDraining,
+    /// UNDRAIN while a DRAIN is waited for.
+    #[error("the drain was ended by UNDRAIN")]
+    Undrained,
+    /// DRAIN has come to its deadline before so many clients had left.
+    #[error("clients cut off at the deadline: {0}")]
+    CutOff(u32),
     /// The configuration was not put in force.
     #[error("RELOAD failed, see logs for additional details")]
     Reload,
@@ -378,6 +407,12 @@ pub(crate) enum Action {
     Fatal(String),
     /// Tell the service manager.
     Notify(Notice),
+    /// No new connection gets as far as the TCP listeners; those that are there are still accepted.
+    SealListeners,
+    /// The TCP listeners listen no more: new connections are refused.
+    ShutListeners,
+    /// They listen again.
+    OpenListeners,
     /// Close the supervisor's own TCP listeners: new connections are refused once the workers have closed theirs.
     CloseListeners,
     /// End the supervisor with this status: no worker is left.

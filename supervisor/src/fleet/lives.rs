@@ -184,6 +184,7 @@ impl Fleet {
         self.reports.left(slot);
         self.left_reload(slot);
         self.left_orders(slot);
+        self.left_drain(slot);
         self.finish_reports();
         self.start_due();
         if matches!(self.phase, Phase::Running) {
@@ -242,7 +243,7 @@ impl Fleet {
     }
 
     pub(super) fn worker_lines(&self) -> Vec<WorkerLine> {
-        let draining = !matches!(self.phase, Phase::Running);
+        let draining = self.drain.is_some() || !matches!(self.phase, Phase::Running);
         self.all()
             .filter(|&slot| self.stays(slot) || self.slots[slot.index()].process().is_some())
             .map(|slot| {

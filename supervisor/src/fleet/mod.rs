@@ -5,12 +5,14 @@
 //! owns the one `Fleet` there is and carries its actions out.
 
 mod backoff;
+mod drain;
 mod event;
 mod heartbeat;
 mod idle;
 mod listening;
 mod lives;
 mod orders;
+mod pace;
 mod pause;
 mod reload;
 mod report;
@@ -23,6 +25,7 @@ pub(crate) use event::{
     Action, Answer, AskId, Changed, Ended, Event, Failure, Holdings, Loaded, Moment, Notice, Pulse, Request, Rules, Said, Signal,
 };
 
+use drain::Drain;
 use idle::Idle;
 use listening::Listening;
 use lives::{Life, SlotState};
@@ -47,6 +50,8 @@ pub(crate) struct Fleet {
     /// Who accepts from each slot's listeners.
     listening: Vec<Listening>,
     phase: Phase,
+    /// Clients are being sent away, or have been.
+    drain: Option<Drain>,
     reload: Reload,
     /// What orders have left behind: for workers that are started later.
     marks: Marks,
@@ -79,6 +84,7 @@ impl Fleet {
             wanted: workers,
             listening: (0..workers).map(|slot| Listening::at(Slot(slot as u8))).collect(),
             phase: Phase::Running,
+            drain: None,
             reload: Reload::default(),
             marks: Marks::default(),
             orders: Orders::default(),
@@ -134,13 +140,14 @@ impl Fleet {
                 self.check_finished();
             }
             Event::Loaded(outcome) => self.loaded(outcome),
-            Event::Tick { pulses } => {
+            Event::Tick { pulses, backlog } => {
                 self.tick_lives();
                 self.tick_heartbeats(&pulses);
                 self.tick_leaving(&pulses);
                 self.tick_listening();
                 self.tick_reload();
                 self.tick_reports();
+                self.tick_drain(&pulses, backlog);
                 self.tick_shutdown();
             }
         }
@@ -154,6 +161,7 @@ impl Fleet {
             Said::Refused(generation, reason) => self.refused(slot, generation, &reason),
             Said::Committed(generation) => self.committed(slot, generation),
             Said::Done(number, outcome) => self.order_done(slot, number, outcome),
+            Said::Remaining { idle, others } => self.remaining(slot, idle, others),
             Said::Drained => self.worker_drained(slot),
             Said::Listening(of) => self.listens(slot, of),
             Said::CannotListen(of) => self.cannot_listen(slot, of),
@@ -174,6 +182,8 @@ impl Fleet {
             Request::Reload => self.ask_reload(ask),
             Request::Set(key, value) => self.ask_set(ask, key, value),
             Request::Shutdown(mode) => self.ask_shutdown(ask, mode),
+            Request::Drain { per_second, deadline } => self.ask_drain(ask, per_second, deadline),
+            Request::Undrain => self.ask_undrain(ask),
             _ if self.refuses_orders(ask) => {}
             Request::Pause(scope) => self.ask_pause(ask, scope),
             Request::Resume(scope) => self.ask_resume(ask, scope),

@@ -44,6 +44,8 @@ pub(super) enum Until {
     Closed(Scope),
     /// KILL_CLIENT: whether a worker had the client.
     Found(bool),
+    /// UNDRAIN: the listeners open when every worker lets clients in.
+    Undrained,
     /// The fleet's own: pools that nobody uses are removed.
     Forgotten(Leaving),
 }
@@ -197,11 +199,13 @@ impl Fleet {
         let done: Vec<Open> = self.orders.open.extract_if(.., |open| over(open)).collect();
         for Open { until, ask, .. } in done {
             let answer = if until == Until::Found(false) { Answer::Failed(Failure::ClientNotFound) } else { Answer::Done };
+            match until {
+                Until::Forgotten(leaving) => self.forgotten(&leaving),
+                Until::Undrained => self.open_listeners(),
+                _ => {}
+            }
             if let Some(ask) = ask {
                 self.answer(ask, answer);
-            }
-            if let Until::Forgotten(leaving) = until {
-                self.forgotten(&leaving);
             }
         }
     }
@@ -218,7 +222,7 @@ impl Fleet {
     /// The user of a session that waits for its PAUSE or WAIT_CLOSE has thought better of it. A pause does not outlive that.
     pub(super) fn cancelled(&mut self, ask: AskId) {
         let waits = |open: &Open| open.ask == Some(ask) && matches!(open.until, Until::Quiet(_) | Until::Closed(_));
-        let Some(at) = self.orders.open.iter().position(waits) else { return };
+        let Some(at) = self.orders.open.iter().position(waits) else { return self.drain_cancelled(ask) };
         let open = self.orders.open.remove(at);
         self.answer(ask, Answer::Failed(Failure::Cancelled));
         if let Until::Quiet(scope) = open.until {

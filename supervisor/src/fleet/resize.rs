@@ -20,6 +20,11 @@ impl Fleet {
 
     /// A configuration with this number of workers is in force. A fleet that is on its way out does not change any more.
     pub(super) fn resize(&mut self, wanted: usize) {
+        if let Some(drain) = &mut self.drain {
+            // New listeners would let clients in.
+            drain.workers = Some(wanted);
+            return;
+        }
         if wanted == self.wanted || !matches!(self.phase, Phase::Running) {
             return;
         }

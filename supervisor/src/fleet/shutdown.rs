@@ -36,6 +36,7 @@ impl Fleet {
                 self.log(Level::Info, "got SIGQUIT, fast exit");
                 self.end(0);
             }
+            Signal::Term if self.is_running() && self.rules.drain_timeout.is_some() => self.drain_and_end(),
             Signal::Term | Signal::Int => {
                 let (name, first, mode) = if signal == Signal::Term {
                     ("SIGTERM", "waiting for all clients disconnect", StopMode::WaitForClients)
@@ -44,7 +45,7 @@ impl Fleet {
                 };
                 if matches!(self.phase, Phase::Running) {
                     self.log(Level::Info, format!("got {name}, shutting down, {first}"));
-                    self.drain(mode);
+                    self.wind_down(mode);
                 } else {
                     self.log(Level::Info, format!("got {name} while shutting down, fast exit"));
                     self.end(0);
@@ -64,23 +65,38 @@ impl Fleet {
                 let form = if mode == StopMode::WaitForClients { "WAIT_FOR_CLIENTS" } else { "WAIT_FOR_SERVERS" };
                 self.log(Level::Info, format!("SHUTDOWN {form} command issued"));
                 self.answer(ask, Answer::Done);
-                self.drain(mode);
+                self.wind_down(mode);
             }
         }
     }
 
-    fn drain(&mut self, mode: StopMode) {
+    fn wind_down(&mut self, mode: StopMode) {
         if matches!(self.phase, Phase::Ending { .. }) {
             return;
         }
-        if matches!(self.phase, Phase::Running) {
+        if self.is_running() {
             self.out.push(Action::Notify(Notice::Stopping));
             self.out.push(Action::CloseListeners);
+            self.listeners_closed();
         }
         self.drained.clear();
         self.phase = Phase::Draining(mode);
         self.broadcast(&ToWorker::Stop(mode));
         self.check_finished();
+    }
+
+    /// SIGTERM with shutdown_drain_timeout: every client is sent away between two transactions, and who is left then is cut off.
+    fn drain_and_end(&mut self) {
+        let limit = self.rules.drain_timeout.unwrap_or_default();
+        self.log(Level::Info, format!("got SIGTERM, shutting down, draining for at most {} s", limit.as_secs_f64()));
+        self.out.push(Action::Notify(Notice::Stopping));
+        self.begin_drain(None, None, Some(limit));
+        self.phase = Phase::Draining(StopMode::WaitForClients);
+        self.stop_drained();
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        matches!(self.phase, Phase::Running)
     }
 
     /// The start has failed: say so and leave with status 1.
@@ -90,7 +106,7 @@ impl Fleet {
     }
 
     /// Ends the fleet at once. Asked again while it is ending, what is left is killed without waiting.
-    fn end(&mut self, status: u8) {
+    pub(super) fn end(&mut self, status: u8) {
         if matches!(self.phase, Phase::Ending { .. }) {
             self.kill_all();
             return;

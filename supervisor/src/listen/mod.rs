@@ -2,11 +2,14 @@
 //! ever has, given to another slot's worker when the slot is to be no more, and closed (never shut down, which would end them for every process)
 //! with the fleet: to close one of several SO_REUSEPORT listeners resets the connections that wait at it.
 
+mod doors;
 mod tcp;
 mod unix;
 
+use doors::Sink;
+pub(crate) use doors::Stray;
 pub(crate) use tcp::{Tcp, bind_more, defer_accept, listening};
-pub(crate) use unix::{Unix, check_running};
+pub(crate) use unix::{Unix, check_running, connect, file};
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,6 +24,8 @@ pub(crate) struct Listeners {
     pub(crate) addresses: Vec<SocketAddr>,
     /// The Unix listener that all slots share, if there is one.
     pub(crate) unix: Option<Unix>,
+    /// While the others are sealed: where new connections are sent, and never get to.
+    pub(crate) sinks: Vec<Sink>,
 }
 
 /// The system's text for an error, without Rust's "(os error N)".

@@ -95,7 +95,7 @@ pub(crate) fn defer_accept(listener: &impl std::os::fd::AsFd, on: bool) {
     }
 }
 
-fn bound(address: SocketAddr, shared: bool) -> Result<Socket, (&'static str, io::Error)> {
+pub(super) fn bound(address: SocketAddr, shared: bool) -> Result<Socket, (&'static str, io::Error)> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP));
     let socket = socket.map_err(|error| ("socket()", error))?;
     let options = || {

@@ -57,6 +57,21 @@ pub(crate) fn check_running(settings: &Settings) -> Result<(), String> {
     }
 }
 
+/// Connects to the fleet that listens there. `None`: the settings want no socket.
+pub(crate) fn connect(settings: &Settings) -> Option<io::Result<Socket>> {
+    let path = path(settings)?;
+    let connected = Socket::new(Domain::UNIX, Type::STREAM, None).and_then(|socket| {
+        socket.connect(&address(&path)?)?;
+        Ok(socket)
+    });
+    Some(connected)
+}
+
+/// Its file, if there is one.
+pub(crate) fn file(settings: &Settings) -> Option<PathBuf> {
+    path(settings).filter(|path| !path.starts_with('@')).map(PathBuf::from)
+}
+
 impl Unix {
     /// Opens it, if the settings want one. The error is the FATAL line.
     pub(crate) fn open(settings: &Settings) -> Result<Option<Self>, String> {

@@ -55,6 +55,11 @@ impl Worker {
                     }
                     return;
                 }
+                // Nobody is let in while the fleet is drained: the socket does not listen until it is to again, which makes an edge.
+                Err(error) if error.raw_os_error() == Some(Errno::EINVAL as i32) => {
+                    self.stalled_listeners.remove(&listener);
+                    return;
+                }
                 Err(error) if matches!(error.raw_os_error(), Some(e) if out_of_resources(e)) => {
                     return self.stall_accept(listener, &error.to_string());
                 }

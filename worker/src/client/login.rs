@@ -466,7 +466,7 @@ impl Worker {
             }
             return Err(Ending::Fatal(sqlstate::INVALID_CATALOG_NAME, format!("no such database: {}", who.database)));
         };
-        if matches!(self.life, Life::Stopping(_)) {
+        if matches!(self.life, Life::Stopping(_)) || self.marks.draining {
             return Err(Ending::Fatal(sqlstate::ADMIN_SHUTDOWN, "pooler is shutting down".to_owned()));
         }
         if self.marks.disabled.contains(&who.database) {

@@ -1,6 +1,7 @@
 //! The rest of the fleet as a worker sees it: the supervisor over its control socket, other workers over their inboxes.
 
 pub(crate) mod balance;
+mod drain;
 pub(crate) mod inbox;
 mod learned;
 pub(crate) mod lend;

@@ -59,7 +59,7 @@ impl Worker {
                 self.apply_pauses();
                 Outcome::Done
             }
-            Order::Disable(_) | Order::Enable(_) => Outcome::Done,
+            Order::Disable(_) | Order::Enable(_) | Order::Drain | Order::Undrain => Outcome::Done,
             Order::Reconnect(scope) => {
                 self.reconnect(&scope);
                 Outcome::Done

@@ -153,6 +153,7 @@ impl Worker {
             ToWorker::PasswordChecked { client, outcome } => self.password_checked(client, outcome),
             ToWorker::Leave => self.leave(),
             ToWorker::Stay => self.stay(),
+            ToWorker::Part(parting) => self.part(parting),
             ToWorker::Resolved(resolved) => {
                 self.resolved(&resolved);
                 self.peer_resolved(&resolved);

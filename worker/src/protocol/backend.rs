@@ -25,6 +25,8 @@ pub(crate) struct Backend {
     pub(crate) status: u8,
     /// PostgreSQL takes COPY data.
     pub(crate) copy_in: bool,
+    /// CopyBoth: both sides send until one of them has enough.
+    pub(crate) streaming: bool,
     /// Statement pooling: no transaction may outlast the statement that opened it.
     pub(crate) single_statements: bool,
     /// It is to describe a statement for us before anything else is sent.
@@ -48,6 +50,7 @@ impl Default for Backend {
             statements: ServerStatements::default(),
             status: b'I',
             copy_in: false,
+            streaming: false,
             single_statements: false,
             describing: false,
             parameters: None,
@@ -343,14 +346,18 @@ fn answer(back: &mut Backend, client: &mut Option<&mut Frontend>, header: Header
             back.copy_in = requests.copy_in_started();
             Fate::Pass
         }
-        b'H' | b'W' | b'c' | b't' | b'V' | b'N' | b'A' => Fate::Pass,
+        b'W' => {
+            back.streaming = true;
+            Fate::Pass
+        }
+        b'H' | b'c' | b't' | b'V' | b'N' | b'A' => Fate::Pass,
         _ => Fate::Violation("unknown pkt"),
     }
 }
 
 fn ready(back: &mut Backend, client: &mut Option<&mut Frontend>, status: u8, seen: &mut Seen) -> Fate {
     back.status = status;
-    back.copy_in = false;
+    (back.copy_in, back.streaming) = (false, false);
     let Backend { requests, statements, .. } = back;
     match requests.ready(|request| undo(request, statements, client)) {
         Ended::Hidden => {

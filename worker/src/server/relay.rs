@@ -148,6 +148,9 @@ impl Worker {
             self.again.push(Source::Client(client_index));
         }
         self.release_if_done(index, client_index);
+        if seen.transactions_ended > 0 && self.marks.draining {
+            self.part_if_idle(client_index);
+        }
     }
 
     /// A server's turn that no event brings: it may have more to read, or its client may have left nothing to wait for.

@@ -105,7 +105,7 @@ impl Simulation {
                 self.tell(&others, &ToWorker::Learned(learned));
             }
             ToSupervisor::Prepared { .. } => self.prepared(from.slot),
-            ToSupervisor::Ready | ToSupervisor::Committed { .. } => {}
+            ToSupervisor::Ready | ToSupervisor::Committed { .. } | ToSupervisor::Remaining { .. } => {}
             other => panic!("worker {} says {other:?}", from.slot),
         }
     }

@@ -1,6 +1,7 @@
 //! The console's commands: one verb, one file.
 
 mod disable;
+mod drain;
 mod enable;
 mod kill;
 mod kill_client;
@@ -12,6 +13,7 @@ mod resume;
 mod set;
 mod show;
 mod shutdown;
+mod undrain;
 mod wait_close;
 
 use super::encode::Table;
@@ -69,8 +71,8 @@ impl Reply {
 }
 
 /// Commands that only an admin may give.
-const ADMIN: [&str; 10] =
-    ["disable", "enable", "kill", "kill_client", "pause", "reconnect", "reload", "resume", "shutdown", "wait_close"];
+const ADMIN: [&str; 11] =
+    ["disable", "enable", "kill", "kill_client", "pause", "reconnect", "reload", "resume", "shutdown", "undrain", "wait_close"];
 
 /// Runs one command text.
 pub(super) fn run(context: &Context<'_>, text: &str) -> Reply {
@@ -79,6 +81,8 @@ pub(super) fn run(context: &Context<'_>, text: &str) -> Reply {
         Err(Bad::Syntax) => return invalid(),
         Err(Bad::Arguments) => return Reply::error("bad arguments"),
         Ok(Command::Set { key, value }) => return set::run(context, &key, &value),
+        Ok(Command::Drain(_)) if !context.admin => return Reply::error("admin access needed"),
+        Ok(Command::Drain(options)) => return drain::run(context, &options).unwrap_or_else(invalid),
         Ok(Command::Plain { word, argument }) => (word, argument),
     };
     let argument = argument.as_deref();
@@ -90,6 +94,7 @@ pub(super) fn run(context: &Context<'_>, text: &str) -> Reply {
     }
     let reply = match (word.as_str(), argument) {
         ("reload", None) => Ok(reload::run(context)),
+        ("undrain", None) => Ok(undrain::run(context)),
         ("shutdown", mode) => shutdown::run(context, mode).ok_or_else(invalid),
         ("pause", database) => pause::run(context, database),
         ("resume", database) => resume::run(context, database),

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod crashes;
+mod drains;
 mod heartbeats;
 mod idle;
 mod learned;
@@ -144,7 +145,7 @@ impl World {
     /// A tick with these last heartbeats.
     fn beat(&mut self, beats: &[Option<Moment>]) {
         let pulse = |beat: &Option<Moment>| Pulse { beat: *beat, ..Pulse::default() };
-        self.event(Event::Tick { pulses: beats.iter().map(pulse).collect() });
+        self.event(Event::Tick { pulses: beats.iter().map(pulse).collect(), backlog: false });
     }
 
     fn ask(&mut self, ask: u64, request: Request) {

@@ -2,7 +2,7 @@
 
 use super::super::Reply;
 
-const LINES: [&str; 17] = [
+const LINES: [&str; 19] = [
     "SHOW HELP|CONFIG|DATABASES|POOLS|CLIENTS|SERVERS|USERS|VERSION",
     "SHOW PEERS|PEER_POOLS",
     "SHOW FDS|SOCKETS|ACTIVE_SOCKETS|LISTS|MEM|STATE|WORKERS",
@@ -20,6 +20,8 @@ const LINES: [&str; 17] = [
     "SHUTDOWN",
     "SHUTDOWN WAIT_FOR_SERVERS|WAIT_FOR_CLIENTS",
     "WAIT_CLOSE [<db>]",
+    "DRAIN [RATE <clients per second>] [DEADLINE <seconds>]",
+    "UNDRAIN",
 ];
 
 pub(super) fn run() -> Reply {
