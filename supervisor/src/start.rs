@@ -4,11 +4,11 @@
 use crate::cli::Run;
 use crate::dns::{self, Resolver};
 use crate::engine::{self, Engine, Parts, load};
-use crate::listen::{self, Listeners, Tcp, Unix};
+use crate::listen::{self, Inherited, Keeper, Listeners, Tcp, Unix};
 use crate::office::Office;
 use crate::orphans::{Inboxes, Orphanage};
 use crate::pidfile::{self, Pidfile};
-use crate::{last_breath, logging, privileges, signals, stats, tls_watch};
+use crate::{last_breath, logging, notify, privileges, signals, stats, tls_watch};
 use nix::sys::resource::{Resource, getrlimit};
 use shared::config::{Config, Problems};
 use shared::shm::Shm;
@@ -40,13 +40,17 @@ pub(crate) fn run(options: &Run) -> ExitCode {
 
 /// Everything from reading the configuration to the end of the fleet. The error is the FATAL line.
 fn bring_up(options: &Run, path: &Path) -> Result<u8, String> {
+    let mut inherited = Inherited::take()?;
     let stderr = !options.quiet && !options.daemon;
     // Until the configuration says where, lines go to standard error: what is wrong with it must be seen.
     shared::log::init(shared::log::Options { stderr: true, verbose: options.verbose, ..Default::default() });
     let (config, problems) = load::first(path, options.verbose)?;
     let settings = &config.settings;
     privileges::drop_to(options.user.as_deref().or(settings.user.as_deref()))?;
-    listen::check_running(settings)?;
+    let passed_on = Unix::inherit(settings, &mut inherited)?;
+    if passed_on.is_none() {
+        listen::check_running(settings)?;
+    }
     if !settings.pidfile.is_empty() {
         pidfile::check(Path::new(&settings.pidfile))?;
     }
@@ -62,10 +66,20 @@ fn bring_up(options: &Run, path: &Path) -> Result<u8, String> {
     let warned = problems.warnings().map(ToString::to_string).collect();
     warn(&problems);
     let slots = settings.worker_count();
-    let (tcp, addresses) = Tcp::resolve(settings)?.open(slots)?;
-    let unix = Unix::open(settings)?;
-    if let Some(file) = unix.as_ref().and_then(Unix::file) {
-        last_breath::remove_at_end(file);
+    let keeper = match inherited.is_activated() {
+        true => Keeper::Manager,
+        false if notify::has_store() => Keeper::Store,
+        false => Keeper::Nobody,
+    };
+    let (tcp, addresses) = Tcp::resolve_beside(settings, &inherited)?.open(slots, &mut inherited)?;
+    drop(inherited);
+    let mut unix = if passed_on.is_some() { passed_on } else { Unix::open(settings)? };
+    if keeper == Keeper::Nobody {
+        if let Some(file) = unix.as_ref().and_then(Unix::file) {
+            last_breath::remove_at_end(file);
+        }
+    } else if let Some(unix) = &mut unix {
+        unix.keep();
     }
     let _pidfile = match settings.pidfile.as_str() {
         "" => None,
@@ -74,7 +88,7 @@ fn bring_up(options: &Run, path: &Path) -> Result<u8, String> {
             Some(Pidfile::create(Path::new(file))?)
         }
     };
-    let listeners = Listeners { tcp, addresses, unix, sinks: Vec::new() };
+    let listeners = Listeners { tcp, addresses, unix, keeper, sinks: Vec::new() };
     let parts = assemble(config, listeners, log_file, warned, stderr, options.verbose)?;
     let mut mock_secret = [0; 32];
     getrandom::fill(&mut mock_secret).map_err(|error| format!("no random bytes: {error}"))?;

@@ -7,6 +7,7 @@ use crate::{Client, Port, Postgres, SOON, account, holds_within, process, progra
 use nix::sys::signal::Signal;
 use std::fmt::{Display, Write as _};
 use std::fs::File;
+use std::os::fd::RawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -233,6 +234,20 @@ impl Unstarted {
         self.complete(Command::new(&program::under_test()[0]), arguments)
     }
 
+    /// A command that passes these sockets on as a service manager does (sd_listen_fds(3)), under these names. They must survive an exec.
+    pub fn command_with(&self, sockets: &[(RawFd, &str)]) -> Command {
+        let moves: String = sockets.iter().zip(3..).fold(String::new(), |text, ((fd, _), to)| text + &format!("{to}<&{fd} "));
+        let names: Vec<&str> = sockets.iter().map(|(_, name)| *name).collect();
+        let exec = format!(
+            "exec {moves}; LISTEN_PID=$$ LISTEN_FDS={} LISTEN_FDNAMES={} exec \"$0\" \"$@\"",
+            sockets.len(),
+            names.join(":")
+        );
+        let mut command = account::server(Path::new("bash"));
+        command.args(["-c", &exec, &program::under_test()[0]]);
+        self.complete(command, &[])
+    }
+
     fn complete(&self, mut command: Command, arguments: &[&str]) -> Command {
         let words = program::under_test();
         let log = File::options().create(true).append(true).open(self.folder().join("log.txt")).unwrap();
@@ -343,6 +358,18 @@ impl Fleet {
         wait_for("all workers to run", SOON, workers)
     }
 
+    /// Starts a fleet with the same configuration when this one has ended.
+    #[track_caller]
+    pub fn start_again(&mut self, build: impl FnOnce(&Unstarted) -> Command) {
+        assert!(self.has_ended().is_some(), "it still runs");
+        let before = self.logged("process up");
+        (self.process, self.exit) = (build(&self.files).spawn().unwrap(), None);
+        wait_until("the fleet to start again", SOON, || {
+            assert!(self.has_ended().is_none(), "the fleet ended at once:\n{}", self.log());
+            self.logged("process up") > before
+        });
+    }
+
     /// A command that runs the program on this fleet's configuration, as the user that the fleet runs as.
     pub fn command(&self, arguments: &[&str]) -> Command {
         self.files.command(arguments)
@@ -439,6 +466,12 @@ impl Fleet {
         self.files.builder.workers = workers;
         self.files.write_files();
         self.signal(Signal::SIGHUP);
+    }
+
+    /// Has another number of workers when it is started the next time.
+    pub fn change_workers(&mut self, workers: usize) {
+        self.files.builder.workers = workers;
+        self.files.write_files();
     }
 
     /// Takes a setting out of the file; a reload puts its default in force.

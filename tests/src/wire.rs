@@ -236,7 +236,12 @@ impl Client {
 
     /// Connects to the Unix socket of a server with this port number in `folder`.
     pub fn unix(folder: &Path, port: u16) -> Client {
-        let stream = UnixStream::connect(folder.join(format!(".s.PGSQL.{port}"))).unwrap();
+        Self::unix_at(&folder.join(format!(".s.PGSQL.{port}")))
+    }
+
+    /// Connects to a Unix socket.
+    pub fn unix_at(path: &Path) -> Client {
+        let stream = UnixStream::connect(path).unwrap();
         stream.set_read_timeout(Some(SOON)).unwrap();
         stream.set_write_timeout(Some(SOON)).unwrap();
         Self::over(Stream::Unix(stream))

@@ -11,8 +11,8 @@ mod unread;
 pub(crate) use grow::{NewSlot, inbox};
 
 use crate::control::Control;
-use crate::fleet::{Action, Answer, AskId, Changed, Ended, Event, Fleet, Holdings, Loaded, Moment, Pulse, Rules};
-use crate::listen::{self, Listeners, Stray};
+use crate::fleet::{Action, Answer, AskId, Changed, Ended, Event, Fleet, Holdings, Loaded, Moment, Notice, Pulse, Rules};
+use crate::listen::{self, Keeper, Listeners, Stray};
 use crate::notify::{self, Watchdog};
 use crate::office::{Candidate, Input, Office};
 use crate::orphans::{Inboxes, wake_waiters};
@@ -100,7 +100,8 @@ impl Engine {
     /// An engine for as many slots as there are inboxes.
     pub(crate) fn new(parts: Parts, mock_secret: [u8; 32]) -> Self {
         let slots = parts.inbox_ends.len();
-        let fleet = Fleet::new(slots, rules(&parts.office.config()), crate::NAME);
+        let keeps = parts.listeners.keeper != Keeper::Nobody;
+        let fleet = Fleet::new(slots, rules(&parts.office.config(), keeps), crate::NAME);
         Self {
             fleet,
             workers: (0..slots).map(|_| None).collect(),
@@ -226,7 +227,7 @@ impl Engine {
             }
             Action::Log(level, line) => log::log!(level, "{line}"),
             Action::Fatal(line) => shared::fatal!("{line}"),
-            Action::Notify(notice) => notify::tell(notice),
+            Action::Notify(notice) => self.tell_manager(notice),
             Action::SealListeners => self.parts.listeners.seal(&self.parts.office.config().settings),
             Action::ShutListeners => {
                 let strays = self.parts.listeners.shut();
@@ -296,6 +297,16 @@ impl Engine {
         }
     }
 
+    /// Whoever is ready has listeners worth keeping, also after a reload that has added some.
+    fn tell_manager(&self, notice: Notice) {
+        let listeners = &self.parts.listeners;
+        if notice == Notice::Ready && listeners.keeper == Keeper::Store {
+            let unix = listeners.unix.iter().map(AsFd::as_fd);
+            notify::store(&listeners.tcp.iter().flatten().map(AsFd::as_fd).chain(unix).collect::<Vec<_>>());
+        }
+        notify::tell(notice);
+    }
+
     /// Who has connected while the port was being closed is a worker's client.
     fn let_in(&self, strays: Vec<Stray>) {
         for Stray { socket, address } in strays {
@@ -354,7 +365,7 @@ impl Engine {
             let names: std::collections::BTreeSet<String> = names.cloned().collect();
             let dropped = changes.dropped_databases.clone();
             let entries = if names.contains("*") { Changed::All } else { Changed::Entries(names) };
-            let (rules, workers) = (rules(&candidate.config), candidate.workers);
+            let (rules, workers) = (rules(&candidate.config, self.parts.listeners.keeper != Keeper::Nobody), candidate.workers);
             let outdated_secrets = changes.outdated_secrets.clone();
             let loaded = Loaded { generation: self.generation, rules, workers, changed: entries, dropped, outdated_secrets };
             self.candidate = Some(candidate);
@@ -390,11 +401,12 @@ pub(crate) fn database_of(shm: &Shm, pool: PoolId) -> String {
 }
 
 /// What of a configuration the state machine goes by.
-fn rules(config: &Config) -> Rules {
+fn rules(config: &Config, listeners_stay: bool) -> Rules {
     let settings = &config.settings;
     let unless_zero = |limit: Duration| Some(limit).filter(|limit| !limit.is_zero());
     let keeps = |entry: &Database| entry.user.is_some() && config.min_pool_size(entry) > 0;
     Rules {
+        listeners_stay,
         drain_timeout: unless_zero(settings.shutdown_drain_timeout),
         hang_timeout: unless_zero(settings.worker_hang_timeout),
         pool_idle_timeout: unless_zero(settings.pool_idle_timeout),

@@ -97,7 +97,7 @@ impl Fleet {
 
     /// Begins, or goes on in another way.
     pub(super) fn begin_drain(&mut self, ask: Option<AskId>, per_second: Option<u32>, limit: Option<Duration>) {
-        let (now, running) = (self.now, self.is_running());
+        let (now, open) = (self.now, self.is_running() && !(ask.is_none() && self.rules.listeners_stay));
         let fresh = self.drain.is_none();
         let drain = self.drain.get_or_insert_with(|| Drain {
             since: now,
@@ -106,7 +106,7 @@ impl Fleet {
             deadline: None,
             stage: Stage::Paced,
             // A fleet that is on its way out has none any more.
-            doors: if running { Doors::Sealed { since: now } } else { Doors::Shut },
+            doors: if open { Doors::Sealed { since: now } } else { Doors::Shut },
             remaining: BTreeMap::new(),
             asks: Vec::new(),
             workers: None,
@@ -114,7 +114,7 @@ impl Fleet {
         (drain.since, drain.stage, drain.pace, drain.per_second) = (now, Stage::Paced, None, per_second);
         drain.deadline = limit.map(|limit| now + limit);
         drain.asks.extend(ask);
-        if fresh && running {
+        if fresh && open {
             self.out.push(Action::SealListeners);
         }
         if fresh {
@@ -161,6 +161,14 @@ impl Fleet {
         if self.is_running() {
             self.log(Level::Info, "DRAIN was cancelled, letting clients in again");
             self.undrain(None);
+        }
+    }
+
+    /// The listeners are the next fleet's, and so is who waits at them: this one lets go of its copies.
+    pub(super) fn stop_listening(&mut self) {
+        self.out.push(Action::CloseListeners);
+        for of in self.all() {
+            self.broadcast(&ToWorker::Unlisten { of });
         }
     }
 

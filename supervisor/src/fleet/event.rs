@@ -170,6 +170,8 @@ pub(crate) enum Said {
 pub(crate) struct Rules {
     /// `worker_hang_timeout`; `None` = never.
     pub(crate) hang_timeout: Option<Duration>,
+    /// The service manager keeps the listeners when the fleet ends: who waits at them is the next one's client.
+    pub(crate) listeners_stay: bool,
     /// `shutdown_drain_timeout`; `None` = SIGTERM does not drain.
     pub(crate) drain_timeout: Option<Duration>,
     /// `pool_idle_timeout`; `None` = never.

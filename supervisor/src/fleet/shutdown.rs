@@ -90,6 +90,9 @@ impl Fleet {
         let limit = self.rules.drain_timeout.unwrap_or_default();
         self.log(Level::Info, format!("got SIGTERM, shutting down, draining for at most {} s", limit.as_secs_f64()));
         self.out.push(Action::Notify(Notice::Stopping));
+        if self.rules.listeners_stay {
+            self.stop_listening();
+        }
         self.begin_drain(None, None, Some(limit));
         self.phase = Phase::Draining(StopMode::WaitForClients);
         self.stop_drained();

@@ -7,7 +7,7 @@
 //! and listen again when they are told to.
 
 use super::tcp::bound;
-use super::{Listeners, reason};
+use super::{Keeper, Listeners, reason};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use shared::config::Settings;
 use shared::sys::tcp::{steer, steer_no_more};
@@ -61,11 +61,15 @@ impl Sink {
 impl Listeners {
     /// No new connection begins, as far as that can be had: where other fleets share the port, the kernel is not told where to send connections.
     pub(crate) fn seal(&mut self, settings: &Settings) {
+        if self.keeper == Keeper::Manager {
+            return log::warn!("the port stays open: its sockets are the service manager's; who logs in is refused");
+        }
         if settings.so_reuseport || !self.sinks.is_empty() {
             return;
         }
-        for (place, address) in self.addresses.iter().enumerate() {
-            let group: Vec<&OwnedFd> = self.tcp.iter().filter_map(|slot| slot.get(place)).collect();
+        for address in &self.addresses {
+            let is_there = |fd: &&OwnedFd| SockRef::from(*fd).local_addr().is_ok_and(|at| at.as_socket() == Some(*address));
+            let group: Vec<&OwnedFd> = self.tcp.iter().flatten().filter(is_there).collect();
             match Sink::open(*address, &group) {
                 Ok(sink) => self.sinks.extend(sink),
                 // Some connection may be reset; that is no reason to stay open.
@@ -76,6 +80,9 @@ impl Listeners {
 
     /// They listen no more. Whoever came to a sink is returned.
     pub(crate) fn shut(&mut self) -> Vec<Stray> {
+        if self.keeper == Keeper::Manager {
+            return Vec::new();
+        }
         self.each("shut", |listener| match listener.shutdown(Shutdown::Both) {
             // It was shut already.
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
@@ -114,7 +121,7 @@ impl Listeners {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::super::Tcp;
+    use super::super::{Inherited, Tcp};
     use super::*;
     use std::io::ErrorKind;
     use std::net::TcpStream;
@@ -124,9 +131,9 @@ mod tests {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut settings = Settings { listen_port: port, tcp_defer_accept: 0, ..Settings::default() };
         settings.set("listen_addr", "127.0.0.1").unwrap();
-        let (tcp, addresses) = Tcp::resolve(&settings).unwrap().open(4).unwrap();
+        let (tcp, addresses) = Tcp::resolve(&settings).unwrap().open(4, &mut Inherited::default()).unwrap();
         let address = addresses[0];
-        (Listeners { tcp, addresses, unix: None, sinks: Vec::new() }, settings, address)
+        (Listeners { tcp, addresses, unix: None, keeper: Keeper::Nobody, sinks: Vec::new() }, settings, address)
     }
 
     fn accept_all(listeners: &Listeners) -> Vec<usize> {

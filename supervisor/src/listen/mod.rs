@@ -1,13 +1,15 @@
 //! Listening sockets. A slot owns its TCP listeners, a process does not: they are opened once, inherited by every worker that the slot
 //! ever has, given to another slot's worker when the slot is to be no more, and closed (never shut down, which would end them for every process)
-//! with the fleet: to close one of several SO_REUSEPORT listeners resets the connections that wait at it.
+//! with the fleet, unless the service manager keeps them: to close one of several SO_REUSEPORT listeners resets the connections that wait at it.
 
 mod doors;
+mod inherited;
 mod tcp;
 mod unix;
 
 use doors::Sink;
 pub(crate) use doors::Stray;
+pub(crate) use inherited::Inherited;
 pub(crate) use tcp::{Tcp, bind_more, defer_accept, listening};
 pub(crate) use unix::{Unix, check_running, connect, file};
 
@@ -24,8 +26,21 @@ pub(crate) struct Listeners {
     pub(crate) addresses: Vec<SocketAddr>,
     /// The Unix listener that all slots share, if there is one.
     pub(crate) unix: Option<Unix>,
+    /// Those that are passed on to the service manager's next fleet, or are its own, are not closed with this one.
+    pub(crate) keeper: Keeper,
     /// While the others are sealed: where new connections are sent, and never get to.
     pub(crate) sinks: Vec<Sink>,
+}
+
+/// Who has the listeners when this fleet has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keeper {
+    /// Nobody.
+    Nobody,
+    /// The service manager's store.
+    Store,
+    /// The service manager, whose they are: socket activation.
+    Manager,
 }
 
 /// The system's text for an error, without Rust's "(os error N)".

@@ -1,6 +1,6 @@
 //! The TCP listeners: for each slot one SO_REUSEPORT socket per address of listen_addr.
 
-use super::reason;
+use super::{Inherited, reason};
 use shared::config::Settings;
 use shared::sys::tcp::set_defer_accept;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -16,6 +16,11 @@ pub(crate) struct Tcp<'a> {
 }
 
 impl<'a> Tcp<'a> {
+    /// Looks up listen_addr, unless the service manager says where to listen. The error is the FATAL line.
+    pub(crate) fn resolve_beside(settings: &'a Settings, inherited: &Inherited) -> Result<Self, String> {
+        if inherited.is_activated() { Ok(Self { settings, addresses: inherited.addresses() }) } else { Self::resolve(settings) }
+    }
+
     /// Looks up listen_addr. The error is the FATAL line.
     pub(crate) fn resolve(settings: &'a Settings) -> Result<Self, String> {
         let port = settings.listen_port;
@@ -39,16 +44,17 @@ impl<'a> Tcp<'a> {
     }
 
     /// Opens the listeners of `slots` slots. An address that cannot be had is only warned of, unless none can. The error is the FATAL line.
-    pub(crate) fn open(&self, slots: usize) -> Result<(Vec<Vec<OwnedFd>>, Vec<SocketAddr>), String> {
+    pub(crate) fn open(&self, slots: usize, inherited: &mut Inherited) -> Result<(Vec<Vec<OwnedFd>>, Vec<SocketAddr>), String> {
         let mut tcp: Vec<Vec<OwnedFd>> = (0..slots).map(|_| Vec::new()).collect();
         let mut opened = Vec::new();
         for &address in &self.addresses {
-            match self.group(address, slots) {
+            match self.group(address, slots, inherited.tcp(address)) {
                 Ok(group) => {
                     log::info!("listening on {address}");
                     opened.push(address);
-                    for (listeners, listener) in tcp.iter_mut().zip(group) {
-                        listeners.push(listener);
+                    // One that is left over from a fleet of more workers has somebody who accepts from it, too.
+                    for (place, listener) in group.into_iter().enumerate() {
+                        tcp[place % slots].push(listener);
                     }
                 }
                 Err((call, error)) => log::warn!("cannot listen on {address}: {call}: {}", reason(&error)),
@@ -61,15 +67,25 @@ impl<'a> Tcp<'a> {
         Ok((tcp, opened))
     }
 
-    /// One listener for each slot, or none at all.
-    fn group(&self, address: SocketAddr, slots: usize) -> Result<Vec<OwnedFd>, (&'static str, io::Error)> {
-        if !self.settings.so_reuseport {
+    /// At least one listener for each slot, or none at all.
+    fn group(&self, address: SocketAddr, slots: usize, passed: Vec<Socket>) -> Result<Vec<OwnedFd>, (&'static str, io::Error)> {
+        if passed.is_empty() && !self.settings.so_reuseport {
             // SO_REUSEPORT lets any fleet of the same user join in. A socket without it is refused while anybody listens.
             drop(bound(address, false)?);
         }
         let mut group = Vec::with_capacity(slots);
-        for _ in 0..slots {
-            group.push(listening(bound(address, true)?, self.settings)?);
+        for socket in passed {
+            socket.set_nonblocking(true).map_err(|error| ("fcntl()", error))?;
+            group.push(listening(socket, self.settings)?);
+        }
+        let given = group.len();
+        for place in given..slots {
+            let another = bound(address, true).and_then(|socket| listening(socket, self.settings));
+            group.push(match another {
+                // Nothing can be bound beside a socket of another user, or one that is not to be shared: workers accept from the same one.
+                Err(_) if given > 0 => group[place % given].try_clone().map_err(|error| ("dup()", error))?,
+                other => other?,
+            });
         }
         Ok(group)
     }
@@ -130,7 +146,7 @@ mod tests {
     #[test]
     fn a_listener_for_each_slot_and_address() {
         let settings = settings("127.0.0.1, 127.0.0.2", free_port());
-        let (tcp, addresses) = Tcp::resolve(&settings).unwrap().open(3).unwrap();
+        let (tcp, addresses) = Tcp::resolve(&settings).unwrap().open(3, &mut Inherited::default()).unwrap();
         assert_eq!(tcp.iter().map(Vec::len).collect::<Vec<_>>(), [2, 2, 2]);
         for address in addresses {
             TcpStream::connect(address).unwrap();
@@ -140,18 +156,18 @@ mod tests {
     #[test]
     fn a_second_fleet_is_refused_unless_it_may_share() {
         let mut settings = settings("127.0.0.1", free_port());
-        let _first = Tcp::resolve(&settings).unwrap().open(2).unwrap();
-        let error = Tcp::resolve(&settings).unwrap().open(2).unwrap_err();
+        let _first = Tcp::resolve(&settings).unwrap().open(2, &mut Inherited::default()).unwrap();
+        let error = Tcp::resolve(&settings).unwrap().open(2, &mut Inherited::default()).unwrap_err();
         assert_eq!(error, "failed to listen on any address in listen_addr list: 127.0.0.1");
         settings.so_reuseport = true;
-        Tcp::resolve(&settings).unwrap().open(2).unwrap();
+        Tcp::resolve(&settings).unwrap().open(2, &mut Inherited::default()).unwrap();
     }
 
     #[test]
     fn one_bad_address_of_two_is_only_warned_of() {
         // 192.0.2.1 is reserved for documentation: nobody has it.
         let settings = settings("192.0.2.1,127.0.0.1", free_port());
-        let (tcp, addresses) = Tcp::resolve(&settings).unwrap().open(1).unwrap();
+        let (tcp, addresses) = Tcp::resolve(&settings).unwrap().open(1, &mut Inherited::default()).unwrap();
         assert_eq!((tcp[0].len(), addresses.len()), (1, 1));
     }
 
@@ -162,7 +178,7 @@ mod tests {
         let name = settings("no-such-host.invalid", 1);
         assert!(Tcp::resolve(&name).unwrap_err().starts_with("getaddrinfo('no-such-host.invalid', '1') = "));
         let nothing = settings("", 1);
-        let (tcp, _) = Tcp::resolve(&nothing).unwrap().open(2).unwrap();
+        let (tcp, _) = Tcp::resolve(&nothing).unwrap().open(2, &mut Inherited::default()).unwrap();
         assert!(tcp.iter().all(Vec::is_empty));
     }
 }

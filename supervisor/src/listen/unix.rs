@@ -1,5 +1,6 @@
 //! The Unix listener: one socket that every worker accepts from.
 
+use super::Inherited;
 use crate::privileges;
 use nix::unistd::chown;
 use shared::config::Settings;
@@ -10,11 +11,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// The listener. Dropping it removes its file.
+/// The listener. Dropping it removes its file, unless it is kept.
 #[derive(Debug)]
 pub(crate) struct Unix {
     socket: Socket,
     path: String,
+    /// The service manager has it too: its file stays.
+    kept: bool,
 }
 
 /// Where the settings put the socket; `None` when there is to be none.
@@ -82,7 +85,7 @@ impl Unix {
         };
         let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None).map_err(failed)?;
         socket.bind(&address(&path).map_err(failed)?).map_err(failed)?;
-        let unix = Self { socket, path: path.clone() };
+        let unix = Self { socket, path: path.clone(), kept: false };
         if let Some(file) = unix.file() {
             if !settings.unix_socket_group.is_empty() {
                 let group = privileges::group(&settings.unix_socket_group)?;
@@ -94,6 +97,22 @@ impl Unix {
         unix.socket.listen(i32::try_from(settings.listen_backlog).unwrap_or(i32::MAX)).map_err(failed)?;
         log::info!("listening on unix:{path}");
         Ok(Some(unix))
+    }
+
+    /// The one that the service manager has passed on, if it has.
+    pub(crate) fn inherit(settings: &Settings, inherited: &mut Inherited) -> Result<Option<Self>, String> {
+        let wanted = path(settings);
+        let Some(socket) = inherited.unix(wanted.as_deref()) else { return Ok(None) };
+        let backlog = i32::try_from(settings.listen_backlog).unwrap_or(i32::MAX);
+        let ready = socket.set_nonblocking(true).and_then(|()| socket.listen(backlog));
+        ready.map_err(|error| format!("cannot listen on the unix socket that was passed on: {}", super::reason(&error)))?;
+        log::info!("listening on the unix socket that was passed on");
+        Ok(Some(Self { socket, path: wanted.unwrap_or_default(), kept: true }))
+    }
+
+    /// It outlives this fleet.
+    pub(crate) fn keep(&mut self) {
+        self.kept = true;
     }
 
     /// Its file; none in the abstract namespace.
@@ -110,7 +129,7 @@ impl AsFd for Unix {
 
 impl Drop for Unix {
     fn drop(&mut self) {
-        if let Some(file) = self.file() {
+        if let Some(file) = self.file().filter(|_| !self.kept) {
             let _ = fs::remove_file(file);
         }
     }

@@ -278,3 +278,17 @@ fn a_fleet_that_waits_for_its_clients_can_be_drained() {
     w.hold(secs(10), &[1], false);
     assert!(w.sent().contains(&(0, ToWorker::Stop(Immediate))));
 }
+
+/// Who waits at listeners that the service manager keeps is served by the next fleet.
+#[test]
+fn listeners_that_stay_are_let_go_of() {
+    let mut w = World::up(2);
+    w.fleet.rules.drain_timeout = Some(secs(10));
+    w.fleet.rules.listeners_stay = true;
+    w.event(Event::Signal(Signal::Term));
+    assert!(w.did(&Action::CloseListeners) && !w.did(&Action::SealListeners));
+    for (slot, of) in [(0, 0), (1, 0), (0, 1), (1, 1)] {
+        assert!(w.sent().contains(&(slot, ToWorker::Unlisten { of: Slot(of) })));
+    }
+    assert!(w.sent().contains(&(0, ToWorker::Stop(WaitForClients))), "nobody can come any more");
+}
