@@ -24,12 +24,20 @@ with psycopg.connect(sys.argv[2], autocommit=True) as connection:
     with connection.pipeline():
         answers = [connection.execute("select %s::int", (n,)) for n in range(500)]
     assert [answer.fetchone()[0] for answer in answers] == list(range(500))
-    timer = threading.Timer(0.3, lambda: connection.cancel_safe(timeout=30))
-    timer.start()
+    done = threading.Event()
+
+    # A request that comes before the query runs does nothing.
+    def cancel():
+        while not done.wait(0.2):
+            connection.cancel_safe(timeout=30)
+
+    canceller = threading.Thread(target=cancel)
+    canceller.start()
     try:
         connection.execute("select pg_sleep(60)")
         raise AssertionError("not cancelled")
     except psycopg.errors.QueryCanceled:
         pass
-    timer.join()
+    done.set()
+    canceller.join()
     assert connection.execute("select 1").fetchone() == (1,)

@@ -1,7 +1,10 @@
 //! Certificates of a case's own, and clients that use them.
 
 use crate::{Builder, account};
-use rcgen::{BasicConstraints, Certificate, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, Certificate, CertificateParams, DnType, IsCa, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519,
+    PKCS_RSA_SHA256, SignatureAlgorithm,
+};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use sha2::{Digest, Sha256};
@@ -17,40 +20,48 @@ pub use rustls::version::{TLS12, TLS13};
 pub struct Authority {
     folder: TempDir,
     issuer: Issuer<'static, KeyPair>,
+    /// Of what kind its keys are.
+    algorithm: &'static SignatureAlgorithm,
 }
 
 impl Authority {
     /// A new one, which has signed `server` for `localhost` and 127.0.0.1.
     pub fn new() -> Authority {
-        Self::with_key(KeyPair::generate().unwrap())
+        Self::with_keys(&PKCS_ECDSA_P256_SHA256)
+    }
+
+    /// One whose keys, its own and those that it signs, are RSA's.
+    pub fn rsa() -> Authority {
+        Self::with_keys(&PKCS_RSA_SHA256)
     }
 
     /// One that signs by Ed25519: what binds a login to such a certificate nobody has defined.
     pub fn ed25519() -> Authority {
-        Self::with_key(KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap())
+        Self::with_keys(&PKCS_ED25519)
     }
 
-    fn with_key(key: KeyPair) -> Authority {
+    fn with_keys(algorithm: &'static SignatureAlgorithm) -> Authority {
+        let key = KeyPair::generate_for(algorithm).unwrap();
         let folder = account::folder();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, "the case's own authority");
         let certificate = params.self_signed(&key).unwrap();
         std::fs::write(folder.path().join("ca.crt"), certificate.pem()).unwrap();
-        let authority = Authority { folder, issuer: Issuer::new(params, key) };
+        let authority = Authority { folder, issuer: Issuer::new(params, key), algorithm };
         authority.sign("server", &["localhost", "127.0.0.1"]);
         authority
     }
 
     /// A certificate for these names, whose common name is `name` too.
     pub fn sign(&self, name: &str, names: &[&str]) {
-        let key = KeyPair::generate().unwrap();
+        let key = KeyPair::generate_for(self.algorithm).unwrap();
         self.write(name, &request(name, names).signed_by(&key, &self.issuer).unwrap(), &key);
     }
 
     /// As [`Authority::sign`], without the authority: the certificate is signed with its own key.
     pub fn sign_itself(&self, name: &str, names: &[&str]) {
-        let key = KeyPair::generate().unwrap();
+        let key = KeyPair::generate_for(self.algorithm).unwrap();
         self.write(name, &request(name, names).self_signed(&key).unwrap(), &key);
     }
 

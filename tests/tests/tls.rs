@@ -16,10 +16,16 @@ fn is_running(server: &mut postgres::Client, text: &str) -> bool {
 
 #[test]
 fn clients_in_every_mode_by_both_versions() {
-    let (server, authority) = (Postgres::start(), Authority::new());
+    let server = Postgres::start();
+    for authority in [Authority::new(), Authority::rsa()] {
+        clients_by_both_versions(&server, &authority);
+    }
+}
+
+fn clients_by_both_versions(server: &Postgres, authority: &Authority) {
     each_fleet(
-        &server,
-        |builder| builder.client_tls(&authority, "require"),
+        server,
+        |builder| builder.client_tls(authority, "require"),
         |fleet, _| {
             for (version, name) in [(&TLS12, "TLSv1.2/ECDHE-"), (&TLS13, "TLSv1.3/TLS_")] {
                 let config = authority.client(version, None);
@@ -30,7 +36,7 @@ fn clients_in_every_mode_by_both_versions() {
                     assert_eq!(client.value("select length(repeat('x', 3000000))"), "3000000");
                     assert_eq!(client.value("select repeat('x', 3000000)").len(), 3_000_000);
                     fleet.wait_for_log(&format!("@127.0.0.1:{} login attempt: db=app user=app tls={name}", client.local_port()));
-                    let shown = fleet_console(fleet, &authority).query("show clients");
+                    let shown = fleet_console(fleet, authority).query("show clients");
                     assert!(shown.lookup("port", &client.local_port().to_string(), "tls").starts_with(name));
                 }
             }
@@ -93,24 +99,33 @@ fn a_handshake_that_is_not_finished_ends_with_client_login_timeout() {
 #[test]
 fn libpq_in_all_its_ways() {
     let (server, authority) = (Postgres::start(), Authority::new());
+    let root = authority.file("ca.crt").display().to_string();
+    let url = |fleet: &Fleet, tls: &str, version: &str| {
+        let versions = format!("ssl_min_protocol_version={version} ssl_max_protocol_version={version}");
+        format!("host=localhost hostaddr=127.0.0.1 port={} user=app dbname=app {tls} {versions}", fleet.port())
+    };
+    let full = format!("sslmode=verify-full sslrootcert={root}");
     each_fleet(
         &server,
         |builder| builder.client_tls(&authority, "require"),
         |fleet, _| {
-            let url = format!("host=localhost hostaddr=127.0.0.1 port={} user=app dbname=app", fleet.port());
-            let root = authority.file("ca.crt").display().to_string();
-            for tls in ["sslmode=require".to_owned(), format!("sslmode=verify-full sslrootcert={root}")] {
-                for version in ["TLSv1.2", "TLSv1.3"] {
-                    let versions = format!("ssl_min_protocol_version={version} ssl_max_protocol_version={version}");
-                    let url = format!("{url} {tls} {versions}");
-                    assert_eq!(program::psql(&url, "select 'through psql'"), Ok("through psql".to_owned()));
-                    for negotiation in ["postgres", "direct"] {
-                        driver::run("tls.py", fleet.port(), &[&format!("{url} sslnegotiation={negotiation}")]);
-                    }
-                }
+            for version in ["TLSv1.2", "TLSv1.3"] {
+                let url = url(fleet, &full, version);
+                assert_eq!(program::psql(&url, "select 'through psql'"), Ok("through psql".to_owned()));
             }
+            driver::run("tls.py", fleet.port(), &[&format!("{} sslnegotiation=direct", url(fleet, &full, "TLSv1.3"))]);
         },
     );
+    let fleet = Fleet::builder(&server).workers(2).client_tls(&authority, "require").start();
+    for tls in ["sslmode=require", &full] {
+        for version in ["TLSv1.2", "TLSv1.3"] {
+            let url = url(&fleet, tls, version);
+            assert_eq!(program::psql(&url, "select 'through psql'"), Ok("through psql".to_owned()));
+            for negotiation in ["postgres", "direct"] {
+                driver::run("tls.py", fleet.port(), &[&format!("{url} sslnegotiation={negotiation}")]);
+            }
+        }
+    }
 }
 
 #[test]
@@ -164,15 +179,42 @@ fn a_query_is_cancelled_in_the_clear_and_inside_tls() {
     );
 }
 
-/// Whether the server connection of a new client is inside TLS; `None`: it is refused.
-fn server_side(server: &Postgres, authority: &Authority, mode: &str) -> Option<bool> {
-    let fleet = Fleet::builder(server).server_tls(authority, mode).setting("query_wait_timeout", 2).start();
+/// What becomes of a connection to a server.
+#[derive(Debug, Clone, Copy)]
+enum Outcome {
+    Clear,
+    Inside,
+    /// The log says why.
+    Refused(&'static str),
+}
+
+use Outcome::{Clear, Inside, Refused};
+
+const NO_TLS: Outcome = Refused("server refused SSL");
+const STRANGER: Outcome = Refused("invalid peer certificate");
+
+/// A new client's server connection comes to that.
+#[track_caller]
+fn assert_server_side(server: &Postgres, authority: &Authority, mode: &str, outcome: Outcome) {
+    let builder = Fleet::builder(server).server_tls(authority, mode);
+    let (inside, refused) = match outcome {
+        Clear => (false, None),
+        Inside => (true, None),
+        Refused(why) => (false, Some(why)),
+    };
+    let builder = if refused.is_some() { builder.setting("query_wait_timeout", 2) } else { builder };
+    let fleet = builder.start();
     let mut client = Client::tcp(fleet.port());
-    client.start(LOGIN, None).ok()?;
+    let started = client.start(LOGIN, None);
+    if let Some(why) = refused {
+        assert!(started.is_err(), "{mode}");
+        fleet.wait_for_log(why);
+        return;
+    }
+    assert!(started.is_ok(), "{mode}: {started:?}");
     let seen = client.value("select ssl from pg_stat_ssl where pid = pg_backend_pid()") == "t";
     let shown = fleet.console().query("show servers").column("tls").iter().any(|tls| tls.starts_with("TLSv1.3/"));
-    assert_eq!(shown, seen, "SHOW SERVERS");
-    Some(seen)
+    assert_eq!((seen, shown), (inside, inside), "{mode}");
 }
 
 #[test]
@@ -183,16 +225,16 @@ fn servers_with_and_without_tls_in_every_mode() {
     let strangers = Authority::new();
     let stranger = Postgres::start_with(&strangers.postgres("server"));
     for (mode, of_clear, of_inside, of_stranger) in [
-        ("disable", Some(false), Some(false), Some(false)),
-        ("allow", Some(false), Some(true), Some(true)),
-        ("prefer", Some(false), Some(true), Some(true)),
-        ("require", None, Some(true), Some(true)),
-        ("verify-ca", None, Some(true), None),
-        ("verify-full", None, Some(true), None),
+        ("disable", Clear, Clear, Clear),
+        ("allow", Clear, Inside, Inside),
+        ("prefer", Clear, Inside, Inside),
+        ("require", NO_TLS, Inside, Inside),
+        ("verify-ca", NO_TLS, Inside, STRANGER),
+        ("verify-full", NO_TLS, Inside, STRANGER),
     ] {
-        assert_eq!(server_side(&clear, &authority, mode), of_clear, "{mode}, without");
-        assert_eq!(server_side(&inside, &authority, mode), of_inside, "{mode}, with");
-        assert_eq!(server_side(&stranger, &authority, mode), of_stranger, "{mode}, of a stranger");
+        assert_server_side(&clear, &authority, mode, of_clear);
+        assert_server_side(&inside, &authority, mode, of_inside);
+        assert_server_side(&stranger, &authority, mode, of_stranger);
     }
 }
 
@@ -201,8 +243,8 @@ fn a_server_of_another_name() {
     let authority = Authority::new();
     authority.sign("elsewhere", &["db.example"]);
     let server = Postgres::start_with(&authority.postgres("elsewhere"));
-    assert_eq!(server_side(&server, &authority, "verify-ca"), Some(true));
-    assert_eq!(server_side(&server, &authority, "verify-full"), None);
+    assert_server_side(&server, &authority, "verify-ca", Inside);
+    assert_server_side(&server, &authority, "verify-full", Refused("not valid for name"));
 }
 
 #[test]
@@ -222,8 +264,7 @@ fn direct_tls_with_a_server() {
 
 #[test]
 fn servers_inside_tls_travel_between_workers() {
-    let authority = Authority::new();
-    for version in ["TLSv1.2", "TLSv1.3"] {
+    for (version, authority) in [("TLSv1.2", Authority::rsa()), ("TLSv1.3", Authority::new())] {
         let settings = format!(
             "{}ssl_min_protocol_version = '{version}'\nssl_max_protocol_version = '{version}'\n",
             authority.postgres("server")

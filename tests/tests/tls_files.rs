@@ -73,7 +73,7 @@ fn a_reload_takes_all_of_them_or_nothing() {
 fn other_authorities_for_servers() {
     let authority = Authority::new();
     let server = Postgres::start_with(&authority.postgres("server"));
-    let fleet = Fleet::builder(&server).workers(2).server_tls(&authority, "verify-full").setting("query_wait_timeout", 2).start();
+    let fleet = Fleet::builder(&server).workers(2).server_tls(&authority, "verify-full").setting("query_wait_timeout", 4).start();
     let mut client = fleet.client();
     let backend = client.value("select pg_backend_pid()");
     copy(&authority, "ca.crt", "before.crt");

@@ -14,12 +14,23 @@ use std::sync::Arc;
 /// The longest flight that is waited for, in bytes: rustls takes certificate chains of up to 64 KiB.
 const LONGEST_INPUT: usize = 128 * 1024;
 
+/// Type, version and length (RFC 8446, section 5.1).
+const RECORD_HEADER: usize = 5;
+
+/// change_cipher_spec, alert, handshake, application_data.
+const RECORD_KINDS: std::ops::RangeInclusive<u8> = 20..=23;
+
+/// TLS 1.2 lets encryption add up to 2048 bytes (RFC 5246, section 6.2.3).
+const LONGEST_RECORD: usize = RECORD_HEADER + 16 * 1024 + 2048;
+
 /// A handshake under way.
 pub struct Handshake {
     side: Side,
     heard: Heard,
     /// What the peer has sent and rustls has not taken yet.
     input: Vec<u8>,
+    /// So much of it has been shown to rustls: whole records.
+    offered: usize,
     /// What the peer has sent inside the session before it was ours.
     plain: Vec<u8>,
 }
@@ -131,7 +142,7 @@ impl Handshake {
     }
 
     fn new(side: Side) -> Box<Self> {
-        Box::new(Self { side, heard: Heard::default(), input: Vec::new(), plain: Vec::new() })
+        Box::new(Self { side, heard: Heard::default(), input: Vec::new(), offered: 0, plain: Vec::new() })
     }
 
     /// Takes `bytes` from the peer and appends to `out` what it is to be sent, also when this fails.
@@ -143,6 +154,7 @@ impl Handshake {
         loop {
             match self.step(out) {
                 Ok(Next::Again) => {}
+                Ok(Next::Blocked) if self.offer_more() => {}
                 Ok(Next::Blocked) => return Ok(Progress::Pending(self)),
                 Ok(Next::Ready) => return self.finish().map(|established| Progress::Done(Box::new(established))),
                 Ok(Next::Closed) => return Err(HandshakeError::Closed),
@@ -155,16 +167,35 @@ impl Handshake {
     }
 
     fn step(&mut self, out: &mut Vec<u8>) -> Result<Next, HandshakeError> {
-        let Self { side, heard, input, plain } = self;
+        let Self { side, heard, input, offered, plain } = self;
+        let records = &mut input[..*offered];
         let (discard, next) = heard.during(|| match side {
-            Side::Server(connection, _) => handle(connection.process_tls_records(input), out, plain),
-            Side::Client(connection) => handle(connection.process_tls_records(input), out, plain),
+            Side::Server(connection, _) => handle(connection.process_tls_records(records), out, plain),
+            Side::Client(connection) => handle(connection.process_tls_records(records), out, plain),
         });
-        input.drain(..discard.min(input.len()));
+        let discard = discard.min(*offered);
+        input.drain(..discard);
+        *offered -= discard;
         match next {
             Ok(Next::Ready) if self.is_unfinished() => Ok(Next::Blocked),
             other => other,
         }
+    }
+
+    /// Shows rustls one more record: what is behind the end of the handshake is not its to open. False: no other is there as a whole.
+    fn offer_more(&mut self) -> bool {
+        let rest = &self.input[self.offered..];
+        let Some(&[kind, _, _, high, low]) = rest.first_chunk() else { return false };
+        let length = RECORD_HEADER + usize::from(u16::from_be_bytes([high, low]));
+        if !RECORD_KINDS.contains(&kind) || length > LONGEST_RECORD {
+            // No record: rustls says what is wrong.
+            self.offered = self.input.len();
+        } else if length <= rest.len() {
+            self.offered += length;
+        } else {
+            return false;
+        }
+        true
     }
 
     fn is_unfinished(&self) -> bool {

@@ -64,15 +64,21 @@ fn sends(peer: &mut Connection) -> Vec<u8> {
 }
 
 impl Case {
-    /// A session; `early` is sent by a client right behind its handshake. Gives what came of that.
-    fn begin(role: Role, version: &'static SupportedProtocolVersion, early: &[u8]) -> (Case, Vec<u8>) {
+    /// A session; `early` is sent by a client right behind its handshake, and the end of the session behind that if it `leaves`. Gives what came of that.
+    fn begin(role: Role, version: &'static SupportedProtocolVersion, early: &[u8], leaves: bool) -> (Case, Vec<u8>) {
+        let speak = |peer: &mut Connection, early: &[u8]| {
+            peer.writer().write_all(early).unwrap();
+            if leaves {
+                peer.send_close_notify();
+            }
+        };
         let (mut ours, mut peer) = ends(role, version);
         let mut early = Some(early);
         let established: Established = loop {
             if !peer.is_handshaking()
                 && let Some(early) = early.take()
             {
-                peer.writer().write_all(early).unwrap();
+                speak(&mut peer, early);
             }
             let (bytes, mut out) = (sends(&mut peer), Vec::new());
             let progress = ours.advance(&bytes, &mut out).unwrap();
@@ -93,17 +99,18 @@ impl Case {
         let plain = conn.secure(TOKEN, role, established, &mut buffers);
         let mut case = Case { conn, buffers, buffer: vec![0; READ], peer, socket, heard: Vec::new() };
         if let Some(early) = early.take() {
-            case.peer.writer().write_all(early).unwrap();
+            speak(&mut case.peer, early);
         }
         // Tickets of a server.
         let rest = sends(&mut case.peer);
         case.deliver(&rest);
-        let more = case.hear();
+        let (more, ended) = case.hear_all();
+        assert_eq!(ended, leaves);
         (case, [plain, more].concat())
     }
 
     fn new(role: Role, version: &'static SupportedProtocolVersion) -> Case {
-        Self::begin(role, version, b"").0
+        Self::begin(role, version, b"", false).0
     }
 
     /// Everything, in both roles and versions.
@@ -136,16 +143,24 @@ impl Case {
 
     /// Reads as the event loop does: until nothing is readable any more.
     fn hear(&mut self) -> Vec<u8> {
+        let (heard, ended) = self.hear_all();
+        assert!(!ended, "the connection has ended");
+        heard
+    }
+
+    /// The same, and whether that was all.
+    fn hear_all(&mut self) -> (Vec<u8>, bool) {
         let mut heard = Vec::new();
         self.conn.readable = true;
         while self.conn.readable {
             match self.conn.read(&mut self.buffer, &mut self.buffers) {
                 Read::Full(n) | Read::Drained(n) => heard.extend_from_slice(&self.buffer[..n]),
                 Read::Blocked => {}
-                Read::End | Read::Broken => panic!("the connection has ended"),
+                Read::End => return (heard, true),
+                Read::Broken => panic!("the connection is broken"),
             }
         }
-        heard
+        (heard, false)
     }
 
     fn say(&mut self, plain: &[u8]) {
@@ -234,8 +249,10 @@ fn what_comes_in_one_breath_with_the_end_of_the_handshake_is_not_lost() {
     for version in [&TLS12, &TLS13] {
         for early in [1, 100, 40_000] {
             let early = content(early);
-            let (_, heard) = Case::begin(Role::Server, version, &early);
-            assert!(heard == early);
+            for leaves in [false, true] {
+                let (_, heard) = Case::begin(Role::Server, version, &early, leaves);
+                assert!(heard == early, "{version:?}, {leaves}: {} of {}", heard.len(), early.len());
+            }
         }
     }
 }
