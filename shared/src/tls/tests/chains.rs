@@ -4,6 +4,7 @@
 use super::certificates::{Authority, Identity, named, self_signed};
 use super::contexts::{call, meets_client};
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, date_time_ymd};
+use std::time::Duration;
 
 /// Made by OpenSSL, since rcgen makes none of version 1: see `v1.sh` beside them.
 const V1_AUTHORITY: &str = include_str!("v1/ca.pem");
@@ -106,6 +107,39 @@ fn an_authority_whose_time_is_over_is_none() {
     let old = Authority::of(expired(authority(named("old", &[]))));
     assert!(!full(&old.issues(&named("db", &["db"])), &old.certificate, "db"));
     assert!(!full(&old.issues(&authority(named("db", &["db"]))), &old.certificate, "db"));
+}
+
+/// So many authorities that have signed nothing, on six levels of the same few names, and some beside them: webpki would look for a path
+/// through them for half a minute, whoever sends them.
+#[test]
+fn a_maze_of_certificates_is_no_work() {
+    let root = Authority::new("root");
+    let made_up = |subject: CertificateParams, issuer: &str| {
+        let issuer = Authority::of(authority(named(issuer, &[])));
+        issuer.issues(&subject)
+    };
+    let of_one_name = || (0..12).map(|_| made_up(authority(named("1", &[])), "1"));
+    let on_levels = || {
+        let level = |n: u32| std::iter::repeat_with(move || (n, n + 1)).take(7);
+        let pairs = (1..=6).flat_map(level).map(|(subject, issuer)| (subject.to_string(), issuer.to_string()));
+        let ways = pairs.map(|(subject, issuer)| made_up(authority(named(&subject, &[])), &issuer));
+        ways.chain((0..60).map(|_| made_up(authority(named("j", &[])), "j")))
+    };
+    for maze in [of_one_name().collect::<Vec<_>>(), on_levels().collect()] {
+        let leaf = made_up(named("bob", &["db"]), "1");
+        let chain = maze.iter().map(|identity| identity.certificate.as_str());
+        let identity = Identity { certificate: std::iter::once(leaf.certificate.as_str()).chain(chain).collect(), key: leaf.key };
+        let start = cpu_time();
+        assert!(meets_client(&identity, &root.certificate).is_err());
+        assert!(!full(&identity, &root.certificate, "db"));
+        let taken = cpu_time().saturating_sub(start);
+        assert!(taken < Duration::from_millis(500), "{taken:?}");
+    }
+}
+
+fn cpu_time() -> Duration {
+    use nix::time::{ClockId, clock_gettime};
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap().into()
 }
 
 fn pem_bytes(pem: &str) -> Vec<u8> {

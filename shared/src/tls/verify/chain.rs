@@ -1,5 +1,6 @@
 //! The chain from a peer's certificate to an authority.
 
+use super::candidates;
 use super::lenient;
 use super::roots::Roots;
 use crate::tls::certificate::seconds;
@@ -45,7 +46,8 @@ fn strict(shown: Shown<'_>, roots: &Roots, algorithms: &WebPkiSupportedAlgorithm
         in_force.then_some(()).ok_or(Error::CertExpired { time: now, not_after: now })
     };
     let leaf = EndEntityCert::try_from(leaf)?;
-    leaf.verify_for_usage(algorithms.all, &roots.anchors, others, now, usage, None, Some(&in_force)).map(|_| ())
+    let others = candidates::above(&leaf, others);
+    leaf.verify_for_usage(algorithms.all, &roots.anchors, &others, now, usage, None, Some(&in_force)).map(|_| ())
 }
 
 /// What the peer is told, and the log.

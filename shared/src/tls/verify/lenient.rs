@@ -3,6 +3,7 @@
 //!
 //! It is stricter than OpenSSL in what such certificates seldom have: chains with name constraints are refused, not interpreted.
 
+use super::candidates::MOST_READ;
 use super::chain::{Peer, Shown};
 use super::roots::Roots;
 use crate::tls::certificate::{Certificate, seconds};
@@ -36,7 +37,7 @@ pub(super) fn verify(shown: Shown<'_>, roots: &Roots, algorithms: &WebPkiSupport
     if itself && is_issuer(&leaf, &leaf) && chain.signed(&leaf, &leaf) {
         return Ok(());
     }
-    let others: Vec<_> = shown.others.iter().filter_map(|der| Certificate::parse(der).ok()).collect();
+    let others: Vec<_> = shown.others.iter().take(MOST_READ).filter_map(|der| Certificate::parse(der).ok()).collect();
     let roots: Vec<_> =
         roots.certificates.iter().map(CertificateDer::as_ref).filter_map(|der| Certificate::parse(der).ok()).collect();
     let mut current = &leaf;

@@ -3,6 +3,7 @@
 //! Chains are verified by webpki. What it refuses and OpenSSL takes, and people have (X.509 v1 certificates, authorities' own certificates
 //! shown by servers), is looked at once more in [`lenient`]. The signature in the handshake is verified in every mode.
 
+mod candidates;
 mod chain;
 mod client;
 mod lenient;
