@@ -1,7 +1,7 @@
 //! Networks: an address and which of its bits count.
 
 use serde::{Deserialize, Serialize};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 /// A range of IPv4 or IPv6 addresses. An IPv4 address in IPv6 clothes (`::ffff:10.0.0.1`) is the IPv4 one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +21,9 @@ pub enum NetworkError {
     /// The number behind the slash.
     #[error("has a wrong number of bits behind the slash")]
     Bits,
+    /// It has IPv4 addresses in IPv6 clothes and others.
+    #[error("holds IPv4 addresses (::ffff:0.0.0.0/96) and others: name the IPv4 network")]
+    Mapped,
     /// Of the other family, or no mask at all.
     #[error("is not a mask for this address")]
     Mask,
@@ -45,7 +48,7 @@ impl Network {
         let bits: u32 = bits.parse().ok().filter(|_| all_digits).ok_or(NetworkError::Bits)?;
         match address {
             IpAddr::V4(base) if bits <= 32 => Self::V4(base.into(), u32::MAX.checked_shl(32 - bits).unwrap_or(0)).whole(),
-            IpAddr::V6(base) if bits <= 128 => Self::V6(base.into(), u128::MAX.checked_shl(128 - bits).unwrap_or(0)).whole(),
+            IpAddr::V6(base) if bits <= 128 => Self::V6(base.into(), u128::MAX.checked_shl(128 - bits).unwrap_or(0)).unmapped(),
             _ => Err(NetworkError::Bits),
         }
     }
@@ -55,7 +58,7 @@ impl Network {
         let address: IpAddr = address.parse().map_err(|_| NetworkError::NotAnAddress)?;
         match (address, mask.parse().map_err(|_| NetworkError::Mask)?) {
             (IpAddr::V4(base), IpAddr::V4(mask)) => Self::V4(base.into(), mask.into()).whole(),
-            (IpAddr::V6(base), IpAddr::V6(mask)) => Self::V6(base.into(), mask.into()).whole(),
+            (IpAddr::V6(base), IpAddr::V6(mask)) => Self::V6(base.into(), mask.into()).unmapped(),
             _ => Err(NetworkError::Mask),
         }
     }
@@ -66,6 +69,17 @@ impl Network {
             (Self::V4(base, mask), IpAddr::V4(address)) => u32::from(address) & mask == base,
             (Self::V6(base, mask), IpAddr::V6(address)) => u128::from(address) & mask == base,
             _ => false,
+        }
+    }
+
+    /// Addresses are looked at as what they are, so a network of IPv4 addresses in IPv6 clothes is one of IPv4.
+    fn unmapped(self) -> Result<Self, NetworkError> {
+        const CLOTHES: u128 = !(u32::MAX as u128);
+        let Self::V6(base, mask) = self else { return self.whole() };
+        match Ipv6Addr::from(base).to_ipv4_mapped() {
+            Some(base) if mask & CLOTHES == CLOTHES => Self::V4(base.into(), mask as u32).whole(),
+            Some(_) => Err(NetworkError::Mapped),
+            None => self.whole(),
         }
     }
 
@@ -102,6 +116,18 @@ mod tests {
         assert!(has("fd00::/8", "fdff::1") && !has("fd00::/8", "fe00::1"));
         assert!(has("::1/128", "::1") && has("::/0", "fe80::1") && !has("::/0", "10.0.0.1"));
         assert!(has("10.0.0.0/8", "::ffff:10.1.2.3") && !has("::/0", "::ffff:10.1.2.3"));
+    }
+
+    #[test]
+    fn ipv4_in_ipv6_clothes_is_ipv4() {
+        assert_eq!(Network::parse("::ffff:10.0.0.0/104"), Network::parse("10.0.0.0/8"));
+        assert!(has("::ffff:10.0.0.0/104", "::ffff:10.1.2.3") && has("::ffff:10.0.0.0/104", "10.1.2.3"));
+        assert!(has("::ffff:0:0/96", "1.2.3.4") && !has("::ffff:0:0/96", "::1"));
+        assert_eq!(Network::with_mask("::ffff:10.0.0.0", "ffff:ffff:ffff:ffff:ffff:ffff:ff00::"), Network::parse("10.0.0.0/8"));
+        for bits in [0, 64, 95] {
+            assert_eq!(Network::parse(&format!("::ffff:10.0.0.0/{bits}")), Err(NetworkError::Mapped), "{bits}");
+        }
+        assert!(matches!(Network::parse("::ffff:10.0.0.1/104"), Err(NetworkError::HostBits { .. })));
     }
 
     #[test]
