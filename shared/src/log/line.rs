@@ -76,18 +76,28 @@ impl Line {
     }
 }
 
-/// A newline is followed by a tab, so that no text from outside can pass for a line of its own.
+/// A newline is followed by a tab, so that no text from outside can pass for a line of its own. Other control characters are written out: they would be
+/// orders to the terminal on which the log is read.
 impl Write for Line {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let mut pieces = text.split('\n');
-        self.push(pieces.next().unwrap_or_default());
-        for piece in pieces {
-            self.broken = true;
-            self.push("\n\t");
-            self.push(piece);
+        for piece in text.split_inclusive(is_order) {
+            let order = piece.chars().next_back().filter(|last| is_order(*last));
+            self.push(&piece[..piece.len() - order.map_or(0, char::len_utf8)]);
+            match order {
+                None => {}
+                Some('\n') => {
+                    self.broken = true;
+                    self.push("\n\t");
+                }
+                Some(order) => order.escape_default().for_each(|c| self.push(c.encode_utf8(&mut [0; 4]))),
+            }
         }
         Ok(())
     }
+}
+
+fn is_order(character: char) -> bool {
+    character.is_control() && character != '\t'
 }
 
 #[cfg(test)]
@@ -118,6 +128,12 @@ mod tests {
         assert_eq!(line("trailing ").message(), b"trailing ", "only a broken message is trimmed");
         assert_eq!(line("").message(), b"");
         assert_eq!(line("\n").message(), b"");
+    }
+
+    #[test]
+    fn orders_to_a_terminal_are_written_out() {
+        assert_eq!(line("a\r2026 LOG b\x1b[2J\tc\u{9b}\0").message(), b"a\\r2026 LOG b\\u{1b}[2J\tc\\u{9b}\\u{0}");
+        assert_eq!(line("a\r\nb").message(), b"a\\r\n\tb");
     }
 
     #[test]
