@@ -42,7 +42,7 @@ pub use reference::{reference, sample};
 pub use resolve::{CONSOLE_DATABASES, MAX_DATABASE_NAME, MAX_USER_NAME};
 pub use settings::{Effect, Group, Key, SetError, Setting};
 pub use snapshot::SnapshotError;
-pub use support::refused;
+pub use support::{refused, refused_by_rules};
 pub use table::{MAX_CLIENTS, Settings, TABLE};
 pub use words::Words;
 
@@ -104,6 +104,9 @@ pub fn read(path: &Path) -> (Option<Config>, Problems) {
     let whole = At::whole(&config.path);
     let place = |setting: &str| places.get(setting).unwrap_or(&whole).clone();
     let secretive = auth_files::read(config, place, &mut problems);
+    if let Some((name, message)) = refused_by_rules(config) {
+        problems.error(&place(name), name, message);
+    }
     tls_files::load(&mut built, &mut problems);
     support::check_permissions(&secretive, &built, &document, &mut problems);
     problems.sort();

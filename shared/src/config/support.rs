@@ -5,7 +5,7 @@ use super::build::Built;
 use super::document::Document;
 use super::problem::{At, Problems};
 use super::resolve::CONSOLE_DATABASES;
-use super::{AuthType, ChannelBinding, Settings, SslMode};
+use super::{AuthType, ChannelBinding, Config, Settings, SslMode};
 use crate::auth::LdapOptions;
 use crate::network::Network;
 use std::os::unix::fs::PermissionsExt;
@@ -66,6 +66,15 @@ pub fn refused(settings: &Settings) -> Vec<(&'static str, String)> {
         refuse("listen_addr", "nowhere to listen on: listen_addr and unix_socket_dir are both empty".into());
     }
     refused
+}
+
+/// The same of the settings and the files that they name together.
+pub fn refused_by_rules(config: &Config) -> Option<(&'static str, String)> {
+    let settings = &config.settings;
+    let unfounded = settings.client_tls_sslmode != SslMode::Disable && settings.client_tls_ca_file.is_empty();
+    // The system's authorities certify whoever owns a name on the internet, and none of them knows who is a user here.
+    (unfounded && config.access.take_certificates())
+        .then(|| ("auth_hba_file", "a rule with cert requires client_tls_ca_file".to_owned()))
 }
 
 const NOTHING_TO_BIND_TO: &str = "channel binding needs TLS, and server_tls_sslmode is disable";

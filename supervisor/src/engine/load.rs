@@ -119,6 +119,9 @@ fn set(ground: &Ground, generation: u64, key: &str, value: &str) -> Result<Candi
     if let Some(problem) = problems.errors().next() {
         return Err(problem.to_string());
     }
+    if let Some((name, why)) = config::refused_by_rules(&config) {
+        return Err(format!("{name}: {why}"));
+    }
     if key.contains("_tls") {
         read_tls_files(&mut config, running, "TLS settings could not be applied, still using old configuration")?;
     }

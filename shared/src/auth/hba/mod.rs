@@ -17,6 +17,7 @@ pub use files::{Files, Finding, System};
 pub use ident::Maps;
 pub use rule::Rule;
 
+use super::Method;
 use files::Reader;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -84,6 +85,11 @@ impl Access {
     /// The first rule that matches; `None`: nobody may log in so.
     pub fn find(&self, asked: &Asked<'_>) -> Option<&Rule> {
         self.rules.iter().find(|rule| rule.matches(asked))
+    }
+
+    /// Whether a rule takes a certificate for a login.
+    pub fn take_certificates(&self) -> bool {
+        self.rules.iter().any(|rule| matches!(rule.method, Method::Cert { .. }))
     }
 
     /// Whether `map` lets somebody log in as `user` whom one of its lines calls by a name that `is` theirs elsewhere.

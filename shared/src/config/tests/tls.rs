@@ -106,3 +106,22 @@ fn cert_needs_certificates_to_be_asked_for() {
     let alone = with("auth_type = cert\nclient_tls_sslmode = verify-full\n");
     assert!(alone.iter().any(|error| error == authorities), "{alone:?}");
 }
+
+#[test]
+fn a_rule_with_cert_needs_an_authority_of_its_own() {
+    let with = |mode: &str, authorities: &str, rules: &str| {
+        let ini = INI.replace("prefer", mode) + authorities + "auth_type = hba\nauth_hba_file = hba.conf\n";
+        let folder = folder(&ini);
+        std::fs::write(folder.path("hba.conf"), rules).unwrap();
+        errors(&folder)
+    };
+    let rules = "hostssl all all all scram-sha-256\nhostssl all all all cert\n";
+    for mode in ["allow", "prefer", "require", "verify-ca", "verify-full"] {
+        let refused = with(mode, "", rules);
+        let said = "pgbouncer.ini:6: auth_hba_file: a rule with cert requires client_tls_ca_file";
+        assert!(refused.iter().any(|error| error == said), "{mode}: {refused:?}");
+        assert_eq!(with(mode, "client_tls_ca_file = b.crt\n", rules), [""; 0], "{mode}");
+    }
+    assert_eq!(with("disable", "", rules), [""; 0], "nobody gets in by it");
+    assert_eq!(with("prefer", "", "hostssl all all all scram-sha-256\n"), [""; 0]);
+}
