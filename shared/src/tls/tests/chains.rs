@@ -3,11 +3,12 @@
 #![allow(clippy::unwrap_used)]
 use super::certificates::{Authority, Identity, named, self_signed};
 use super::contexts::{call, meets_client};
-use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, date_time_ymd};
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd};
 use std::time::Duration;
 
 /// Made by OpenSSL, since rcgen makes none of version 1: see `v1.sh` beside them.
 const V1_AUTHORITY: &str = include_str!("v1/ca.pem");
+const V1_AUTHORITY_KEY: &str = include_str!("v1/ca.key");
 const V1_LEAF: &str = include_str!("v1/leaf.pem");
 const V1_KEY: &str = include_str!("v1/leaf.key");
 
@@ -23,6 +24,11 @@ fn expired(mut params: CertificateParams) -> CertificateParams {
 fn authority(mut params: CertificateParams) -> CertificateParams {
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params
+}
+
+/// It shows its issuer's certificate too.
+fn behind(identity: Identity, issuer: &str) -> Identity {
+    Identity { certificate: [identity.certificate.as_str(), issuer].concat(), ..identity }
 }
 
 #[test]
@@ -89,16 +95,13 @@ fn intermediates_are_shown_or_it_fails() {
     let root = Authority::new("root");
     let (between, issued) = root.issues_authority("between");
     let leaf = between.issues(&authority(named("db", &["db"])));
-    let with = Identity { certificate: [leaf.certificate.as_str(), &issued].concat(), ..leaf.clone() };
-    assert!(full(&with, &root.certificate, "db"));
+    assert!(full(&behind(leaf.clone(), &issued), &root.certificate, "db"));
     assert!(!full(&leaf, &root.certificate, "db"));
-    let plain = between.issues(&named("db", &["db"]));
-    let plain = Identity { certificate: [plain.certificate.as_str(), &issued].concat(), ..plain };
+    let plain = behind(between.issues(&named("db", &["db"])), &issued);
     assert!(full(&plain, &root.certificate, "db"));
     // A certificate that is no authority's cannot issue one, whatever it signs.
     let (impostor, its_own) = root.issues_issuer(named("impostor", &[]));
-    let forged = impostor.issues(&authority(named("db", &["db"])));
-    let forged = Identity { certificate: [forged.certificate.as_str(), &its_own].concat(), ..forged };
+    let forged = behind(impostor.issues(&authority(named("db", &["db"]))), &its_own);
     assert!(!full(&forged, &root.certificate, "db"));
 }
 
@@ -107,6 +110,94 @@ fn an_authority_whose_time_is_over_is_none() {
     let old = Authority::of(expired(authority(named("old", &[]))));
     assert!(!full(&old.issues(&named("db", &["db"])), &old.certificate, "db"));
     assert!(!full(&old.issues(&authority(named("db", &["db"]))), &old.certificate, "db"));
+}
+
+/// Whoever was trusted as himself could issue certificates for everybody else. `openssl verify` says the same of
+/// all that is issued here.
+#[test]
+fn whoever_is_trusted_is_not_an_authority_for_that() {
+    let constrained = |most| IsCa::Ca(BasicConstraints::Constrained(most));
+    let signs = vec![KeyUsagePurpose::KeyCertSign];
+    let does_not = vec![KeyUsagePurpose::DigitalSignature];
+    for (is_ca, usages, directly, below) in [
+        (IsCa::NoCa, vec![], false, false),
+        (IsCa::NoCa, does_not.clone(), false, false),
+        (IsCa::NoCa, signs.clone(), true, true),
+        (IsCa::ExplicitNoCa, vec![], false, false),
+        (IsCa::ExplicitNoCa, signs.clone(), false, false),
+        (IsCa::Ca(BasicConstraints::Unconstrained), does_not, false, false),
+        (IsCa::Ca(BasicConstraints::Unconstrained), signs, true, true),
+        (constrained(0), vec![], true, false),
+        (constrained(1), vec![], true, true),
+    ] {
+        let mut params = named("alice", &["db"]);
+        (params.is_ca, params.key_usages) = (is_ca, usages);
+        let alice = Authority::of(params.clone());
+        let (between, issued) = alice.issues_authority("between");
+        for bob in [named("bob", &["db"]), authority(named("bob", &["db"]))] {
+            let by_alice = alice.issues(&bob);
+            assert_eq!(meets_client(&by_alice, &alice.certificate).is_ok(), directly, "{params:?}");
+            assert_eq!(full(&by_alice, &alice.certificate, "db"), directly, "{params:?}");
+            let by_between = behind(between.issues(&bob), &issued);
+            assert_eq!(meets_client(&by_between, &alice.certificate).is_ok(), below, "{params:?}");
+            assert_eq!(full(&by_between, &alice.certificate, "db"), below, "{params:?}");
+        }
+        let alice = self_signed(&params);
+        assert!(full(&alice, &alice.certificate, "db"), "{params:?}");
+        assert!(meets_client(&alice, &alice.certificate).unwrap().peer_names().unwrap().is_user("alice"));
+    }
+}
+
+/// An authority's extended key usage is what its certificates may be used for.
+#[test]
+fn an_authority_serves_a_purpose_or_does_not() {
+    use ExtendedKeyUsagePurpose::{Any, ClientAuth, EmailProtection, ServerAuth};
+    for (purposes, clients, servers) in [
+        (vec![EmailProtection], false, false),
+        (vec![Any], false, false),
+        (vec![ClientAuth], true, false),
+        (vec![ServerAuth], false, true),
+        (vec![ClientAuth, ServerAuth], true, true),
+    ] {
+        let mut params = authority(named("purposeful", &[]));
+        params.extended_key_usages = purposes;
+        let (root, itself) = (Authority::new("root"), Authority::of(params.clone()));
+        let (between, issued) = root.issues_issuer(params.clone());
+        for bob in [named("bob", &["db"]), authority(named("bob", &["db"]))] {
+            let (direct, below) = (itself.issues(&bob), behind(between.issues(&bob), &issued));
+            for (identity, trusted) in [(direct, &itself), (below, &root)] {
+                assert_eq!(meets_client(&identity, &trusted.certificate).is_ok(), clients, "{params:?}");
+                assert_eq!(full(&identity, &trusted.certificate, "db"), servers, "{params:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_intermediate_that_may_not_sign_has_not_signed() {
+    let root = Authority::new("root");
+    let mut params = authority(named("between", &[]));
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    let (between, issued) = root.issues_issuer(params);
+    for bob in [named("bob", &["db"]), authority(named("bob", &["db"]))] {
+        let bob = behind(between.issues(&bob), &issued);
+        assert!(!full(&bob, &root.certificate, "db") && meets_client(&bob, &root.certificate).is_err());
+    }
+}
+
+/// A certificate of version 1 says nothing: signed by itself it is an authority where it is trusted, signed by another it is none.
+#[test]
+fn version_1_is_an_authority_if_it_is_trusted_and_its_own() {
+    let issuer = |name: &str, key: &str| Issuer::new(named(name, &[]), KeyPair::from_pem(key).unwrap());
+    let (root, leaf) = (issuer("v1 authority", V1_AUTHORITY_KEY), issuer("db.example.org", V1_KEY));
+    for bob in [named("bob", &["db"]), authority(named("bob", &["db"]))] {
+        for (issuer, trusted, accepted) in [(&root, V1_AUTHORITY, true), (&leaf, V1_LEAF, false)] {
+            let key = KeyPair::generate().unwrap();
+            let bob = Identity { certificate: bob.signed_by(&key, issuer).unwrap().pem(), key: key.serialize_pem() };
+            assert_eq!(full(&bob, trusted, "db"), accepted);
+            assert_eq!(meets_client(&bob, trusted).is_ok(), accepted);
+        }
+    }
 }
 
 /// So many authorities that have signed nothing, on six levels of the same few names, and some beside them: webpki would look for a path

@@ -8,4 +8,4 @@ openssl x509 -req -in ca.csr -signkey ca.key -sha256 -days 36500 -out ca.pem
 openssl ecparam -name prime256v1 -genkey -noout -out leaf.key
 openssl req -new -key leaf.key -subj "/CN=db.example.org" -out leaf.csr
 openssl x509 -req -in leaf.csr -CA ca.pem -CAkey ca.key -CAcreateserial -sha256 -days 36500 -out leaf.pem
-rm -f ca.csr leaf.csr ca.key ca.srl
+rm -f ca.csr leaf.csr ca.srl

@@ -3,7 +3,6 @@
 use super::candidates;
 use super::lenient;
 use super::roots::Roots;
-use crate::tls::certificate::seconds;
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::{CertificateError, OtherError};
@@ -17,6 +16,15 @@ pub(super) enum Peer {
     Server,
 }
 
+impl Peer {
+    pub(super) fn usage(self) -> KeyUsage {
+        match self {
+            Self::Client => KeyUsage::client_auth(),
+            Self::Server => KeyUsage::server_auth(),
+        }
+    }
+}
+
 /// What a peer has shown, and what it is held against.
 #[derive(Clone, Copy)]
 pub(super) struct Shown<'a> {
@@ -28,26 +36,19 @@ pub(super) struct Shown<'a> {
 
 /// Verifies the chain.
 pub(super) fn verify(shown: Shown<'_>, roots: &Roots, algorithms: &WebPkiSupportedAlgorithms) -> Result<(), CertificateError> {
-    match strict(shown, roots, algorithms) {
+    let found = match strict(shown, roots, algorithms) {
         Err(Error::UnsupportedCertVersion | Error::CaUsedAsEndEntity) => lenient::verify(shown, roots, algorithms),
-        other => other.map_err(reason),
-    }
+        other => other,
+    };
+    found.map_err(reason)
 }
 
 fn strict(shown: Shown<'_>, roots: &Roots, algorithms: &WebPkiSupportedAlgorithms) -> Result<(), Error> {
-    let Shown { leaf, others, now, peer } = shown;
-    let usage = match peer {
-        Peer::Client => KeyUsage::client_auth(),
-        Peer::Server => KeyUsage::server_auth(),
-    };
-    // webpki does not ask whether the authority itself is still valid; OpenSSL does.
-    let in_force = |path: &VerifiedPath<'_>| {
-        let in_force = roots.is_in_force(path.anchor(), seconds(now));
-        in_force.then_some(()).ok_or(Error::CertExpired { time: now, not_after: now })
-    };
-    let leaf = EndEntityCert::try_from(leaf)?;
-    let others = candidates::above(&leaf, others);
-    leaf.verify_for_usage(algorithms.all, &roots.anchors, &others, now, usage, None, Some(&in_force)).map(|_| ())
+    let approve = |path: &VerifiedPath<'_>| roots.approve(path, shown);
+    let leaf = EndEntityCert::try_from(shown.leaf)?;
+    let others = candidates::above(&leaf, shown.others);
+    let usage = shown.peer.usage();
+    leaf.verify_for_usage(algorithms.all, &roots.anchors, &others, shown.now, usage, None, Some(&approve)).map(|_| ())
 }
 
 /// What the peer is told, and the log.
@@ -58,6 +59,7 @@ fn reason(error: Error) -> CertificateError {
         Error::CertExpired { .. } => CertificateError::Expired,
         Error::InvalidSignatureForPublicKey => CertificateError::BadSignature,
         Error::UnknownIssuer => CertificateError::UnknownIssuer,
+        Error::UnsupportedCriticalExtension => CertificateError::UnhandledCriticalExtension,
         Error::RequiredEkuNotFoundContext(_) => CertificateError::InvalidPurpose,
         other => CertificateError::Other(OtherError(Arc::new(other))),
     }

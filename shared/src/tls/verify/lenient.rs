@@ -5,14 +5,13 @@
 
 use super::candidates::MOST_READ;
 use super::chain::{Peer, Shown};
+use super::rights::{in_force, may_issue, serves};
 use super::roots::Roots;
-use crate::tls::certificate::{Certificate, seconds};
-use rustls::CertificateError;
+use crate::tls::certificate::Certificate;
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::CertificateDer;
-use webpki::RawPublicKeyEntity;
+use webpki::{Error, RawPublicKeyEntity};
 use x509_parser::extensions::ParsedExtension;
-use x509_parser::x509::X509Version;
 
 /// The most certificates between a peer's and an authority's.
 const LONGEST_CHAIN: usize = 6;
@@ -21,16 +20,16 @@ const LONGEST_CHAIN: usize = 6;
 const MOST_SIGNATURES: usize = 24;
 
 struct Chain<'a> {
-    now: i64,
+    peer: Peer,
     algorithms: &'a WebPkiSupportedAlgorithms,
     signatures: usize,
 }
 
 /// Verifies a chain.
-pub(super) fn verify(shown: Shown<'_>, roots: &Roots, algorithms: &WebPkiSupportedAlgorithms) -> Result<(), CertificateError> {
-    let mut chain = Chain { now: seconds(shown.now), algorithms, signatures: 0 };
-    let leaf = Certificate::parse(shown.leaf).map_err(|_| CertificateError::BadEncoding)?;
-    chain.in_force(&leaf)?;
+pub(super) fn verify(shown: Shown<'_>, roots: &Roots, algorithms: &WebPkiSupportedAlgorithms) -> Result<(), Error> {
+    let mut chain = Chain { peer: shown.peer, algorithms, signatures: 0 };
+    let leaf = Certificate::parse(shown.leaf).map_err(|_| Error::BadDer)?;
+    in_force(&leaf, shown.now)?;
     readable(&leaf)?;
     serves(&leaf, shown.peer)?;
     let itself = roots.certificates.iter().any(|root| root.as_ref() == shown.leaf.as_ref());
@@ -43,29 +42,21 @@ pub(super) fn verify(shown: Shown<'_>, roots: &Roots, algorithms: &WebPkiSupport
     let mut current = &leaf;
     for between in 0..LONGEST_CHAIN {
         if let Some(root) = roots.iter().find(|root| chain.issued(root, current, between, true)) {
-            return chain.in_force(root);
+            return in_force(root, shown.now);
         }
         let next = others.iter().find(|other| chain.issued(other, current, between, false));
-        current = next.ok_or(CertificateError::UnknownIssuer)?;
-        chain.in_force(current)?;
+        current = next.ok_or(Error::UnknownIssuer)?;
+        in_force(current, shown.now)?;
     }
-    Err(CertificateError::UnknownIssuer)
+    Err(Error::UnknownIssuer)
 }
 
 impl Chain<'_> {
-    fn in_force(&self, certificate: &Certificate<'_>) -> Result<(), CertificateError> {
-        let (first, last) = certificate.validity();
-        match self.now {
-            now if now < first => Err(CertificateError::NotValidYet),
-            now if now > last => Err(CertificateError::Expired),
-            _ => Ok(()),
-        }
-    }
-
     /// Whether `issuer` has issued `certificate`, with so many others between it and the peer's own.
     fn issued(&mut self, issuer: &Certificate<'_>, certificate: &Certificate<'_>, between: usize, trusted: bool) -> bool {
         is_issuer(issuer, certificate)
-            && may_issue(issuer, between, trusted)
+            && may_issue(issuer, between, trusted).is_ok()
+            && serves(issuer, self.peer).is_ok()
             && readable(issuer).is_ok()
             && self.signed(certificate, issuer)
     }
@@ -93,40 +84,18 @@ fn is_issuer(issuer: &Certificate<'_>, certificate: &Certificate<'_>) -> bool {
     issuer.x509().subject().as_raw() == certificate.x509().issuer().as_raw()
 }
 
-/// Whether it is an authority's certificate that may have so many others below it. One of version 1 does not say; it must be trusted.
-fn may_issue(certificate: &Certificate<'_>, between: usize, trusted: bool) -> bool {
-    let x509 = certificate.x509();
-    let (Ok(constraints), Ok(usage)) = (x509.basic_constraints(), x509.key_usage()) else { return false };
-    let is_authority = match constraints {
-        Some(constraints) => {
-            constraints.value.ca && constraints.value.path_len_constraint.is_none_or(|most| between <= most as usize)
-        }
-        None => trusted && x509.version() == X509Version::V1,
-    };
-    is_authority && usage.is_none_or(|usage| usage.value.key_cert_sign())
-}
-
 /// Whether nothing in it must be understood that is not.
-fn readable(certificate: &Certificate<'_>) -> Result<(), CertificateError> {
+fn readable(certificate: &Certificate<'_>) -> Result<(), Error> {
     for extension in certificate.x509().extensions() {
         match extension.parsed_extension() {
             ParsedExtension::BasicConstraints(_)
             | ParsedExtension::KeyUsage(_)
             | ParsedExtension::ExtendedKeyUsage(_)
             | ParsedExtension::SubjectAlternativeName(_) => {}
-            ParsedExtension::NameConstraints(_) => return Err(CertificateError::UnhandledCriticalExtension),
-            _ if extension.critical => return Err(CertificateError::UnhandledCriticalExtension),
+            ParsedExtension::NameConstraints(_) => return Err(Error::UnsupportedCriticalExtension),
+            _ if extension.critical => return Err(Error::UnsupportedCriticalExtension),
             _ => {}
         }
     }
     Ok(())
-}
-
-fn serves(certificate: &Certificate<'_>, peer: Peer) -> Result<(), CertificateError> {
-    match certificate.x509().extended_key_usage() {
-        Ok(None) => Ok(()),
-        Ok(Some(usage)) if peer == Peer::Client && usage.value.client_auth => Ok(()),
-        Ok(Some(usage)) if peer == Peer::Server && usage.value.server_auth => Ok(()),
-        _ => Err(CertificateError::InvalidPurpose),
-    }
 }

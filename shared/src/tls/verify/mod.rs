@@ -7,6 +7,7 @@ mod candidates;
 mod chain;
 mod client;
 mod lenient;
+mod rights;
 mod roots;
 mod server;
 mod signature;
