@@ -53,7 +53,7 @@ pub fn encode<M: Serialize>(message: &M) -> Result<Vec<u8>, MessageError> {
 
 /// Encodes `message` for a file, however long it is.
 pub fn encode_long<M: Serialize>(message: &M) -> Result<Vec<u8>, MessageError> {
-    postcard::to_extend(message, vec![VERSION]).map_err(|e| MessageError::Malformed(e.to_string()))
+    crate::encoding::encode(&[VERSION], message).map_err(|e| MessageError::Malformed(e.to_string()))
 }
 
 /// Decodes one datagram; a byte left over is an error.

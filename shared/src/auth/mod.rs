@@ -21,3 +21,19 @@ pub use ldap::LdapOptions;
 pub use method::Method;
 pub use password::Password;
 pub use secret::Secret;
+
+#[cfg(test)]
+mod tests {
+    use super::scram::{Keys, Verifier};
+    use super::{Password, Secret};
+    use zeroize::ZeroizeOnDrop;
+
+    #[test]
+    fn secrets_are_wiped_when_dropped() {
+        fn wiped<T: ZeroizeOnDrop>() {}
+        wiped::<Secret>();
+        wiped::<Password>();
+        wiped::<Keys>();
+        wiped::<Verifier>();
+    }
+}

@@ -1,8 +1,13 @@
 //! The `key=value` lists of `[databases]`, `[users]` and `[peers]` entries in PgBouncer's syntax.
 
+use zeroize::Zeroizing;
+
+/// A key and its value, which may be a password.
+pub(super) type Pair = (String, Zeroizing<String>);
+
 /// Splits `text` into its pairs. Pairs are separated by spaces; a value is bare, up to the next space, or in single quotes with `''` for
 /// a quote. The error says what is wrong, without quoting the text: it may hold a password.
-pub(super) fn parse(text: &str) -> Result<Vec<(String, String)>, String> {
+pub(super) fn parse(text: &str) -> Result<Vec<Pair>, String> {
     let mut pairs = Vec::new();
     let mut rest = text.trim_start_matches(' ');
     while !rest.is_empty() {
@@ -15,7 +20,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<(String, String)>, String> {
             unquote(quoted).ok_or_else(|| format!("syntax error in connection string: quote of {key} not closed"))?
         } else {
             let (value, behind) = after.split_at(after.find(' ').unwrap_or(after.len()));
-            (value.to_owned(), behind)
+            (Zeroizing::new(value.to_owned()), behind)
         };
         if value.is_empty() {
             return Err(format!("syntax error in connection string: {key} is empty"));
@@ -30,8 +35,9 @@ pub(super) fn parse(text: &str) -> Result<Vec<(String, String)>, String> {
 }
 
 /// Reads up to the closing quote; gives the value and what is behind.
-fn unquote(text: &str) -> Option<(String, &str)> {
-    let mut value = String::new();
+fn unquote(text: &str) -> Option<(Zeroizing<String>, &str)> {
+    // Has room for all of it: what has grown leaves copies.
+    let mut value = Zeroizing::new(String::with_capacity(text.len()));
     let mut rest = text;
     loop {
         let quote = rest.find('\'')?;
@@ -53,7 +59,7 @@ mod tests {
     use super::*;
 
     fn pairs(text: &str) -> Result<Vec<(String, String)>, String> {
-        parse(text)
+        Ok(parse(text)?.into_iter().map(|(key, value)| (key, value.to_string())).collect())
     }
 
     #[test]

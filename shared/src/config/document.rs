@@ -4,9 +4,10 @@
 
 use super::kind::{Kind, parse_duration};
 use super::problem::At;
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 /// The contents of a configuration, in the order of the files.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Document {
     /// Whether there was a main section.
     pub(super) has_main: bool,
@@ -21,7 +22,6 @@ pub(super) struct Document {
 }
 
 /// A named group of values.
-#[derive(Debug)]
 pub(super) struct Entry {
     /// Its name.
     pub(super) name: String,
@@ -32,7 +32,6 @@ pub(super) struct Entry {
 }
 
 /// One value.
-#[derive(Debug)]
 pub(super) struct Item {
     /// Its key.
     pub(super) key: String,
@@ -44,8 +43,8 @@ pub(super) struct Item {
     pub(super) void: bool,
 }
 
-/// A value as it was written.
-#[derive(Clone, Debug, PartialEq)]
+/// A value as it was written. It may be a password.
+#[derive(PartialEq, Zeroize, ZeroizeOnDrop)]
 pub(super) enum Given {
     /// In PgBouncer's syntax: everything is text.
     Plain(String),
@@ -60,38 +59,39 @@ pub(super) enum Given {
     /// A TOML array of strings.
     List(Vec<String>),
     /// A TOML value that no setting takes.
-    Other(&'static str),
+    Other(#[zeroize(skip)] &'static str),
 }
 
 impl Given {
     /// The value in PgBouncer's text form, if a setting of this kind takes such a value. The error is what it must be.
-    pub(super) fn text(&self, kind: &Kind) -> Result<String, String> {
+    pub(super) fn text(&self, kind: &Kind) -> Result<Zeroizing<String>, String> {
         let textual = matches!(kind, Kind::Text | Kind::Secret | Kind::Choice(_) | Kind::Words);
-        match (self, kind) {
+        let text = match (self, kind) {
             (Self::Quoted(text), Kind::Seconds) => {
                 let time = parse_duration(text).ok_or(r#"a number of seconds, or a time such as "10s", "5min" or "100ms""#)?;
-                Ok(format!("{}.{:06}", time.as_secs(), time.subsec_micros()))
+                format!("{}.{:06}", time.as_secs(), time.subsec_micros())
             }
-            (Self::Plain(text) | Self::Quoted(text), _) => Ok(text.clone()),
-            (Self::Integer(n), Kind::Switch) if !(0..=1).contains(n) => Err(native(kind)),
-            (Self::Integer(n), _) if !textual => Ok(n.to_string()),
-            (Self::Float(n), Kind::Seconds) => Ok(n.to_string()),
-            (Self::Bool(b), Kind::Switch) => Ok(u8::from(*b).to_string()),
-            (Self::List(words), Kind::Words) => Ok(words.join(", ")),
-            _ => Err(native(kind)),
-        }
+            (Self::Plain(text) | Self::Quoted(text), _) => text.clone(),
+            (Self::Integer(n), Kind::Switch) if !(0..=1).contains(n) => return Err(native(kind)),
+            (Self::Integer(n), _) if !textual => n.to_string(),
+            (Self::Float(n), Kind::Seconds) => n.to_string(),
+            (Self::Bool(b), Kind::Switch) => u8::from(*b).to_string(),
+            (Self::List(words), Kind::Words) => words.join(", "),
+            _ => return Err(native(kind)),
+        };
+        Ok(Zeroizing::new(text))
     }
 
     /// The value for an error message.
-    pub(super) fn display(&self) -> String {
-        match self {
+    pub(super) fn display(&self) -> Zeroizing<String> {
+        Zeroizing::new(match self {
             Self::Plain(text) | Self::Quoted(text) => format!("\"{text}\""),
             Self::Integer(n) => n.to_string(),
             Self::Float(n) => n.to_string(),
             Self::Bool(b) => b.to_string(),
             Self::List(words) => format!("{words:?}"),
             Self::Other(name) => format!("({name})"),
-        }
+        })
     }
 }
 

@@ -10,6 +10,7 @@ use super::problem::{At, Problems};
 use super::settings::Setting;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use zeroize::Zeroizing;
 
 /// How deep files may include files.
 const MAX_DEPTH: usize = 10;
@@ -61,7 +62,7 @@ impl Reader<'_> {
     /// Reads one file that `from` asked for; false when it cannot be opened.
     fn file(&mut self, path: &Path, from: &At, depth: usize) -> bool {
         let text = match std::fs::read_to_string(path) {
-            Ok(text) => text,
+            Ok(text) => Zeroizing::new(text),
             Err(e) => {
                 self.problems.error(from, "", format!("could not load file \"{}\": {e}", path.display()));
                 return false;
@@ -139,23 +140,18 @@ impl Reader<'_> {
     }
 
     fn value(&mut self, key: &str, value: &str, at: &At) {
-        let item = |key: &str, value: &str| Item {
-            key: key.to_owned(),
-            value: Given::Plain(value.to_owned()),
-            at: at.clone(),
-            void: false,
-        };
+        let item = |key: String, value: String| Item { key, value: Given::Plain(value), at: at.clone(), void: false };
         let (entries, table) = match self.section {
             None => return self.problems.error(at, key, "value without section"),
             Some(Section::Unknown) => return,
-            Some(Section::Main) => return self.document.settings.push(item(key, value)),
+            Some(Section::Main) => return self.document.settings.push(item(key.to_owned(), value.to_owned())),
             Some(Section::Databases) => (&mut self.document.databases, "databases"),
             Some(Section::Users) => (&mut self.document.users, "users"),
             Some(Section::Peers) => (&mut self.document.peers, "peers"),
         };
         match connstr::parse(value) {
             Ok(pairs) => {
-                let items = pairs.iter().map(|(key, value)| item(key, value)).collect();
+                let items = pairs.into_iter().map(|(key, mut value)| item(key, std::mem::take(&mut *value))).collect();
                 entries.push(Entry { name: key.to_owned(), at: at.clone(), items });
             }
             Err(message) => self.problems.error(at, format!("{table}.{key}"), message),

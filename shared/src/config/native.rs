@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
+use zeroize::Zeroizing;
 
 /// The tables that a file may have.
 const TABLES: [&str; 5] = ["pgfleet", "pgbouncer", "databases", "users", "peers"];
@@ -16,7 +17,7 @@ const TABLES: [&str; 5] = ["pgfleet", "pgbouncer", "databases", "users", "peers"
 pub(super) fn read(path: &Path, problems: &mut Problems) -> Document {
     let mut document = Document::default();
     let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
+        Ok(text) => Zeroizing::new(text),
         Err(e) => {
             problems.error(&At::whole(path), "", format!("could not load file \"{}\": {e}", path.display()));
             return document;

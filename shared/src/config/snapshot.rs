@@ -1,6 +1,8 @@
 //! The configuration as bytes, for the sealed memfd from which every worker reads the same one.
 
 use super::{Config, DATABASE_KEYS, Key, PEER_KEYS, TABLE, USER_KEYS};
+use crate::encoding;
+use zeroize::Zeroizing;
 
 /// Why a snapshot could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -23,8 +25,9 @@ fn layout() -> u64 {
 
 impl Config {
     /// Writes a snapshot. It holds secrets: give it only to a memfd that workers inherit.
-    pub fn to_bytes(&self) -> Result<Vec<u8>, SnapshotError> {
-        postcard::to_extend(self, layout().to_le_bytes().to_vec()).map_err(|e| SnapshotError::Malformed(e.to_string()))
+    pub fn to_bytes(&self) -> Result<Zeroizing<Vec<u8>>, SnapshotError> {
+        let bytes = encoding::encode(&layout().to_le_bytes(), self);
+        bytes.map(Zeroizing::new).map_err(|e| SnapshotError::Malformed(e.to_string()))
     }
 
     /// Reads a snapshot of the same build's.

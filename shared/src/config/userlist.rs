@@ -6,6 +6,7 @@ use crate::auth::Secret;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use zeroize::Zeroizing;
 
 /// The longest secret, in bytes.
 const MAX_SECRET: usize = 65_535;
@@ -14,7 +15,7 @@ const MAX_SECRET: usize = 65_535;
 pub(super) fn read(path: &Path, named_at: &At, problems: &mut Problems) -> BTreeMap<String, Secret> {
     let mut users = BTreeMap::new();
     let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
+        Ok(text) => Zeroizing::new(text),
         Err(e) => {
             problems.error(named_at, "auth_file", format!("could not open auth_file {}: {e}", path.display()));
             return users;
@@ -47,13 +48,14 @@ fn entry(line: &str) -> Result<(String, Secret), &'static str> {
     if secret.len() > MAX_SECRET {
         return Err("password too long in auth file");
     }
-    Ok((user, Secret::parse(&secret)))
+    Ok((String::clone(&user), Secret::parse(&secret)))
 }
 
 /// Reads a double-quoted text at the start of `text`; gives it and what is behind.
-fn quoted(text: &str) -> Option<(String, &str)> {
+fn quoted(text: &str) -> Option<(Zeroizing<String>, &str)> {
     let mut rest = text.strip_prefix('"')?;
-    let mut value = String::new();
+    // Has room for all of it: what has grown leaves copies.
+    let mut value = Zeroizing::new(String::with_capacity(rest.len()));
     loop {
         let (part, behind) = rest.split_once('"')?;
         value.push_str(part);

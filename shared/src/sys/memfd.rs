@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use zeroize::Zeroizing;
 
 /// A memfd holding `bytes` that nobody can change any more. `name` shows in /proc.
 pub fn create_sealed(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
@@ -24,13 +25,14 @@ pub fn create_region(name: &str, len: usize) -> io::Result<OwnedFd> {
 }
 
 /// All of the file's content, from its beginning whatever its offset is. An error if it is longer than `cap`.
-pub fn read_all(fd: BorrowedFd<'_>, cap: usize) -> io::Result<Vec<u8>> {
+/// What travels this way may hold passwords and keys.
+pub fn read_all(fd: BorrowedFd<'_>, cap: usize) -> io::Result<Zeroizing<Vec<u8>>> {
     let file = File::from(fd.try_clone_to_owned()?);
     let len = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
     if len > cap {
         return Err(io::Error::new(io::ErrorKind::InvalidData, format!("memfd of {len} bytes, the most is {cap}")));
     }
-    let mut bytes = vec![0; len];
+    let mut bytes = Zeroizing::new(vec![0; len]);
     file.read_exact_at(&mut bytes, 0)?;
     Ok(bytes)
 }
@@ -67,8 +69,8 @@ mod tests {
         assert!(refused(file.set_len(1)));
         assert!(refused(file.set_len(1000)));
         assert!(refused(seal(&file, SealFlag::empty())) || seal(&file, SealFlag::F_SEAL_SHRINK).is_err());
-        assert_eq!(read_all(fd.as_fd(), 100).unwrap(), b"configuration");
-        assert_eq!(read_all(fd.as_fd(), 13).unwrap(), b"configuration", "reading does not depend on the offset");
+        assert_eq!(read_all(fd.as_fd(), 100).unwrap().as_slice(), b"configuration");
+        assert_eq!(read_all(fd.as_fd(), 13).unwrap().as_slice(), b"configuration", "reading does not depend on the offset");
         assert_eq!(read_all(fd.as_fd(), 12).unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 

@@ -20,7 +20,7 @@ impl Secured {
     /// For another process, with which this one shares nothing but the socket.
     pub fn pack(&self) -> Packed {
         // Nothing in it can fail to be written.
-        Packed(postcard::to_stdvec(self).unwrap_or_default())
+        Packed(crate::encoding::encode(&[], self).unwrap_or_default())
     }
 }
 
@@ -38,5 +38,22 @@ impl Packed {
 impl fmt::Debug for Packed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Packed({} bytes)", self.0.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::suite::{Keys, TrafficSecret};
+    use super::Packed;
+    use crate::shm::TicketKey;
+    use zeroize::ZeroizeOnDrop;
+
+    #[test]
+    fn keys_are_wiped_when_dropped() {
+        fn wiped<T: ZeroizeOnDrop>() {}
+        wiped::<Keys>();
+        wiped::<TrafficSecret>();
+        wiped::<Packed>();
+        wiped::<TicketKey>();
     }
 }

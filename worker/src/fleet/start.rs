@@ -14,7 +14,6 @@ use shared::shm::{Shm, ShmError, WorkerState};
 use shared::sys::{memfd, seqpacket};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use zeroize::Zeroizing;
 
 /// The longest configuration snapshot, in bytes.
 pub(super) const LONGEST_SNAPSHOT: usize = 256 * 1024 * 1024;
@@ -116,7 +115,7 @@ pub(crate) fn start(control: OwnedFd) -> Result<Worker, StartError> {
 
 fn read_keys(fd: &OwnedFd) -> Result<Vec<Keys>, StartError> {
     let bytes = memfd::read_all(fd.as_fd(), LONGEST_KEYS).map_err(|e| StartError::Io("read the keys", e))?;
-    Ok(control::decode(&Zeroizing::new(bytes))?)
+    Ok(control::decode(&bytes)?)
 }
 
 pub(super) fn read_snapshot(fd: &OwnedFd) -> Result<Config, StartError> {
