@@ -16,6 +16,7 @@ mod fleet;
 mod last_breath;
 mod listen;
 mod logging;
+mod mock_secret;
 mod notify;
 mod office;
 mod orphans;

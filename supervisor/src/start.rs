@@ -8,7 +8,7 @@ use crate::listen::{self, Inherited, Keeper, Listeners, Tcp, Unix};
 use crate::office::Office;
 use crate::orphans::{Inboxes, Orphanage};
 use crate::pidfile::{self, Pidfile};
-use crate::{last_breath, logging, notify, privileges, signals, stats, tls_watch};
+use crate::{last_breath, logging, mock_secret, notify, privileges, signals, stats, tls_watch};
 use nix::sys::resource::{Resource, getrlimit};
 use shared::config::{Config, Problems};
 use shared::shm::Shm;
@@ -90,8 +90,7 @@ fn bring_up(options: &Run, path: &Path) -> Result<u8, String> {
     };
     let listeners = Listeners { tcp, addresses, unix, keeper, sinks: Vec::new() };
     let parts = assemble(config, listeners, log_file, warned, stderr, options.verbose)?;
-    let mut mock_secret = [0; 32];
-    getrandom::fill(&mut mock_secret).map_err(|error| format!("no random bytes: {error}"))?;
+    let mock_secret = mock_secret::make()?;
     last_breath::on_panic();
     Ok(Engine::new(parts, mock_secret).run())
 }

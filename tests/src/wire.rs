@@ -362,6 +362,15 @@ impl Client {
         }
     }
 
+    /// Begins a SCRAM login to the database `app`, and returns what the server says first: nonce, salt and iterations.
+    #[track_caller]
+    pub fn scram_challenge(&mut self, user: &str) -> String {
+        self.send(&frontend::startup(&[("user", user), ("database", "app")]));
+        assert_eq!(self.read().kind, b'R');
+        self.send(&frontend::sasl_initial("SCRAM-SHA-256", b"n,,n=,r=0123456789abcdef"));
+        String::from_utf8(self.read().body[4..].to_vec()).unwrap()
+    }
+
     /// The hash of the certificate that the server has shown, if it has.
     pub fn endpoint(&self) -> Option<Vec<u8>> {
         let Stream::Tls(stream) = &self.stream else { return None };

@@ -2,7 +2,9 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use end_to_end::{Client, Fields, Fleet, Postgres, each_worker_count, program::psql};
+use end_to_end::{Client, Fields, Fleet, Postgres, SOON, each_worker_count, process, program::psql, wait_for, wait_until};
+use nix::sys::signal::Signal;
+use std::collections::BTreeMap;
 
 fn log_in(fleet: &Fleet, user: &str, database: &str, password: &str) -> Result<Client, Fields> {
     let mut client = Client::tcp(fleet.port());
@@ -281,4 +283,40 @@ fn a_unix_socket_of_postgresql_and_of_the_fleet() {
             }
         },
     );
+}
+
+/// The salt that each of these workers shows somebody who says to be `user`.
+#[track_caller]
+fn salts(fleet: &Fleet, workers: &[u32], user: &str) -> Vec<String> {
+    let mut seen = BTreeMap::new();
+    wait_for("every worker to be asked", SOON, || {
+        let mut client = Client::tcp(fleet.port());
+        let challenge = client.scram_challenge(user);
+        seen.insert(fleet.worker_of(&client), challenge.split(',').find(|field| field.starts_with("s=")).unwrap().to_owned());
+        workers.iter().map(|worker| seen.get(worker).cloned()).collect()
+    })
+}
+
+/// A user's salt stays as it is; if a stranger's did not, whoever asks twice would know who is no user.
+#[test]
+fn a_stranger_has_the_same_salt_at_every_worker_and_at_those_that_come_after() {
+    let server = Postgres::start();
+    let start = || {
+        let builder = Fleet::builder(&server).workers(2).setting("auth_type", "scram-sha-256");
+        builder.secret("scram_user", &scram_verifier(&server)).start()
+    };
+    let fleet = start();
+    let workers = fleet.all_workers();
+    let [salt, other] = &salts(&fleet, &workers, "stranger")[..] else { panic!("not two workers") };
+    assert_eq!(salt, other);
+    assert_ne!(*salt, salts(&fleet, &workers, "another stranger")[0]);
+    process::signal(workers[0], Signal::SIGKILL);
+    wait_until("a successor", SOON, || !fleet.workers().contains(&workers[0]));
+    assert_eq!(salts(&fleet, &fleet.all_workers(), "stranger"), [salt.clone(), salt.clone()]);
+    drop(fleet);
+    // What the machine has of its own outlives the fleet; a container may have nothing of the kind.
+    if std::fs::read_to_string("/etc/machine-id").is_ok_and(|id| id.trim_end().len() == 32) {
+        let fleet = start();
+        assert_eq!(salts(&fleet, &fleet.all_workers()[..1], "stranger"), [salt.clone()]);
+    }
 }

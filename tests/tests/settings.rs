@@ -230,17 +230,6 @@ fn ignored_options_still_bring_tracked_parameters() {
     }
 }
 
-/// What the server says first in a SCRAM login of a user whose password stands in clear text in auth_file.
-fn scram_challenge(fleet: &Fleet) -> String {
-    let mut client = Client::tcp(fleet.port());
-    client.send(&frontend::startup(&[("user", "app"), ("database", "app")]));
-    assert_eq!(client.read().kind, b'R');
-    let first = b"n,,n=,r=0123456789abcdef";
-    let length = (first.len() as u32).to_be_bytes();
-    client.send(&frontend::password(&[&frontend::strings(&["SCRAM-SHA-256"])[..], &length, first].concat()));
-    String::from_utf8(client.read().body[4..].to_vec()).unwrap()
-}
-
 #[test]
 fn scram_iterations_are_what_clients_are_asked_for() {
     let server = Postgres::start();
@@ -251,7 +240,7 @@ fn scram_iterations_are_what_clients_are_asked_for() {
             let mut console = Client::tcp(fleet.port());
             console.start(&[("user", "admin"), ("database", "pgbouncer")], Some("admin-password")).unwrap();
             assert_eq!(console.query("reload").tags, ["RELOAD"]);
-            let challenge = scram_challenge(&fleet);
+            let challenge = Client::tcp(fleet.port()).scram_challenge("app");
             assert!(challenge.ends_with(&format!(",i={iterations}")), "{challenge}");
             Client::tcp(fleet.port()).start(&[("user", "app"), ("database", "app")], Some("app-password")).unwrap();
         }

@@ -264,15 +264,4 @@ pub(crate) fn random<const N: usize>() -> [u8; N] {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lengths_in_an_initial_response_are_checked() {
-        assert_eq!(initial_response(b"SCRAM-SHA-256\0\0\0\0\x03n,,"), Some((&b"SCRAM-SHA-256"[..], &b"n,,"[..])));
-        assert_eq!(initial_response(b"SCRAM-SHA-256\0\xff\xff\xff\xff"), Some((&b"SCRAM-SHA-256"[..], &b""[..])));
-        assert_eq!(initial_response(b"SCRAM-SHA-256\0\x7f\xff\xff\xffn,,"), None);
-        assert_eq!(initial_response(b"SCRAM-SHA-256\0\0\0\0\x03n,,x"), None);
-        assert_eq!(initial_response(b"SCRAM-SHA-256"), None);
-    }
-}
+mod tests;
