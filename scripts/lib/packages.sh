@@ -16,6 +16,7 @@ package_installed() {
 }
 
 # need_packages NAME...: installs those that are not there. Package lists are fetched only when something is missing.
+# No service comes with them, now or at the next boot: scripts and tests start what they need, and end it.
 need_packages() {
   local missing=() name
   command -v dpkg-query >/dev/null || die "these scripts install what they need with apt-get; this is no Debian system. Needed: $*"
@@ -25,9 +26,23 @@ need_packages() {
   [ ${#missing[@]} -gt 0 ] || return 0
   say "installing ${missing[*]}"
   as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq update >&2
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y install --no-install-recommends "${missing[@]}" >/dev/null \
-    || die "apt-get could not install ${missing[*]}"
+  as_root sh -c "$INSTALL" sh "${missing[@]}" >/dev/null || die "apt-get could not install ${missing[*]}"
 }
+
+# Run by root's sh, so that the policy (invoke-rc.d(8)) is gone again however the installation ends. One that is there already stays.
+INSTALL='
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+  trap "rm -f $policy" EXIT
+  trap "exit 130" HUP INT TERM
+  printf "#!/bin/sh\nexit 101\n" >"$policy"
+  chmod 755 "$policy"
+fi
+DEBIAN_FRONTEND=noninteractive apt-get -qq -y install --no-install-recommends "$@" || exit
+for name in "$@"; do
+  [ ! -e "/etc/init.d/$name" ] || update-rc.d "$name" disable
+done
+'
 
 # The folder of the newest PostgreSQL programs on this machine, in PGFLEET_PG_BIN. One named by the caller is kept.
 find_postgres() {

@@ -4,7 +4,8 @@
 //! protocol byte by byte ([`Client`]), alone or by the hundred ([`Crowd`]), and eyes that watch from the side ([`Sampler`], [`process`]). The cases are in `tests/`, one
 //! subject a file. Every server that a test starts belongs to a value that stops it when dropped, also when the test panics.
 //!
-//! Environment: `PGFLEET_BINARY` (the program under test), `PGFLEET_PG_BIN` (PostgreSQL's programs), `PGFLEET_TEST_USER` (who runs the
+//! Environment: `PGFLEET_BINARY` (the program under test), `PGFLEET_PG_BIN` (PostgreSQL's programs), `PGFLEET_NEWEST_PG_BIN` (those of the newest
+//! version there is), `PGFLEET_TEST_USER` (who runs the
 //! servers when the tests are run by root), `PGFLEET_PYTHON` (an interpreter that has psycopg and asyncpg), `PGFLEET_NODE_PATH` (a
 //! folder of node modules that has pg, pg-cursor and pg-copy-streams), `PGFLEET_JDBC_JAR` (the JDBC driver), `PGFLEET_TEST_SECONDS` (how long a
 //! load runs), `PGFLEET_TEST_BIG=1` (1 GB transfers instead of 256 MB).

@@ -180,7 +180,8 @@ pub(crate) fn newest_programs() -> PathBuf {
             let folder = crate::program::target_folder().join("cache/postgresql-newest/usr/lib/postgresql");
             let versions = std::fs::read_dir(&folder).into_iter().flatten().flatten();
             let bin = versions.map(|entry| entry.path().join("bin")).next();
-            bin.unwrap_or_else(|| panic!("{} is not there: scripts/test brings it, or set PGFLEET_NEWEST_PG_BIN", folder.display()))
+            let missing = "this test needs the newest PostgreSQL: scripts/test unpacks it from Debian's newest suite if that can be installed";
+            bin.unwrap_or_else(|| panic!("{missing}, or set PGFLEET_NEWEST_PG_BIN; {} is not there", folder.display()))
         },
         PathBuf::from,
     )
