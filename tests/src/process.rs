@@ -1,9 +1,17 @@
 //! Processes as `/proc` shows them: who is whose child, what they hold, whether they still live.
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fmt::Write as _;
 use std::path::Path;
+
+/// Lets this process have as many descriptors as it may, and says how many that is. Most shells allow 1,024 at first.
+pub fn allow_descriptors() -> usize {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+    usize::try_from(hard).unwrap_or(usize::MAX)
+}
 
 /// Sends `signal` to one process; a process that is gone already is no error.
 pub fn signal(pid: u32, signal: Signal) {

@@ -3,16 +3,13 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use end_to_end::{Client, Fleet, Postgres, process};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 const WANTED: usize = 9_000;
 const MOST_BYTES_EACH: u64 = 1536;
 
 /// How many connections this process can hold: one descriptor each, and some to spare.
 fn possible() -> usize {
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
-    WANTED.min(usize::try_from(hard).unwrap_or(usize::MAX).saturating_sub(300))
+    WANTED.min(process::allow_descriptors().saturating_sub(300))
 }
 
 fn cost_of_idle_clients(workers: usize, used: bool) {

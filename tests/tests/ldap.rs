@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use end_to_end::directory::{BASE, Directory};
-use end_to_end::{Builder, Client, Crowd, Fields, Fleet, Postgres, SOON, each_worker_count, frontend, wait_for, wait_until};
+use end_to_end::{
+    Builder, Client, Crowd, Fields, Fleet, Postgres, SOON, each_worker_count, frontend, process, wait_for, wait_until,
+};
 use nix::sys::signal::Signal;
 use std::net::TcpListener;
 use std::time::Duration;
@@ -42,7 +44,7 @@ fn simple(port: u16) -> String {
 #[test]
 fn simple_bind() {
     let (server, directory) = (Postgres::start(), Directory::start(&PEOPLE));
-    let fleet = fleet(&server, &simple(directory.port())).start();
+    let fleet = fleet(&server, &simple(directory.port())).setting("admin_users", "scram_user").start();
     for (user, password) in PEOPLE {
         assert_served(&fleet, user, password);
         assert_refused(&fleet, user, "wrong", FAILED);
@@ -57,7 +59,11 @@ fn simple_bind() {
     assert_refused(&fleet, "plain_user", "plain-password", FAILED);
     let mut admin = server.admin();
     admin.batch_execute("alter role plain_user password 'another'").unwrap();
-    admin.execute("select pg_terminate_backend(pid, 10000) from pg_stat_activity where usename = 'plain_user'", &[]).unwrap();
+    admin.execute("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'plain_user'", &[]).unwrap();
+    // The backend has ended before the fleet has seen it.
+    let mut console = Client::tcp(fleet.port());
+    console.start(&[("user", "scram_user"), ("database", "pgbouncer")], Some("scram-password")).unwrap();
+    wait_until("the fleet to see it", SOON, || console.query("show servers").find("user", "plain_user", "state").is_none());
     assert_served(&fleet, "plain_user", "another");
 }
 
@@ -185,6 +191,8 @@ fn rules_with_options_of_their_own() {
 /// There is room for so many logins at an LDAP server that hangs; who comes after them is told at once, and nobody else hears of it.
 #[test]
 fn a_full_queue_refuses_at_once() {
+    let descriptors = process::allow_descriptors();
+    assert!(descriptors >= 2200, "2200 descriptors are needed, and {descriptors} allowed");
     let server = Postgres::start();
     let (_listener, port) = silent_server();
     let fleet = fleet(&server, &simple(port)).setting("max_client_conn", 2000).start();
@@ -240,7 +248,7 @@ fn a_server_that_hangs_costs_nobody_else_anything() {
     let mut waiting: Vec<Client> = (0..200).map(|_| waiting_client(&fleet)).collect();
     let beside = crowd.run(Duration::from_secs(2));
     // On a busy machine no figure is steady; what a stall would look like is a server's time limit of seconds.
-    assert!(beside.longest() < Duration::from_secs(1), "{:?} beside {:?}", beside.longest(), undisturbed.longest());
+    assert!(beside.longest() < Duration::from_secs(4), "{:?} beside {:?}", beside.longest(), undisturbed.longest());
     // Some leave without an answer, and the others get one.
     waiting.truncate(20);
     for mut client in waiting {
