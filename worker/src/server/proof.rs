@@ -12,6 +12,7 @@ use shared::auth::{Secret, md5};
 use shared::ids::ConnectionId;
 use shared::wire::backend::{self, Authentication};
 use shared::wire::encode;
+use zeroize::Zeroizing;
 
 /// How far it is.
 #[derive(Default)]
@@ -84,7 +85,7 @@ impl Worker {
         let server = &self.servers[index];
         let ServerState::Login(login) = &server.state else { return Ok(()) };
         judge(&request, &login.proof, &self.config.demands(&self.pools.get(server.pool).entry))?;
-        let mut out = Vec::new();
+        let mut out = Zeroizing::new(Vec::new());
         match request {
             Authentication::Ok => {
                 if let ServerState::Login(login) = &mut self.servers[index].state {
@@ -119,15 +120,15 @@ impl Worker {
     fn give_password(&mut self, index: usize, request: &Authentication<'_>, out: &mut Vec<u8>) -> Result<(), Failure> {
         let secret = self.secret_for(index);
         let text = secret.as_ref().map_or("", |secret| secret.expose());
-        let mut answer = match (request, &secret) {
+        let answer = match (request, &secret) {
             (Authentication::Md5(salt), None | Some(Secret::Plain(_) | Secret::Md5(_))) => {
-                md5::response(&self.pools.get(self.servers[index].pool).user, text, *salt).into_bytes()
+                &*md5::response(&self.pools.get(self.servers[index].pool).user, text, *salt)
             }
-            (Authentication::Cleartext, None | Some(Secret::Plain(_))) => text.as_bytes().to_vec(),
+            (Authentication::Cleartext, None | Some(Secret::Plain(_))) => text,
             // A hash is no password, and as good as one to who is not meant to have it.
             _ => return Err(Failure::wrong_type()),
         };
-        answer.push(0);
+        let answer = Zeroizing::new([answer.as_bytes(), b"\0"].concat());
         encode::password(out, &answer);
         self.set_proof(index, Proof::Password);
         Ok(())
