@@ -45,6 +45,7 @@ fn a_stranger_hears_what_a_wrong_password_does() {
         assert_refused(log_in(&fleet, user, "app", password), "28P01", "SASL authentication failed");
     }
     assert_eq!(fleet.logged("no such user: stranger"), 1);
+    assert_eq!(fleet.log().lines().filter(|line| line.ends_with(" login failed: db=app")).count(), 2);
     for method in ["md5", "plain"] {
         let fleet = asking(Fleet::builder(&server)).setting("auth_type", method).start();
         assert!(log_in(&fleet, "scram_user", "app", "scram-password").is_ok(), "{method}");
@@ -214,7 +215,7 @@ fn timeouts_are_those_of_a_client() {
     let fleet = asking(Fleet::builder(&server))
         .pool_size(1)
         .setting("auth_query", endless)
-        .setting("client_login_timeout", 2)
+        .setting("client_login_timeout", 6)
         .setting("query_wait_timeout", 1)
         .start();
     let mut first = Client::tcp(fleet.port());

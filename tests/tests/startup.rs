@@ -228,6 +228,7 @@ fn the_user_must_be_named() {
     }
     let long = "x".repeat(128);
     assert_eq!(refusal(&fleet, &startup(&[("user", &long), ("database", "app")])).text(), "username too long");
+    fleet.wait_for_log(&format!("login failed: db=app user={long}"));
     // A database that is not named is the user's.
     assert_eq!(Client::login(fleet.port(), "app", "app").value("select current_database()"), "app");
     let mut client = Client::tcp(fleet.port());

@@ -60,7 +60,10 @@ pub(crate) fn first(path: &Path, verbose: u8) -> Result<(Config, Problems), Stri
     for problem in problems.errors() {
         log::error!("{problem}");
     }
-    let mut config = config.ok_or("cannot load config file")?;
+    let mut config = config.ok_or_else(|| {
+        let only_tls = problems.errors().all(|problem| problem.setting.contains("_tls"));
+        if only_tls { "TLS setup failed" } else { "cannot load config file" }
+    })?;
     config.generation = 1;
     config.path = absolute(path);
     with_verbose(&mut config, verbose);

@@ -61,6 +61,10 @@ impl Worker {
             options,
         });
         if who.user.len() > MAX_USER_NAME {
+            if settings.log_connections {
+                let prefix = self.clients[index].prefix(settings.listen_port);
+                log::info!("{prefix} login failed: db={} user={}", who.database, who.user);
+            }
             return Err(Ending::violation("username too long"));
         }
         self.take_limit_seats(index, entry.as_deref(), &who)?;
@@ -101,6 +105,9 @@ impl Worker {
         } else {
             let prefix = self.clients[index].prefix(self.config.settings.listen_port);
             log::info!("{prefix} no such user: {}", who.user);
+            if self.config.settings.log_connections {
+                log::info!("{prefix} login failed: db={}", who.database);
+            }
         }
         self.authenticate(index, account)
     }
