@@ -75,7 +75,7 @@ settings! {
     client_tls13_ciphers: Option<String> = NULL, Text, ClientTls, Reload, Works,
         "The TLS 1.3 cipher suites, separated by colons.";
     client_tls_ca_file: String = "", Text, ClientTls, Reload, Works,
-        "The file of certificates that client certificates are checked against.";
+        "The file of certificates that client certificates are checked against. Empty: the system's.";
     client_tls_cert_file: String = "", Text, ClientTls, Reload, Works,
         "The file of the certificate that clients are shown.";
     client_tls_ciphers: String = "default", Text, ClientTls, Reload, Works,
@@ -83,7 +83,7 @@ settings! {
     client_tls_dheparams: String = "auto", Text, ClientTls, Reload, Never("there is no finite-field Diffie-Hellman here; client_tls_ecdhcurve chooses the key exchange"),
         "Parameters of finite-field Diffie-Hellman.";
     client_tls_ecdhcurve: String = "auto", Text, ClientTls, Reload, Works,
-        "The curve of the key exchange.";
+        "The curve of the key exchange: `x25519`, `prime256v1` (also `secp256r1` or `p-256`), `secp384r1` (also `p-384`), or `auto` for any of them.";
     client_tls_key_file: String = "", Text, ClientTls, Reload, Works,
         "The file of the certificate's private key.";
     client_tls_protocols: String = "secure", Text, ClientTls, Reload, Works,
