@@ -75,7 +75,7 @@ settings! {
     client_tls13_ciphers: Option<String> = NULL, Text, ClientTls, Reload, Works,
         "The TLS 1.3 cipher suites, separated by colons.";
     client_tls_ca_file: String = "", Text, ClientTls, Reload, Works,
-        "The file of certificates that client certificates are checked against. Empty: the system's.";
+        "The file of certificates that client certificates are checked against. Empty: the system's; rules with `cert` need it set.";
     client_tls_cert_file: String = "", Text, ClientTls, Reload, Works,
         "The file of the certificate that clients are shown.";
     client_tls_ciphers: String = "default", Text, ClientTls, Reload, Works,
