@@ -9,6 +9,8 @@ use super::side::Side;
 use super::verify::ClientVerifier;
 use crate::config::{Settings, SslMode};
 use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, ProducesTickets};
 use rustls::sign::SingleCertAndKey;
 use std::sync::Arc;
@@ -19,9 +21,10 @@ pub(super) const PROTOCOL: &[u8] = b"postgresql";
 /// See the module.
 #[derive(Clone)]
 pub struct Acceptor {
-    config: Arc<ServerConfig>,
+    pub(super) config: Arc<ServerConfig>,
+    verifier: Arc<dyn ClientCertVerifier>,
     /// What clients bind SCRAM to, if anything is defined for our certificate.
-    binding: Option<Arc<[u8]>>,
+    pub(super) binding: Option<Arc<[u8]>>,
 }
 
 impl Acceptor {
@@ -47,11 +50,11 @@ impl Acceptor {
         let identity = context::identity(&side, files, &provider)?;
         let identity = identity.ok_or_else(|| ContextError::new(side.certificate.name, "the files were not read"))?;
         let binding = identity.cert.first().and_then(|leaf| Certificate::parse(leaf).ok()?.endpoint_binding());
-        let verifier = ClientVerifier::new(context::roots(&side, files)?, &provider, side.demands_proof());
+        let verifier = Arc::new(ClientVerifier::new(context::roots(&side, files)?, &provider, side.demands_proof()));
         let unusable = |error: rustls::Error| ContextError::new(side.mode_name, error.to_string());
         let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(&versions).map_err(unusable)?;
         let resolver = SingleCertAndKey::from(identity);
-        let mut config = builder.with_client_cert_verifier(Arc::new(verifier)).with_cert_resolver(Arc::new(resolver));
+        let mut config = builder.with_client_cert_verifier(verifier.clone()).with_cert_resolver(Arc::new(resolver));
         config.alpn_protocols = vec![PROTOCOL.to_vec()];
         config.key_log = Arc::new(Listener);
         config.enable_secret_extraction = true;
@@ -62,11 +65,33 @@ impl Acceptor {
         if let Some(tickets) = tickets {
             config.ticketer = tickets;
         }
-        Ok(Some(Self { config: Arc::new(config), binding }))
+        Ok(Some(Self { config: Arc::new(config), verifier, binding }))
     }
 
     /// Begins a handshake with a client.
     pub fn accept(&self) -> Result<Box<Handshake>, HandshakeError> {
-        Handshake::accept(Arc::clone(&self.config), self.binding.clone())
+        Handshake::accept(self.clone())
+    }
+
+    /// Verifies once more what a client has shown when the session began that it goes on with: any certificate on the way to an authority may have
+    /// expired since, and each session leaves a ticket for the next.
+    pub(super) fn verify_again(&self, shown: &[CertificateDer<'_>]) -> Result<(), HandshakeError> {
+        let Some((leaf, others)) = shown.split_first() else { return Ok(()) };
+        let now = self.config.time_provider.current_time().ok_or(HandshakeError::Tls(rustls::Error::FailedToGetCurrentTime))?;
+        self.verifier.verify_client_cert(leaf, others, now).map(|_| ()).map_err(HandshakeError::Tls)
+    }
+
+    /// One that asks for no certificate.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn of(config: ServerConfig) -> Self {
+        Self { config: Arc::new(config), verifier: rustls::server::WebPkiClientVerifier::no_client_auth(), binding: None }
+    }
+
+    /// The same with another clock.
+    #[cfg(test)]
+    pub(super) fn at(&self, clock: Arc<dyn rustls::time_provider::TimeProvider>) -> Self {
+        let mut config = ServerConfig::clone(&self.config);
+        config.time_provider = clock;
+        Self { config: Arc::new(config), ..self.clone() }
     }
 }

@@ -1,14 +1,15 @@
 //! A handshake, sans-IO: bytes from the peer in, bytes for the peer out, and in the end a [`Session`].
 
-use super::certificate::{Certificate, seconds};
+use super::acceptor::Acceptor;
+use super::certificate::Certificate;
 use super::names::Names;
 use super::secrets::{self, Heard};
 use super::session::{Role, Session};
 use rustls::client::UnbufferedClientConnection;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
-use rustls::{CertificateError, CipherSuite, ClientConfig, HandshakeKind, NamedGroup, ProtocolVersion, ServerConfig};
+use rustls::{CipherSuite, ClientConfig, HandshakeKind, NamedGroup, ProtocolVersion};
 use std::sync::Arc;
 
 /// The longest flight that is waited for, in bytes: rustls takes certificate chains of up to 64 KiB.
@@ -36,8 +37,8 @@ pub struct Handshake {
 }
 
 enum Side {
-    /// With what our certificate binds a login to.
-    Server(UnbufferedServerConnection, Option<Arc<[u8]>>),
+    /// With what the client is received by.
+    Server(UnbufferedServerConnection, Acceptor),
     Client(UnbufferedClientConnection),
 }
 
@@ -129,10 +130,10 @@ enum Next {
 }
 
 impl Handshake {
-    /// The peer is a client; `endpoint` is what the certificate that it is shown binds a login to.
-    pub(super) fn accept(config: Arc<ServerConfig>, endpoint: Option<Arc<[u8]>>) -> Result<Box<Self>, HandshakeError> {
-        let connection = UnbufferedServerConnection::new(config).map_err(HandshakeError::Tls)?;
-        Ok(Self::new(Side::Server(connection, endpoint)))
+    /// The peer is a client.
+    pub(super) fn accept(acceptor: Acceptor) -> Result<Box<Self>, HandshakeError> {
+        let connection = UnbufferedServerConnection::new(Arc::clone(&acceptor.config)).map_err(HandshakeError::Tls)?;
+        Ok(Self::new(Side::Server(connection, acceptor)))
     }
 
     /// The peer is a server; `name` is what it is asked for and its certificate is compared with.
@@ -225,14 +226,15 @@ impl Handshake {
             Side::Client(connection) => agreed(connection),
         }
         .ok_or(HandshakeError::Unknown)?;
+        if let Side::Server(_, acceptor) = &self.side
+            && agreed.resumed
+        {
+            acceptor.verify_again(&agreed.peer_certificates)?;
+        }
         agreed.endpoint = match &self.side {
-            Side::Server(_, endpoint) => endpoint.clone(),
+            Side::Server(_, acceptor) => acceptor.binding.clone(),
             Side::Client(_) => agreed.peer_certificate().and_then(|shown| Certificate::parse(shown).ok()?.endpoint_binding()),
         };
-        // It was valid when the session began; a ticket may outlive it.
-        if agreed.resumed && agreed.peer_certificate().is_some_and(|certificate| !is_in_force(certificate)) {
-            return Err(HandshakeError::Tls(CertificateError::Expired.into()));
-        }
         let (role, extracted) = match self.side {
             Side::Server(connection, _) => {
                 (Role::Server, connection.dangerous_into_kernel_connection().map(|(secrets, _)| secrets))
@@ -315,11 +317,6 @@ fn agreed<Data>(connection: &rustls::unbuffered::UnbufferedConnectionCommon<Data
         resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
         endpoint: None,
     })
-}
-
-fn is_in_force(certificate: &CertificateDer<'_>) -> bool {
-    let validity = Certificate::parse(certificate).map(|certificate| certificate.validity());
-    validity.is_ok_and(|(first, last)| (first..=last).contains(&seconds(UnixTime::now())))
 }
 
 /// OpenSSL's name of a cipher suite.

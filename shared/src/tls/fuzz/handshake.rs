@@ -1,6 +1,7 @@
 //! Handshakes between two ends of ours, with somebody in between who changes what they send.
 
 use super::cut;
+use crate::tls::Acceptor;
 use crate::tls::handshake::{Established, Handshake, Progress};
 use crate::tls::secrets::Listener;
 use rustls::crypto::aws_lc_rs::default_provider;
@@ -9,7 +10,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use std::sync::{Arc, LazyLock};
 
 /// By version: TLS 1.2, TLS 1.3.
-static CONFIGS: LazyLock<[(Arc<ServerConfig>, Arc<ClientConfig>); 2]> = LazyLock::new(|| {
+static CONFIGS: LazyLock<[(Acceptor, Arc<ClientConfig>); 2]> = LazyLock::new(|| {
     let rcgen::CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
     let mut roots = RootCertStore::empty();
@@ -23,7 +24,7 @@ static CONFIGS: LazyLock<[(Arc<ServerConfig>, Arc<ClientConfig>); 2]> = LazyLock
         let mut client = client.with_root_certificates(Arc::clone(&roots)).with_no_client_auth();
         (server.enable_secret_extraction, client.enable_secret_extraction) = (true, true);
         (server.key_log, client.key_log) = (Arc::new(Listener), Arc::new(Listener));
-        (Arc::new(server), Arc::new(client))
+        (Acceptor::of(server), Arc::new(client))
     })
 });
 
@@ -39,7 +40,7 @@ enum Side {
 pub fn handshake(data: &[u8]) {
     let Some((&how, bytes)) = data.split_first() else { return };
     let (server, client) = &CONFIGS[usize::from(how & 1)];
-    let server = || Side::Shaking(Handshake::accept(Arc::clone(server), None).unwrap());
+    let server = || Side::Shaking(server.accept().unwrap());
     let client = || {
         let mut client = Side::Shaking(Handshake::connect(Arc::clone(client), ServerName::try_from("localhost").unwrap()).unwrap());
         let first = client.step(std::iter::once(&[][..]));

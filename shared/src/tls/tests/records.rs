@@ -90,7 +90,7 @@ fn pairs(fixture: &Fixture) -> Vec<(Box<Handshake>, Peer)> {
     let (server, client) = (Arc::new(fixture.server.clone()), Arc::new(fixture.client.clone()));
     vec![
         (
-            Handshake::accept(Arc::clone(&server), None).unwrap(),
+            Acceptor::of(fixture.server.clone()).accept().unwrap(),
             Peer(ClientConnection::new(Arc::clone(&client), name()).unwrap().into(), Vec::new()),
         ),
         (Handshake::connect(client, name()).unwrap(), Peer(ServerConnection::new(server).unwrap().into(), Vec::new())),
