@@ -2,13 +2,20 @@
 //!
 //! Clients and servers in login ask ([`Hashing::ask`]) and go on when they are told ([`Worker::hash`]). The first in line is served until it has had
 //! a quantum, then the next: ordinary passwords in the order in which they came, and one with a million rounds holds up none of them. What comes
-//! out is kept until the configuration changes. Who goes away takes back what it has asked ([`Hashing::forget`]).
+//! out is kept until the configuration changes. Who goes away takes back what it has asked ([`Hashing::forget`]). What nobody has asked for yet comes
+//! last ([`ahead`]).
 
+mod ahead;
+mod results;
+
+use self::ahead::Ahead;
+use self::results::Results;
 use crate::clock::now;
 use crate::worker::Worker;
 use rustc_hash::FxHashMap;
 use shared::auth::Secret;
 use shared::auth::scram::{Challenge, Derivation, Keys};
+use shared::config::Config;
 use shared::ids::ConnectionId;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -23,8 +30,9 @@ const TURN: Duration = Duration::from_micros(150);
 /// Rounds after which the next in line has its turn: PostgreSQL's default number.
 const QUANTUM: u32 = 4096;
 
-/// How many results are kept.
-const MOST_KEPT: usize = 4096;
+/// How many results are kept: of clients' passwords, a few hundred bytes each, and of those that servers ask for. Clients do not crowd out servers.
+const MOST_OF_CLIENTS: usize = 16_384;
+const MOST_OF_SERVERS: usize = 4096;
 
 /// A password of ours, and what it is to be hashed with.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -56,12 +64,16 @@ struct Job {
 }
 
 /// What has been asked, and what has come of it.
-#[derive(Default)]
 pub(crate) struct Hashing {
     jobs: FxHashMap<Subject, Job>,
     /// Whose turn it is, in order. Some of them want it no more: a storm of clients that all go at once costs a look at each, not at each other.
     line: VecDeque<Subject>,
-    known: FxHashMap<Question, Keys>,
+    clients: Results,
+    /// Of before the last reload.
+    former: Results,
+    servers: Results,
+    /// `None`: there is nothing left.
+    ahead: Option<Ahead>,
 }
 
 impl Question {
@@ -71,13 +83,29 @@ impl Question {
 }
 
 impl Hashing {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self {
+            jobs: FxHashMap::default(),
+            line: VecDeque::new(),
+            clients: Results::new(MOST_OF_CLIENTS),
+            former: Results::new(MOST_OF_CLIENTS),
+            servers: Results::new(MOST_OF_SERVERS),
+            ahead: Ahead::of(config),
+        }
+    }
+
     pub(crate) fn is_idle(&self) -> bool {
         self.jobs.is_empty()
     }
 
-    /// The keys, if they have been derived before.
-    pub(crate) fn known(&self, question: &Question) -> Option<&Keys> {
-        self.known.get(question)
+    /// The keys of a client's password, if they have been derived before.
+    pub(crate) fn known_to_client(&self, question: &Question) -> Option<&Keys> {
+        self.clients.get(question).or_else(|| self.former.get(question))
+    }
+
+    /// The same of a password for a server.
+    pub(crate) fn known_to_server(&self, question: &Question) -> Option<&Keys> {
+        self.servers.get(question)
     }
 
     /// Wants the keys of a password of ours.
@@ -86,7 +114,8 @@ impl Hashing {
         if let Some(job) = self.jobs.get_mut(&subject) {
             job.askers.push(asker);
         } else {
-            self.begin(subject, question.derivation(), asker);
+            let job = self.ahead.as_mut().and_then(|ahead| ahead.job.take_if(|(other, _)| other == question));
+            self.begin(subject, job.map_or_else(|| question.derivation(), |(_, derivation)| derivation), asker);
         }
     }
 
@@ -113,9 +142,17 @@ impl Hashing {
         }
     }
 
-    /// Forgets all results: the passwords may be others now.
-    pub(crate) fn forget_results(&mut self) {
-        self.known.clear();
+    /// The passwords may be others now.
+    pub(crate) fn start_anew(&mut self, config: &Config) {
+        if self.clients.len() >= self.former.len() {
+            std::mem::swap(&mut self.clients, &mut self.former);
+        }
+        self.clients.clear();
+        self.servers.clear();
+        self.ahead = Ahead::of(config);
+        if self.ahead.is_none() {
+            self.former.clear();
+        }
     }
 
     /// Works on what stands first in line, until something is finished or there are no rounds left. `is_over` looks at the clock.
@@ -131,7 +168,7 @@ impl Hashing {
                 let subject = self.line.pop_front()?;
                 let job = self.jobs.remove(&subject)?;
                 if let Subject::Ours(question) = subject {
-                    self.keep(question, keys.clone());
+                    self.keep(question, &keys, &job.askers);
                 }
                 return Some((keys, job.askers));
             }
@@ -144,11 +181,13 @@ impl Hashing {
         None
     }
 
-    fn keep(&mut self, question: Question, keys: Keys) {
-        if self.known.len() >= MOST_KEPT {
-            self.known.clear();
+    fn keep(&mut self, question: Question, keys: &Keys, askers: &[Asker]) {
+        if askers.iter().any(|asker| matches!(asker, Asker::Server(..))) {
+            self.servers.keep(question.clone(), keys.clone());
         }
-        self.known.insert(question, keys);
+        if askers.iter().any(|asker| matches!(asker, Asker::Client(..))) {
+            self.clients.keep(question, keys.clone());
+        }
     }
 }
 
@@ -174,7 +213,7 @@ mod tests {
     use super::*;
     use shared::ids::Slot;
 
-    fn question(password: &str, iterations: u32) -> Question {
+    pub(super) fn question(password: &str, iterations: u32) -> Question {
         let challenge = Challenge { salt: b"salt".to_vec(), iterations };
         Question { password: Secret::Plain(password.to_owned()), challenge }
     }
@@ -197,22 +236,36 @@ mod tests {
 
     #[test]
     fn equal_questions_have_one_answer_which_is_kept() {
-        let mut hashing = Hashing::default();
+        let mut hashing = Hashing::new(&Config::default());
         hashing.ask(&question("a", 100), asker(1));
         hashing.ask(&question("b", 100), asker(2));
         hashing.ask(&question("a", 100), asker(3));
         assert_eq!(hashing.line.len(), 2);
         assert_eq!(turns(&mut hashing, 1), [asker(1), asker(3), asker(2)]);
         assert!(hashing.is_idle());
-        assert!(hashing.known(&question("a", 100)) == Some(&Keys::derive(b"a", b"salt", 100)));
-        assert!(hashing.known(&question("a", 99)).is_none());
-        hashing.forget_results();
-        assert!(hashing.known(&question("a", 100)).is_none());
+        assert!(hashing.known_to_client(&question("a", 100)) == Some(&Keys::derive(b"a", b"salt", 100)));
+        assert!(hashing.known_to_client(&question("a", 99)).is_none());
+        hashing.start_anew(&Config::default());
+        assert!(hashing.known_to_client(&question("a", 100)).is_none());
+    }
+
+    #[test]
+    fn clients_do_not_crowd_out_servers() {
+        let mut hashing = Hashing::new(&Config::default());
+        let (Asker::Client(_, id) | Asker::Server(_, id)) = asker(1);
+        hashing.ask(&question("a", 100), asker(1));
+        hashing.ask(&question("b", 100), Asker::Server(1, id));
+        turns(&mut hashing, 1);
+        let known = |password| {
+            let question = question(password, 100);
+            (hashing.known_to_client(&question).is_some(), hashing.known_to_server(&question).is_some())
+        };
+        assert_eq!((known("a"), known("b")), ((true, false), (false, true)));
     }
 
     #[test]
     fn a_million_rounds_hold_up_nobody() {
-        let mut hashing = Hashing::default();
+        let mut hashing = Hashing::new(&Config::default());
         hashing.ask(&question("slow", 1_000_000), asker(0));
         for number in 1..=10 {
             hashing.ask(&question(&number.to_string(), 4096), asker(number));
@@ -224,7 +277,7 @@ mod tests {
 
     #[test]
     fn a_turn_is_no_longer_than_the_clock_says() {
-        let mut hashing = Hashing::default();
+        let mut hashing = Hashing::new(&Config::default());
         hashing.ask(&question("slow", 1_000_000), asker(0));
         let looks = std::cell::Cell::new(0);
         let mut rounds = MOST_PER_TURN;
@@ -234,7 +287,7 @@ mod tests {
 
     #[test]
     fn who_goes_away_leaves_nothing_behind() {
-        let mut hashing = Hashing::default();
+        let mut hashing = Hashing::new(&Config::default());
         let (Asker::Client(_, id) | Asker::Server(_, id)) = asker(1);
         hashing.ask_guess(id, Derivation::new(b"guess", b"salt", 4096), asker(1));
         hashing.ask(&question("a", 4096), asker(2));
@@ -249,7 +302,7 @@ mod tests {
 
     #[test]
     fn who_goes_away_and_comes_back_is_answered_once() {
-        let mut hashing = Hashing::default();
+        let mut hashing = Hashing::new(&Config::default());
         hashing.ask(&question("before", 4096), asker(0));
         for _ in 0..3 {
             hashing.ask(&question("a", 100), asker(1));
@@ -262,19 +315,10 @@ mod tests {
 
     #[test]
     fn what_a_client_guesses_is_not_kept() {
-        let mut hashing = Hashing::default();
+        let mut hashing = Hashing::new(&Config::default());
         let (Asker::Client(_, id) | Asker::Server(_, id)) = asker(1);
         hashing.ask_guess(id, Derivation::new(b"guess", b"salt", 100), asker(1));
         assert_eq!(turns(&mut hashing, 1), [asker(1)]);
-        assert!(hashing.known.is_empty() && hashing.jobs.is_empty());
-    }
-
-    #[test]
-    fn no_more_is_kept_than_there_is_room_for() {
-        let mut hashing = Hashing::default();
-        for number in 0..MOST_KEPT + 10 {
-            hashing.keep(question(&number.to_string(), 1), Keys::derive(b"", b"", 1));
-            assert!(hashing.known.len() <= MOST_KEPT);
-        }
+        assert!(hashing.clients.len() == 0 && hashing.jobs.is_empty());
     }
 }

@@ -142,7 +142,7 @@ pub(crate) struct Worker {
     pub(crate) statements: Statements,
     pub(crate) hashing: Hashing,
     /// Like whom users look who do not exist.
-    pub(crate) typical: crate::client::auth::Form,
+    pub(crate) typical: crate::client::auth::Typical,
     pub(crate) system_users: crate::client::auth::SystemUsers,
     pub(crate) proxies: crate::client::Proxies,
     /// Passwords that clients have proved to be theirs by LDAP or PAM: they log in to servers.
@@ -202,7 +202,8 @@ impl Worker {
         let now = now();
         Self {
             me: start.me,
-            typical: crate::client::auth::Form::typical(&start.config),
+            typical: crate::client::auth::Typical::new(&start.config),
+            hashing: Hashing::new(&start.config),
             proxies: crate::client::Proxies::of(&start.config.settings),
             config: Rc::new(start.config),
             prepared: None,
@@ -229,7 +230,6 @@ impl Worker {
             interner: Interner::default(),
             statements: Statements::new(start.shm.clone()),
             shm: start.shm,
-            hashing: Hashing::default(),
             system_users: crate::client::auth::SystemUsers::default(),
             typed_passwords: FxHashMap::default(),
             client_keys: ClientKeys::default(),
@@ -264,7 +264,7 @@ impl Worker {
 
     /// How long the loop may wait for events, counted from the last turn.
     pub(crate) fn until_next_turn(&self) -> Duration {
-        if self.again.is_empty() && self.hashing.is_idle() && !self.encryption.has_work() {
+        if self.again.is_empty() && self.hashing.is_idle() && !self.hashing.has_ahead() && !self.encryption.has_work() {
             self.next_tick.saturating_duration_since(self.now)
         } else {
             Duration::ZERO
@@ -290,6 +290,7 @@ impl Worker {
         }
         // Two lists that take turns: neither is ever allocated anew.
         std::mem::swap(&mut self.again, again);
+        let is_quiet = events.is_empty() && again.is_empty();
         for source in again.drain(..) {
             match source {
                 Source::Client(index) => self.client_readable(index, false),
@@ -300,6 +301,9 @@ impl Worker {
             }
         }
         self.hash();
+        if is_quiet {
+            self.hash_ahead();
+        }
         if self.now >= self.next_tick {
             self.tick();
         }
@@ -342,6 +346,7 @@ impl Worker {
     /// Ten times a second: deadlines, idle connections, lost messages, the heartbeat.
     fn tick(&mut self) {
         self.next_tick = self.now + TICK;
+        self.hash_ahead();
         self.expire_clients();
         self.expire_servers();
         self.tick_pools();

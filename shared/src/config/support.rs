@@ -6,7 +6,7 @@ use super::document::Document;
 use super::problem::{At, Problems};
 use super::resolve::CONSOLE_DATABASES;
 use super::{AuthType, ChannelBinding, Config, Settings, SslMode};
-use crate::auth::LdapOptions;
+use crate::auth::{LdapOptions, Method};
 use crate::network::Network;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -73,7 +73,7 @@ pub fn refused_by_rules(config: &Config) -> Option<(&'static str, String)> {
     let settings = &config.settings;
     let unfounded = settings.client_tls_sslmode != SslMode::Disable && settings.client_tls_ca_file.is_empty();
     // The system's authorities certify whoever owns a name on the internet, and none of them knows who is a user here.
-    (unfounded && config.access.take_certificates())
+    (unfounded && config.access.methods().any(|method| matches!(method, Method::Cert { .. })))
         .then(|| ("auth_hba_file", "a rule with cert requires client_tls_ca_file".to_owned()))
 }
 

@@ -92,8 +92,10 @@ impl Worker {
         let ClientState::Login(login) = &mut self.clients[index].state else { return Ok(()) };
         let Some(request) = &mut login.request else { return Ok(()) };
         let is_known = found.is_some();
-        if let Some(form) = found.as_ref().and_then(|found| auth::Form::of(found.secret.as_ref()?)) {
-            self.typical = form;
+        if let Some(found) = &found
+            && let Some(form) = found.secret.as_ref().and_then(auth::Form::of)
+        {
+            self.typical.answered(&found.name, form);
         }
         let account = Account::looked_up(&request.who.user, found);
         if account.user != request.who.user {

@@ -255,8 +255,11 @@ impl Worker {
         let Some(account) = login.request.as_ref().and_then(|request| request.account.as_ref()) else { return Ok(()) };
         let Stage::Password(challenge) = std::mem::replace(&mut login.stage, Stage::Over) else { return Ok(()) };
         let mut out = Vec::new();
-        let looks =
-            Looks { iterations: self.config.settings.scram_iterations, typical: self.typical, mock_secret: &self.mock_secret };
+        let looks = Looks {
+            iterations: self.config.settings.scram_iterations,
+            typical: self.typical.form(),
+            mock_secret: &self.mock_secret,
+        };
         let verdict = auth::answer(account, &looks, challenge, body, &mut out);
         self.act_on(index, verdict, &out)
     }
@@ -265,8 +268,11 @@ impl Worker {
     pub(super) fn begin_proof(&mut self, index: usize) -> Result<(), Ending> {
         let ClientState::Login(login) = &self.clients[index].state else { return Ok(()) };
         let Some(Request { account: Some(account), method, entry, .. }) = &login.request else { return Ok(()) };
-        let looks =
-            Looks { iterations: self.config.settings.scram_iterations, typical: self.typical, mock_secret: &self.mock_secret };
+        let looks = Looks {
+            iterations: self.config.settings.scram_iterations,
+            typical: self.typical.form(),
+            mock_secret: &self.mock_secret,
+        };
         let mut out = Vec::new();
         let verdict = match method {
             None => Verdict::Refused(sqlstate::INVALID_AUTHORIZATION, "no authentication method is found"),
@@ -292,7 +298,7 @@ impl Worker {
             }
             Some(method) => {
                 let endpoint = login.encryption.as_ref().and_then(|agreed| agreed.endpoint.clone());
-                auth::begin(method, account, &looks, endpoint, |question| self.hashing.known(question), &mut out)
+                auth::begin(method, account, &looks, endpoint, |question| self.hashing.known_to_client(question), &mut out)
             }
         };
         self.act_on(index, verdict, &out)

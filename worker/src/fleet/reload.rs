@@ -46,8 +46,8 @@ impl Worker {
         let changes = self.config.changes(&config);
         let old = std::mem::replace(&mut self.config, Rc::new(config));
         init_log(&self.config, self.me.slot, log_file, self.log_to_stderr);
-        self.hashing.forget_results();
-        self.typical = crate::client::auth::Form::typical(&self.config);
+        self.hashing.start_anew(&self.config);
+        self.typical.reload(&self.config);
         self.forget_outdated(&changes.outdated_secrets);
         self.proxies = crate::client::Proxies::of(&self.config.settings);
         self.encryption.contexts = contexts;

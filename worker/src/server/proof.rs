@@ -170,7 +170,7 @@ impl Worker {
             // Hashing takes a millisecond or more: once for each password and salt, not for each connection.
             Some(password @ Secret::Plain(_)) => {
                 let question = Question { password, challenge };
-                let Some(keys) = self.hashing.known(&question) else {
+                let Some(keys) = self.hashing.known_to_server(&question) else {
                     self.hashing.ask(&question, Asker::Server(index, id));
                     login.hashing = Some(question);
                     return Ok(());

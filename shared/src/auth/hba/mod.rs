@@ -87,9 +87,9 @@ impl Access {
         self.rules.iter().find(|rule| rule.matches(asked))
     }
 
-    /// Whether a rule takes a certificate for a login.
-    pub fn take_certificates(&self) -> bool {
-        self.rules.iter().any(|rule| matches!(rule.method, Method::Cert { .. }))
+    /// How those log in who may, in the order of the rules.
+    pub fn methods(&self) -> impl Iterator<Item = &Method> {
+        self.rules.iter().map(|rule| &rule.method)
     }
 
     /// Whether `map` lets somebody log in as `user` whom one of its lines calls by a name that `is` theirs elsewhere.

@@ -8,6 +8,8 @@ mod cert;
 mod elsewhere;
 mod peer;
 mod rule;
+#[cfg(test)]
+mod strangers;
 mod typical;
 
 use crate::hashing::Question;
@@ -26,7 +28,7 @@ pub(crate) use cert::check as check_certificate;
 pub(crate) use elsewhere::{Asked, ask_for_checked};
 pub(crate) use peer::SystemUsers;
 pub(crate) use rule::method;
-pub(crate) use typical::Form;
+pub(crate) use typical::{Form, Typical};
 
 /// What a client in login has been asked.
 pub(crate) enum Challenge {
@@ -204,24 +206,14 @@ impl Account {
         if let Some(verifier) = self.stored_verifier() {
             return Made::Stored(verifier);
         }
-        let password = match &self.secret {
-            Some(Secret::Plain(password)) if !password.is_empty() => Some(password.as_str()),
-            _ => None,
+        let Some(question) =
+            self.secret.as_ref().and_then(|secret| question(&self.user, secret, looks.iterations, looks.mock_secret))
+        else {
+            let iterations = if let Form::Scram(iterations) = looks.typical { iterations } else { looks.iterations };
+            return Made::Stored(Verifier::mock(&self.user, looks.mock_secret, iterations));
         };
-        let (user, secret) = (self.user.clone(), *looks.mock_secret);
-        let mock = move |iterations| Verifier::mock(&user, &secret, iterations);
-        if password.is_none()
-            && let Form::Scram(iterations) = looks.typical
-        {
-            return Made::Stored(mock(iterations));
-        }
-        let challenge = Hashed { salt: Verifier::salt(&self.user, looks.mock_secret), iterations: looks.iterations };
-        let (salt, iterations) = (challenge.salt.clone(), challenge.iterations);
-        let question = Question { password: Secret::Plain(password.unwrap_or_default().to_owned()), challenge };
-        match password {
-            Some(_) => Made::From(question, Box::new(move |keys| Verifier::from_keys(keys, &salt, iterations))),
-            None => Made::From(question, Box::new(move |_| mock(iterations))),
-        }
+        let Hashed { salt, iterations } = question.challenge.clone();
+        Made::From(question, Box::new(move |keys| Verifier::from_keys(keys, &salt, iterations)))
     }
 
     /// What a clear-text password that does not fit yet is to be hashed with: as the stored verifier says, or as others' do.
@@ -233,6 +225,13 @@ impl Account {
         };
         Some(Hashed { salt, iterations })
     }
+}
+
+/// What is hashed of a password that is stored as it is. `None`: it is not, or none is right.
+pub(crate) fn question(user: &str, secret: &Secret, iterations: u32, mock_secret: &[u8; 32]) -> Option<Question> {
+    let Secret::Plain(password) = secret else { return None };
+    let challenge = Hashed { salt: Verifier::salt(user, mock_secret), iterations };
+    (!password.is_empty()).then(|| Question { password: secret.clone(), challenge })
 }
 
 /// A PasswordMessage: one string.
