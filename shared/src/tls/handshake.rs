@@ -12,8 +12,14 @@ use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
 use rustls::{CipherSuite, ClientConfig, HandshakeKind, NamedGroup, ProtocolVersion};
 use std::sync::Arc;
 
-/// The longest flight that is waited for, in bytes: rustls takes certificate chains of up to 64 KiB.
-const LONGEST_INPUT: usize = 128 * 1024;
+/// The most of a flight that waits for its end, in bytes. A server's may hold as long a chain of certificates as rustls takes, 64 KiB.
+const LONGEST_FROM_SERVER: usize = 128 * 1024;
+
+/// Whoever has found the port can make us keep so much.
+const LONGEST_FROM_CLIENT: usize = 64 * 1024;
+
+/// It holds a ticket at most: see [`LONGEST_TICKET`](super::tickets::LONGEST_TICKET).
+const LONGEST_CLIENT_HELLO: usize = 20 * 1024;
 
 /// Type, version and length (RFC 8446, section 5.1).
 const RECORD_HEADER: usize = 5;
@@ -148,14 +154,12 @@ impl Handshake {
 
     /// Takes `bytes` from the peer and appends to `out` what it is to be sent, also when this fails.
     pub fn advance(mut self: Box<Self>, bytes: &[u8], out: &mut Vec<u8>) -> Result<Progress, HandshakeError> {
-        if self.input.len() + bytes.len() > LONGEST_INPUT {
-            return Err(HandshakeError::TooLong);
-        }
         self.input.extend_from_slice(bytes);
         loop {
             match self.step(out) {
                 Ok(Next::Again) => {}
                 Ok(Next::Blocked) if self.offer_more() => {}
+                Ok(Next::Blocked) if self.input.len() > self.longest_input() => return Err(HandshakeError::TooLong),
                 Ok(Next::Blocked) => return Ok(Progress::Pending(self)),
                 Ok(Next::Ready) => return self.finish().map(|established| Progress::Done(Box::new(established))),
                 Ok(Next::Closed) => return Err(HandshakeError::Closed),
@@ -197,6 +201,15 @@ impl Handshake {
             return false;
         }
         true
+    }
+
+    fn longest_input(&self) -> usize {
+        match &self.side {
+            // A ClientHello settles the version.
+            Side::Server(connection, _) if connection.protocol_version().is_none() => LONGEST_CLIENT_HELLO,
+            Side::Server(..) => LONGEST_FROM_CLIENT,
+            Side::Client(_) => LONGEST_FROM_SERVER,
+        }
     }
 
     fn is_unfinished(&self) -> bool {

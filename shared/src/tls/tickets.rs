@@ -16,6 +16,9 @@ use std::time::Duration;
 /// How often the supervisor makes a new key. A ticket is good for as long as its key, and for as long again.
 pub const ROTATION: Duration = Duration::from_secs(6 * 60 * 60);
 
+/// A session that would make a longer one is not resumed: its client's certificates are in it, and whole in what the client begins with.
+pub(super) const LONGEST_TICKET: usize = 12 * 1024;
+
 const NAME: usize = 16;
 
 /// See the module.
@@ -65,6 +68,9 @@ impl ProducesTickets for Tickets {
     }
 
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        if NAME + NONCE_LEN + plain.len() + AES_256_GCM.tag_len() > LONGEST_TICKET {
+            return None;
+        }
         let [newest, _] = self.shm.ticket_keys().read()?;
         let key = RandomizedNonceKey::new(&AES_256_GCM, &newest.secret).ok()?;
         let mut sealed = plain.to_vec();
@@ -107,6 +113,8 @@ mod tests {
         assert!(one.encrypt(b"session").is_none(), "no key yet");
         let rotate = || shm.ticket_keys().add(&Tickets::new_key().unwrap());
         rotate();
+        assert!(one.encrypt(&[0; LONGEST_TICKET]).is_none());
+        assert!(one.encrypt(&[0; LONGEST_TICKET - 44]).is_some_and(|ticket| ticket.len() == LONGEST_TICKET));
         let ticket = one.encrypt(b"session").unwrap();
         assert_ne!(ticket, one.encrypt(b"session").unwrap());
         assert_eq!(other.decrypt(&ticket).as_deref(), Some(&b"session"[..]));

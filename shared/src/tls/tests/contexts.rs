@@ -189,3 +189,34 @@ fn versions_and_suites_are_those_of_the_settings() {
     assert_eq!((agreed.cipher, agreed.group), ("TLS_CHACHA20_POLY1305_SHA256", "X25519"));
     assert!(meets(&[("server_tls_protocols", "tlsv1.3")], &two).is_err());
 }
+
+/// A peer that has proven nothing begins a message of 64 KiB and goes on with it in records of 1 KiB. Gives how much was taken, and why no more.
+fn goes_on(mut handshake: Box<Handshake>, kind: u8) -> (usize, HandshakeError) {
+    let mut record = [&[22, 3, 3, 4, 0, kind, 0, 255, 255], &[0; 1020][..]].concat();
+    for records in 0.. {
+        handshake = match handshake.advance(&record, &mut Vec::new()) {
+            Ok(Progress::Pending(next)) => next,
+            Ok(Progress::Done(_)) => panic!("a handshake with nobody"),
+            Err(error) => return (records * record.len(), error),
+        };
+        record[5..].fill(0);
+    }
+    unreachable!()
+}
+
+#[test]
+fn a_flight_without_end_is_not_waited_for() {
+    let authority = Authority::new("authority");
+    let host = authority.issues(&named("", &["db"]));
+    let settings = settings(&[("client_tls_protocols", "tlsv1.2")]);
+    let acceptor = acceptor(&settings, &files(Some(&authority.certificate), Some(&host)));
+    let (taken, error) = goes_on(acceptor.accept().unwrap(), 1);
+    assert!(error == HandshakeError::TooLong && (18_000..=20 * 1024).contains(&taken), "{taken} {error}");
+    // It has begun as it should, and its certificates do not end.
+    let mut hello = Vec::new();
+    let connector = Connector::new(&settings, &files(None, None)).unwrap().unwrap();
+    connector.connect("db").unwrap().advance(&[], &mut hello).unwrap();
+    let Ok(Progress::Pending(greeted)) = acceptor.accept().unwrap().advance(&hello, &mut Vec::new()) else { panic!("greeted") };
+    let (taken, error) = goes_on(greeted, 11);
+    assert!(error == HandshakeError::TooLong && (62_000..=64 * 1024).contains(&taken), "{taken} {error}");
+}
