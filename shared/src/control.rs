@@ -8,7 +8,7 @@
 use crate::address::Address;
 use crate::auth::scram::Keys;
 use crate::auth::{LdapOptions, Password, Secret};
-use crate::ids::{ConnectionId, Incarnation, LimitId, PoolId, SeatIndex, Slot};
+use crate::ids::{ConnectionId, Incarnation, LimitId, Owner, PoolId, SeatIndex, Slot};
 use crate::orders::{Marks, Order, Outcome};
 use crate::shm::Ticket;
 use crate::tls::Packed;
@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
+use zeroize::{Zeroize, ZeroizeOnDrop};
 
 pub use crate::rows::{Buffered, ConnectionRow, MemoryRow, PeerRow, PoolRow, Replication, ReportRows};
 
@@ -504,6 +505,16 @@ pub enum ToInbox {
         /// Who asks.
         from: Requester,
     },
+    /// A client's session, with the server that it is linked to if there is one. Descriptors: the client's socket, then the server's. It is the
+    /// receiver's once the receiver has accepted the ticket of its seat; one that does not answers `NotTaken`.
+    Session(Box<MovedSession>),
+    /// A session that was sent could not be taken over, and is the sender's still.
+    NotTaken {
+        /// Its seat.
+        seat: SeatIndex,
+        /// As it was sent.
+        ticket: Ticket,
+    },
     /// A client that another worker has accepted and has not read from. Descriptor: its socket.
     Client {
         /// CLOCK_MONOTONIC microseconds of its accept.
@@ -511,6 +522,29 @@ pub enum ToInbox {
         /// Where it comes from; `None`: the Unix socket, which says itself who is at its other end.
         address: Option<SocketAddr>,
     },
+}
+
+/// A client's session on its way to another worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MovedSession {
+    /// Who sends it.
+    pub from: Owner,
+    /// The client's seat, which decides whose the session is: the server's seats follow it.
+    pub seat: SeatIndex,
+    /// The right to take over the seat.
+    pub ticket: Ticket,
+    /// All else, in the workers' own words.
+    pub state: SessionState,
+}
+
+/// A session, encoded by the worker that it comes from. There are keys in it: nobody prints it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+pub struct SessionState(pub Vec<u8>);
+
+impl fmt::Debug for SessionState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SessionState({} bytes)", self.0.len())
+    }
 }
 
 /// An idle server connection on its way to another worker.
@@ -548,6 +582,20 @@ pub struct Lent {
     pub address: Address,
     /// What the configuration calls that host.
     pub host: String,
-    /// Its TLS session, if it has one, which is the receiver's alone from here on.
+    /// What waits on it, which is the receiver's alone from here on.
+    pub conn: ConnectionState,
+}
+
+/// What goes with a connection's socket to another process.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ConnectionState {
+    /// Bytes that its peer has not taken yet; sealed already if there is TLS.
+    #[serde(with = "serde_bytes")]
+    pub unsent: Vec<u8>,
+    /// Bytes that were read, and opened, and not dealt with.
+    #[serde(with = "serde_bytes")]
+    pub input: Vec<u8>,
+    /// Its TLS session, if it has one.
     pub tls: Option<Packed>,
 }

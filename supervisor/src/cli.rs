@@ -66,6 +66,11 @@ pub(crate) enum Command {
     },
     /// Send the clients of the running fleet away, each between two transactions; exit status 0 when none is left
     Drain(Drain),
+    /// Replace every worker of the running fleet by a new process, one after the other; no client notices
+    Restart {
+        /// The configuration that the fleet runs on
+        config: PathBuf,
+    },
     /// A worker; only the supervisor starts it
     #[command(hide = true)]
     Worker,

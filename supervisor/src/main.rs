@@ -53,6 +53,7 @@ fn main() -> ExitCode {
         Some(cli::Command::Check { config }) => check(&config),
         Some(cli::Command::Convert { config }) => convert(&config),
         Some(cli::Command::Drain(drain)) => remote::drain(&drain),
+        Some(cli::Command::Restart { config }) => remote::restart(&config),
         None if cli.run.version => {
             println!("{NAME}");
             ExitCode::SUCCESS

@@ -284,8 +284,11 @@ fn a_worker_that_hangs_is_given_no_clients() {
         in_a_row == 20
     });
     let before = handed_over(&mut console);
-    let mut clients = log_in(&fleet, By::Unix, 60, 4);
-    assert!(handed_over(&mut console) > before, "the others still share");
+    let mut clients = Vec::new();
+    wait_until("the others to share", SOON, || {
+        clients.extend(log_in(&fleet, By::Unix, 60, 4));
+        handed_over(&mut console) > before
+    });
     process::signal(hung, Signal::SIGCONT);
     for mut client in waiting {
         client.authenticate("app", None).expect("logged in");

@@ -6,6 +6,7 @@ use end_to_end::{Answer, Client, Fleet, Postgres, SOON, Sampler, backends, front
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
+use std::io::BufRead;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 fn states(console: &mut Client) -> Vec<String> {
@@ -148,41 +149,95 @@ fn a_storm_of_reloads_and_deaths() {
     assert!(sampler.finish().most <= SERVERS as i64);
 }
 
+/// A connection that says nothing, at a certain worker: it holds up its leaving.
+#[track_caller]
+fn silent_at(fleet: &Fleet, slot: usize) -> Client {
+    let mut console = fleet.console();
+    let mut others = Vec::new();
+    let mut clients = |slot: usize| -> Vec<u32> {
+        let workers = console.query("show workers");
+        let count = |slot: &String| workers.lookup("slot", slot, "clients").parse().unwrap();
+        let all: Vec<u32> = workers.column("slot").iter().map(count).collect();
+        vec![all[slot], all.iter().sum()]
+    };
+    wait_for("a connection at a given worker", SOON, || {
+        let before = clients(slot);
+        let silent = Client::try_tcp(fleet.port()).unwrap();
+        let mut after = before.clone();
+        wait_until("it to be accepted", SOON, || {
+            after = clients(slot);
+            after[1] > before[1]
+        });
+        if after[0] > before[0] {
+            return Some(silent);
+        }
+        others.push(silent);
+        None
+    })
+}
+
+/// Sessions of every kind go on at another worker, with the same servers.
 #[test]
-fn clients_of_a_worker_that_leaves_go_on_until_they_have_left() {
+fn clients_of_a_worker_that_leaves_go_on_elsewhere() {
+    let server = Postgres::start();
+    let mut fleet = Fleet::builder(&server).workers(2).pool_size(3).setting("query_wait_timeout", 20).start();
+    fleet.all_workers();
+    let mut console = fleet.console();
+    let leaving = pid_of(&mut console, 1);
+    let [mut idle, mut open, mut busy, mut copying, mut queued] = [(); 5].map(|()| fleet.client_at(leaving));
+    assert!(idle.query("set application_name = 'idle'").errors.is_empty());
+    assert_eq!(open.query("begin").status, 'T');
+    assert_eq!(open.query("create temporary table mine(x int) on commit drop").status, 'T');
+    busy.send(&frontend::query("select pg_sleep(1.5), 'slept'"));
+    copying.send(&frontend::query("copy (select generate_series(1, 3000000)) to stdout"));
+    wait_until("three to have servers", SOON, || console.query("show pools").lookup("user", "app", "cl_active") == "3");
+    queued.send(&frontend::query("select 'queued'"));
+    wait_until("one to wait", SOON, || console.query("show pools").lookup("user", "app", "cl_waiting") == "1");
+    let before = pids_in_postgres(&server);
+    fleet.resize(1);
+    wait_for_workers(&fleet, 1);
+    assert!(!process::is_alive(leaving));
+    assert_eq!(open.query("select count(*) from mine").value(), "0", "its transaction goes on");
+    assert_eq!(open.query("commit").status, 'I');
+    assert_eq!(busy.answer().rows[0][1].as_deref(), Some("slept"));
+    assert_eq!(copying.answer().copied.lines().count(), 3_000_000);
+    assert_eq!(queued.answer().value(), "queued");
+    assert_eq!(idle.value("show application_name"), "idle");
+    assert_eq!(pids_in_postgres(&server), before, "none was closed, none opened");
+    assert_eq!(console.query("show clients").column("user").iter().filter(|user| *user == "app").count(), 5);
+    assert_eq!(fleet.logged("WARNING"), 0, "{}", fleet.log());
+}
+
+#[test]
+fn a_worker_that_leaves_is_one_of_the_fleet_until_it_has_left() {
     let server = Postgres::start();
     let mut fleet = Fleet::builder(&server).workers(3).pool_size(4).start();
     fleet.all_workers();
     let mut console = fleet.console();
     let leaving = pid_of(&mut console, 2);
-    let mut clients: Vec<Client> = (0..3).map(|_| fleet.client_at(leaving)).collect();
-    assert_eq!(clients[0].query("begin").status, 'T');
+    let mut client = fleet.client_at(leaving);
+    let mut silent = silent_at(&fleet, 2);
     fleet.resize(2);
     wait_until("the worker to drain", SOON, || states(&mut console) == ["serving", "serving", "draining"]);
-    assert_eq!(clients[0].value("select 'in a transaction'"), "in a transaction");
-    assert_eq!(clients[0].query("commit").status, 'I');
-    for client in &mut clients {
-        assert_eq!(client.value("select 1"), "1");
-    }
     let others: Vec<Client> = (0..30).map(|_| fleet.client()).collect();
     wait_until("its listener to be another's", SOON, || fleet.worker_of(&fleet.client()) != leaving);
     for other in &others[15..] {
         assert_ne!(fleet.worker_of(other), leaving, "who comes now is accepted by others");
     }
-    // It is one of the fleet's for all that concerns the fleet.
-    assert_eq!(console.query("show clients").column("user").iter().filter(|user| *user == "app").count(), 33);
     assert!(console.query("pause").errors.is_empty());
-    clients[1].send(&frontend::query("select 'after the pause'"));
+    client.send(&frontend::query("select 'after the pause'"));
     wait_until("the client to wait", SOON, || console.query("show pools").lookup("user", "app", "cl_waiting") == "1");
     assert!(console.query("resume").errors.is_empty());
-    assert_eq!(clients[1].answer().value(), "after the pause");
+    assert_eq!(client.answer().value(), "after the pause");
     fleet.change("default_pool_size", 5);
     assert!(console.query("reload").errors.is_empty());
     fleet.wait_for_log(&format!("worker 2 (pid {leaving}) leaves when its clients have gone: "));
     assert!(process::is_alive(leaving));
-    drop(clients);
+    // Who was about to log in does so here, and goes on elsewhere.
+    silent.start(&[("user", "app"), ("database", "app")], None).unwrap();
     wait_for_workers(&fleet, 2);
     assert!(!process::is_alive(leaving));
+    assert_eq!(silent.value("select 1"), "1");
     assert_eq!(fleet.logged(&format!("worker 2 (pid {leaving}) has left")), 1);
     assert_eq!(console.query("show config").lookup("key", "workers", "value"), "2");
 }
@@ -204,7 +259,6 @@ fn idle_servers_move_to_those_who_stay() {
         client.query("commit");
     }
     fleet.resize(1);
-    wait_until("it to leave", SOON, || states(&mut fleet.console()) == ["serving", "draining"]);
     for client in &mut clients[3..] {
         client.query("commit");
     }
@@ -224,13 +278,11 @@ fn totals_lose_nothing() {
     let mut console = fleet.console();
     let mut clients: Vec<Client> = fleet.workers().into_iter().flat_map(|pid| [0; 3].map(|_| fleet.client_at(pid))).collect();
     fleet.resize(1);
-    wait_until("three to leave", SOON, || states(&mut console) == ["serving", "draining", "draining", "draining"]);
     for client in &mut clients {
         for _ in 0..10 {
             assert_eq!(client.value("select 1"), "1");
         }
     }
-    drop(clients);
     wait_for_workers(&fleet, 1);
     assert_eq!(console.query("show stats_totals").lookup("database", "app", "query_count"), "120");
 }
@@ -243,6 +295,7 @@ fn raised_again_while_a_worker_leaves() {
     let mut console = fleet.console();
     let leaving = pid_of(&mut console, 1);
     let mut client = fleet.client_at(leaving);
+    let _silent = silent_at(&fleet, 1);
     for _ in 0..3 {
         fleet.resize(1);
         wait_until("it to leave", SOON, || states(&mut console) == ["serving", "draining"]);
@@ -274,22 +327,22 @@ fn a_leaving_worker_or_its_caretaker_is_killed() {
     fleet.all_workers();
     let sampler = Sampler::start(&server);
     let mut console = fleet.console();
-    let [first, second, third] = [0, 1, 2].map(|slot| pid_of(&mut console, slot));
-    let mut at_second = fleet.client_at(second);
+    let [first, third] = [0, 2].map(|slot| pid_of(&mut console, slot));
     let mut at_third = fleet.client_at(third);
     assert_eq!(at_third.query("begin").status, 'T');
+    let silent = [silent_at(&fleet, 1), silent_at(&fleet, 2)];
     fleet.resize(1);
     wait_until("both to leave", SOON, || states(&mut console) == ["serving", "draining", "draining"]);
+    wait_until("the client to be elsewhere", SOON, || console.query("show workers").lookup("slot", "2", "clients") == "1");
     process::signal(third, Signal::SIGKILL);
     wait_until("it to go", SOON, || states(&mut console) == ["serving", "draining"]);
-    assert_eq!(at_second.value("select 1"), "1");
+    assert_eq!(at_third.query("commit").status, 'I', "it is not its client any more");
     // Whoever is sent to any of the three slots' listeners waits for the successor, and is not reset.
     process::signal(first, Signal::SIGKILL);
     for _ in 0..60 {
         assert_eq!(fleet.client().value("select 1"), "1");
     }
-    assert_eq!(at_second.value("select 1"), "1");
-    drop(at_second);
+    drop(silent);
     wait_for_workers(&fleet, 1);
     fill(&fleet, &server, SERVERS);
     fleet.resize(3);
@@ -428,6 +481,7 @@ fn shut_down_while_workers_leave() {
         let leaving = pid_of(&mut console, 2);
         let mut client = fleet.client_at(leaving);
         assert_eq!(client.query("begin").status, 'T');
+        let silent = silent_at(&fleet, 2);
         fleet.resize(1);
         wait_until("it to leave", SOON, || states(&mut console).last().is_some_and(|state| state == "draining"));
         drop(console);
@@ -436,7 +490,7 @@ fn shut_down_while_workers_leave() {
             wait_for("new clients to be refused", SOON, || Client::try_tcp(fleet.port()).err());
             assert_eq!(client.query("commit").status, 'I');
         }
-        drop(client);
+        drop((client, silent));
         assert!(fleet.wait_for_exit().success());
     }
 }

@@ -12,6 +12,8 @@ mod tls;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use nix::errno::Errno;
+use shared::control::ConnectionState;
+use shared::tls::Role;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -81,6 +83,19 @@ pub(crate) struct Conn {
 impl Conn {
     pub(crate) fn new(fd: OwnedFd) -> Self {
         Self { fd, out: Vec::new(), written: 0, input: Vec::new(), readable: false, hung_up: false, tls: None }
+    }
+
+    /// For the process that is to go on with the connection; this one must not.
+    pub(crate) fn state(&self) -> ConnectionState {
+        let unsent = self.out[self.written.min(self.out.len())..].to_vec();
+        ConnectionState { unsent, input: self.input.clone(), tls: self.pack() }
+    }
+
+    /// A connection that comes from another process. The error: it is there, but its TLS session cannot be read.
+    pub(crate) fn arrived(fd: OwnedFd, role: Role, state: &ConnectionState) -> Result<Self, Self> {
+        let mut conn = Self { out: state.unsent.clone(), input: state.input.clone(), ..Self::new(fd) };
+        let is_whole = state.tls.as_ref().is_none_or(|packed| conn.unpack(role, packed));
+        if is_whole { Ok(conn) } else { Err(conn) }
     }
 
     pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {

@@ -6,6 +6,7 @@
 
 use crate::client::{Client, ClientState};
 use crate::clock::{Instant, now};
+use crate::fleet::handover;
 use crate::fleet::lend::Lends;
 use crate::fleet::orders::Owed;
 use crate::fleet::reload::Prepared;
@@ -138,6 +139,7 @@ pub(crate) struct Worker {
     /// The log says that shared memory has no room for another pool or limit.
     pub(crate) told_no_room: bool,
     pub(crate) lends: Lends,
+    pub(crate) moves: handover::Moves,
     pub(crate) interner: Interner,
     pub(crate) statements: Statements,
     pub(crate) hashing: Hashing,
@@ -227,6 +229,7 @@ impl Worker {
             pools: Pools::default(),
             told_no_room: false,
             lends: Lends::default(),
+            moves: handover::Moves::default(),
             interner: Interner::default(),
             statements: Statements::new(start.shm.clone()),
             shm: start.shm,
@@ -265,7 +268,8 @@ impl Worker {
     /// How long the loop may wait for events, counted from the last turn.
     pub(crate) fn until_next_turn(&self) -> Duration {
         if self.again.is_empty() && self.hashing.is_idle() && !self.hashing.has_ahead() && !self.encryption.has_work() {
-            self.next_tick.saturating_duration_since(self.now)
+            let until_tick = self.next_tick.saturating_duration_since(self.now);
+            if self.moves.is_empty() { until_tick } else { until_tick.min(handover::PACE) }
         } else {
             Duration::ZERO
         }
@@ -310,6 +314,7 @@ impl Worker {
         self.work_off_handshakes();
         self.settle_lends();
         self.bury();
+        self.hand_sessions_over();
         let workers = self.shm.workers();
         workers.beat(self.me.slot, self.now.as_micros());
         workers.set_servers(self.me.slot, self.servers.len() as u32);

@@ -70,9 +70,12 @@ impl Shm {
 
     fn free_clients(&self, dead: Owner) {
         let top = self.region().client_cursor.top.load(Ordering::Acquire) as usize;
-        for seat in self.region().clients.iter().take(top).filter(|seat| seat.word.read().is_of(dead.incarnation)) {
-            seat.secret.store(0, Ordering::Relaxed);
-            seat.word.free_of_dead(dead.incarnation);
+        for seat in self.region().clients.iter().take(top) {
+            // A client that was on its way has its key still if its receiver was quicker.
+            if seat.word.drain_of_dead(dead.incarnation) {
+                seat.secret.store(0, Ordering::Relaxed);
+                seat.word.follow_free();
+            }
         }
     }
 

@@ -5,9 +5,9 @@
 
 use super::atomic::{AtomicU64, Ordering};
 use super::layout::{Cursor, Region};
-use super::seat::SeatWord;
+use super::seat::{SeatWord, Ticket};
 use super::table::Words;
-use crate::ids::{Owner, SeatIndex};
+use crate::ids::{Owner, SeatIndex, Slot};
 use crate::sys::map::shared_struct;
 use subtle::ConstantTimeEq;
 
@@ -44,6 +44,28 @@ impl ClientTable<'_> {
     /// Makes a seat of `owner`'s, with its key, the seat of `to`. `false`, and nothing happens, when it is not its.
     pub fn give(&self, owner: Owner, seat: SeatIndex, to: Owner) -> bool {
         self.0.clients.get(seat.0 as usize).is_some_and(|place| place.word.give(owner, to))
+    }
+
+    /// Puts a seat of `owner`'s, with its key, on the way to the worker of slot `to`. `None` when it is not its.
+    ///
+    /// As with a server's seat ([`super::Shm::begin_lend`]) the sender keeps its descriptor until [`Self::is_on_its_way`] is false.
+    pub fn send(&self, owner: Owner, seat: SeatIndex, to: Slot) -> Option<Ticket> {
+        self.0.clients.get(seat.0 as usize)?.word.begin_lend(owner, to)
+    }
+
+    /// The sender keeps the seat after all. `false`: the receiver has it.
+    pub fn take_back(&self, owner: Owner, seat: SeatIndex, ticket: Ticket) -> bool {
+        self.0.clients.get(seat.0 as usize).is_some_and(|place| place.word.cancel_lend(owner, ticket))
+    }
+
+    /// The receiver takes the seat over. `false`: it was taken back, or its sender died. Exactly one accept or take-back succeeds.
+    pub fn accept(&self, me: Owner, seat: SeatIndex, ticket: Ticket) -> bool {
+        self.0.clients.get(seat.0 as usize).is_some_and(|place| place.word.accept_lend(me, ticket))
+    }
+
+    /// Whether neither has it yet.
+    pub fn is_on_its_way(&self, seat: SeatIndex, ticket: Ticket) -> bool {
+        self.word(seat.0 as usize).is_some_and(|word| word.read().0 == ticket.0)
     }
 
     /// Stores the key of `owner`'s client and returns `false` if the seat is not its.
@@ -197,6 +219,25 @@ mod tests {
         assert_eq!(seat, SeatIndex(262_143));
         let key = table.new_key(A, seat, 0, 0).unwrap();
         assert_eq!(table.find(key), Some((seat, A)));
+    }
+
+    #[test]
+    fn a_client_that_moves_keeps_its_key() {
+        let (shm, _) = Shm::create().unwrap();
+        let table = shm.clients();
+        let seat = table.take(A, 1).unwrap();
+        let key = table.new_key(A, seat, 42, 0).unwrap();
+        assert!(table.send(B, seat, A.slot).is_none());
+        let ticket = table.send(A, seat, B.slot).unwrap();
+        assert!(table.is_on_its_way(seat, ticket) && !table.leave(A, seat));
+        assert!(table.take_back(A, seat, ticket) && !table.accept(B, seat, ticket));
+        let ticket = table.send(A, seat, B.slot).unwrap();
+        assert!(table.accept(B, seat, ticket) && !table.take_back(A, seat, ticket) && !table.is_on_its_way(seat, ticket));
+        assert_eq!((shm.bury(A), table.find(key)), (vec![], Some((seat, B))));
+        let ticket = table.send(B, seat, A.slot).unwrap();
+        shm.bury(B);
+        assert!(!table.accept(A, seat, ticket));
+        assert_eq!((table.find(key), table.owner(seat)), (None, None));
     }
 
     #[test]

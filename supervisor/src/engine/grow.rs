@@ -35,6 +35,16 @@ pub(crate) fn inbox() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 impl Engine {
+    /// Adds a slot that has an inbox and no listeners.
+    pub(super) fn add_slot(&mut self) -> Result<(), String> {
+        let (receiving, sending) = inbox().map_err(|error| format!("could not create an inbox: {}", listen::reason(&error)))?;
+        self.parts.listeners.tcp.push(Vec::new());
+        self.parts.inbox_ends.push(receiving);
+        self.parts.inboxes.add(sending);
+        self.workers.push(None);
+        Ok(())
+    }
+
     /// Takes the new slots in. Clients are sent to their listeners from now on, and wait there for the workers to come.
     pub(super) fn grow(&mut self) {
         let config = self.parts.office.config();

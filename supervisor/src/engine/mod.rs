@@ -218,6 +218,7 @@ impl Engine {
             Action::LoadTlsFiles => return self.load(Source::TlsFiles),
             Action::Adopt => self.adopt(),
             Action::Grow => self.grow(),
+            Action::AddSlot => return Some(Event::SlotAdded(self.add_slot())),
             Action::Discard => self.candidate = None,
             Action::Answer(ask, answer) => {
                 if let Some((_, reply)) = self.asks.remove(&ask) {

@@ -31,6 +31,8 @@ pub(crate) enum Event {
         /// Its process id.
         pid: u32,
     },
+    /// The slot asked for by [`Action::AddSlot`] is there, or the system's answer.
+    SlotAdded(Result<(), String>),
     /// It could not be forked.
     SpawnFailed {
         /// Where.
@@ -277,6 +279,8 @@ pub(crate) enum Request {
     Kill(Scope, Vec<String>),
     /// KILL_CLIENT.
     KillClient(ConnectionId),
+    /// RESTART.
+    Restart,
     /// SHUTDOWN.
     Shutdown(StopMode),
     /// DRAIN; answered when no client is left.
@@ -344,6 +348,12 @@ pub(crate) enum Failure {
     /// DRAIN has come to its deadline before so many clients had left.
     #[error("clients cut off at the deadline: {0}")]
     CutOff(u32),
+    /// RESTART while one is under way.
+    #[error("workers are being restarted already")]
+    Restarting,
+    /// A worker's successor could not be started; workers that were not restarted go on.
+    #[error("RESTART stopped: {0}")]
+    Restart(String),
     /// The configuration was not put in force.
     #[error("RELOAD failed, see logs for additional details")]
     Reload,
@@ -399,6 +409,8 @@ pub(crate) enum Action {
     Adopt,
     /// The slots that the configuration adds are there: their listeners listen, their inboxes can be sent to.
     Grow,
+    /// Make one more slot, without listeners. Answered by [`Event::SlotAdded`].
+    AddSlot,
     /// The candidate is dropped.
     Discard,
     /// Answer a console session.

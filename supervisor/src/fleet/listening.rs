@@ -9,6 +9,7 @@ use super::lives::Life;
 use super::shutdown::Phase;
 use shared::control::ToWorker;
 use shared::ids::Slot;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// How long after it could not a worker is asked again to accept from a slot's listeners.
@@ -23,16 +24,28 @@ pub(super) struct Listening {
     next: Option<Slot>,
     /// It could not, for want of descriptors; asked again then.
     ask_again: Option<Moment>,
+    /// The slot came without listeners: there is nothing to accept from.
+    none: bool,
 }
 
 impl Listening {
     /// The slot's own worker does.
     pub(super) fn at(slot: Slot) -> Self {
-        Self { by: slot, next: None, ask_again: None }
+        Self { by: slot, next: None, ask_again: None, none: false }
+    }
+
+    #[cfg(test)]
+    pub(super) fn by(self) -> Slot {
+        self.by
+    }
+
+    /// It has none.
+    pub(super) fn none(slot: Slot) -> Self {
+        Self { none: true, ..Self::at(slot) }
     }
 
     fn concerns(self, slot: Slot) -> bool {
-        self.by == slot || self.next == Some(slot)
+        !self.none && (self.by == slot || self.next == Some(slot))
     }
 }
 
@@ -41,15 +54,15 @@ impl Fleet {
     pub(super) fn settle_listening(&mut self) {
         for of in self.all() {
             let who = self.rightful_listener(of);
-            let Listening { by, next, .. } = self.listening[of.index()];
-            if next.unwrap_or(by) == who {
+            let Listening { by, next, none, .. } = self.listening[of.index()];
+            if none || next.unwrap_or(by) == who {
                 continue;
             }
             if let Some(next) = next {
                 self.tell_listener(next, ToWorker::Unlisten { of });
             }
             let next = (by != who).then_some(who);
-            self.listening[of.index()] = Listening { by, next, ask_again: None };
+            self.listening[of.index()] = Listening { by, next, ask_again: None, none };
             // A worker that starts has its own slot's from the beginning.
             if let Some(next) = next.filter(|next| *next != of || self.slots[of.index()].serving()) {
                 self.tell_listener(next, listen(of));
@@ -60,8 +73,7 @@ impl Fleet {
     /// Who is to accept from the listeners of `of`: its own worker, else that of one certain slot that stays; where that one has none
     /// either, whoever does it already or the next that serves.
     fn rightful_listener(&self, of: Slot) -> Slot {
-        let first = Slot((of.index() % self.wanted) as u8);
-        let first = if self.stays(of) { of } else { first };
+        let first = self.home(of);
         if !self.is_backing_off(first) {
             return first;
         }
@@ -70,8 +82,26 @@ impl Fleet {
         if self.stays(present) && self.slots[present.index()].process().is_some() {
             return present;
         }
-        let others = (1..self.wanted).map(|step| Slot(((first.index() + step) % self.wanted) as u8));
-        others.into_iter().find(|slot| self.slots[slot.index()].serving()).unwrap_or(first)
+        let behind = self.members.range(first..).skip(1);
+        let others = behind.chain(self.members.range(..first));
+        others.copied().find(|slot| self.slots[slot.index()].serving()).unwrap_or(first)
+    }
+
+    /// Whose the listeners of `of` are by right: its own worker's; where there is to be none, they go to who has the fewest.
+    fn home(&self, of: Slot) -> Slot {
+        if self.stays(of) {
+            return of;
+        }
+        let has = |slot: &Slot| (*slot, usize::from(!self.listening[slot.index()].none));
+        let mut loads: BTreeMap<Slot, usize> = self.members.iter().map(has).collect();
+        for orphaned in self.all().filter(|slot| !self.stays(*slot) && !self.listening[slot.index()].none) {
+            let Some((heir, load)) = loads.iter_mut().min_by_key(|(_, load)| **load) else { break };
+            if orphaned == of {
+                return *heir;
+            }
+            *load += 1;
+        }
+        of
     }
 
     /// Whether the slot's workers die in a loop and the next one is not there yet.

@@ -117,8 +117,13 @@ impl Fleet {
     }
 
     pub(super) fn spawn_failed(&mut self, slot: Slot, error: &str) {
-        self.log(Level::Error, format!("could not start worker {slot}: {error}"));
-        self.vacate(slot);
+        let line = format!("could not start worker {slot}: {error}");
+        self.log(Level::Error, line.clone());
+        if self.is_successor_starting(slot) {
+            self.successor_failed(slot, line);
+        } else {
+            self.vacate(slot);
+        }
     }
 
     pub(super) fn ready(&mut self, slot: Slot) {
@@ -133,6 +138,7 @@ impl Fleet {
                     self.log(Level::Info, format!("worker {slot} (pid {pid}) is ready"));
                 }
                 self.listens(slot, slot);
+                self.successor_ready(slot);
             }
             other => state.life = other,
         }
@@ -145,9 +151,9 @@ impl Fleet {
         if self.up || !matches!(self.phase, Phase::Running) {
             return;
         }
-        let wanted = &self.slots[..self.wanted];
-        let serving = wanted.iter().filter(|state| state.serving()).count();
-        let settled = wanted.iter().all(|state| state.serving() || state.backoff.looping());
+        let wanted = || self.members.iter().map(|slot| &self.slots[slot.index()]);
+        let serving = wanted().filter(|state| state.serving()).count();
+        let settled = wanted().all(|state| state.serving() || state.backoff.looping());
         if settled && serving > 0 {
             self.up = true;
             let line = format!("process up: {}", self.name);
@@ -165,7 +171,11 @@ impl Fleet {
             return;
         }
         let pid = process.pid;
-        if matches!(self.phase, Phase::Running) && (!self.stays(slot) || (ended == Ended::Status(0) && self.is_recalled(slot))) {
+        if self.is_successor_starting(slot) {
+            self.successor_failed(slot, format!("worker {slot} (pid {pid}) ended before it was ready: {ended}"));
+        } else if matches!(self.phase, Phase::Running)
+            && (!self.stays(slot) || (ended == Ended::Status(0) && self.is_recalled(slot)))
+        {
             self.left(slot, pid, ended, lost);
         } else if matches!(self.phase, Phase::Running) {
             let delay = self.vacate(slot);
@@ -181,6 +191,7 @@ impl Fleet {
                 self.log(Level::Warn, format!("worker {slot} (pid {pid}) ended: {ended}"));
             }
         }
+        self.predecessor_left(slot);
         self.reports.left(slot);
         self.left_reload(slot);
         self.left_orders(slot);

@@ -17,6 +17,7 @@ mod pause;
 mod reload;
 mod report;
 mod resize;
+mod restart;
 mod shutdown;
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ use orders::{Orders, Orphans};
 use reload::Reload;
 use report::Reports;
 pub(crate) use report::add_counters;
+use restart::Restart;
 use shared::auth::ClientKeys;
 use shared::control::{Learned, ToWorker, Welcome};
 use shared::ids::{Incarnation, Slot};
@@ -45,13 +47,16 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(crate) struct Fleet {
     /// Every slot there has ever been: what a slot owns lives as long as the fleet.
     slots: Vec<SlotState>,
-    /// How many slots are to have a worker: the lowest.
+    /// How many slots are to have a worker.
     wanted: usize,
+    /// Which: the lowest, as long as none has been restarted.
+    members: BTreeSet<Slot>,
     /// Who accepts from each slot's listeners.
     listening: Vec<Listening>,
     phase: Phase,
     /// Clients are being sent away, or have been.
     drain: Option<Drain>,
+    restart: Option<Restart>,
     reload: Reload,
     /// What orders have left behind: for workers that are started later.
     marks: Marks,
@@ -82,9 +87,11 @@ impl Fleet {
         Self {
             slots: (0..workers).map(|_| SlotState::default()).collect(),
             wanted: workers,
+            members: (0..workers).map(|slot| Slot(slot as u8)).collect(),
             listening: (0..workers).map(|slot| Listening::at(Slot(slot as u8))).collect(),
             phase: Phase::Running,
             drain: None,
+            restart: None,
             reload: Reload::default(),
             marks: Marks::default(),
             orders: Orders::default(),
@@ -111,6 +118,7 @@ impl Fleet {
             Event::Start => self.start_all(),
             Event::Spawned { slot, pid } => self.spawned(slot, pid),
             Event::SpawnFailed { slot, error } => self.spawn_failed(slot, &error),
+            Event::SlotAdded(outcome) => self.slot_added(outcome),
             Event::Said { slot, incarnation, message } => {
                 // A predecessor's last words were handled before its exit, so this is always so.
                 if self.slots[slot.index()].incarnation() == Some(incarnation) {
@@ -145,11 +153,15 @@ impl Fleet {
                 self.tick_heartbeats(&pulses);
                 self.tick_leaving(&pulses);
                 self.tick_listening();
+                self.tick_restart();
                 self.tick_reload();
                 self.tick_reports();
                 self.tick_drain(&pulses, backlog);
                 self.tick_shutdown();
             }
+        }
+        if self.restart.is_some() && !self.is_running() {
+            self.stop_restart("the fleet is shutting down".to_owned());
         }
         std::mem::take(&mut self.out)
     }
@@ -191,6 +203,7 @@ impl Fleet {
             Request::Enable(database) => self.ask_enable(ask, database),
             Request::Reconnect(scope) => self.ask_reconnect(ask, scope),
             Request::WaitClose(scope) => self.ask_wait_close(ask, scope),
+            Request::Restart => self.ask_restart(ask),
             Request::Kill(scope, databases) => self.ask_kill(ask, &scope, &databases),
             Request::KillClient(id) => self.ask_kill_client(ask, id),
         }

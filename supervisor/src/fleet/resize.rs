@@ -15,7 +15,7 @@ use shared::ids::Slot;
 impl Fleet {
     /// Whether the slot is to have a worker.
     pub(super) fn stays(&self, slot: Slot) -> bool {
-        slot.index() < self.wanted
+        self.members.contains(&slot)
     }
 
     /// A configuration with this number of workers is in force. A fleet that is on its way out does not change any more.
@@ -30,7 +30,7 @@ impl Fleet {
         }
         self.log(Level::Info, format!("workers: {wanted} instead of {}", self.wanted));
         self.wanted = wanted;
-        self.add_slots();
+        self.choose_members();
         for slot in self.all() {
             let stays = self.stays(slot);
             let state = &mut self.slots[slot.index()];
@@ -44,7 +44,7 @@ impl Fleet {
             }
         }
         self.settle_listening();
-        for slot in self.all().take(wanted) {
+        for slot in self.members.clone() {
             if matches!(self.slots[slot.index()].life, Life::Vacant { start_at: None }) {
                 self.spawn(slot);
             }
@@ -52,23 +52,38 @@ impl Fleet {
         self.dismiss();
     }
 
-    /// Makes room for more workers than there have ever been, and tells those that run where to reach them.
-    fn add_slots(&mut self) {
-        let first = self.slots.len();
-        if self.wanted <= first {
+    /// Slots leave from the highest down and join from the lowest up; one that a restart is about to fill stays out of it.
+    fn choose_members(&mut self) {
+        let filled = self.successor();
+        let count = |fleet: &Self| fleet.members.len() - usize::from(filled.is_some());
+        while count(self) > self.wanted
+            && let Some(highest) = self.members.iter().rev().find(|slot| Some(**slot) != filled).copied()
+        {
+            self.members.remove(&highest);
+        }
+        let mut free = self.all().filter(|slot| !self.members.contains(slot)).collect::<Vec<_>>().into_iter();
+        while count(self) < self.wanted
+            && let Some(lowest) = free.next()
+        {
+            self.members.insert(lowest);
+        }
+        let missing = self.wanted - count(self);
+        if missing == 0 {
             return;
         }
+        let first = self.slots.len();
         self.out.push(Action::Grow);
         self.broadcast(&ToWorker::Inboxes { first: first as u8 });
-        for slot in first..self.wanted {
+        for slot in (first..first + missing).map(|slot| Slot(slot as u8)) {
             self.slots.push(SlotState::default());
-            self.listening.push(Listening::at(Slot(slot as u8)));
+            self.listening.push(Listening::at(slot));
+            self.members.insert(slot);
         }
     }
 
     /// Tells the workers that are to leave so, as soon as others accept from their listeners.
     pub(super) fn dismiss(&mut self) {
-        for slot in self.all().skip(self.wanted) {
+        for slot in self.all().filter(|&slot| !self.stays(slot)).collect::<Vec<_>>() {
             let relieved = self.is_relieved(slot);
             if let Some(process) = self.slots[slot.index()].process_mut()
                 && relieved

@@ -3,6 +3,8 @@
 //! Such a user needs no password there, and whoever is root becomes that user first.
 
 mod drain;
+mod restart;
 mod session;
 
 pub(crate) use drain::run as drain;
+pub(crate) use restart::run as restart;

@@ -25,7 +25,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
 /// A client that asks for a query to be cancelled.
-pub(super) struct Asker {
+pub(crate) struct Asker {
     who: Requester,
     /// Closed when the request has been dealt with.
     socket: Option<OwnedFd>,
@@ -48,14 +48,27 @@ impl Worker {
                 self.control.send(&ToSupervisor::CancelConsole { key }, &[]);
                 self.log_asker(&asker.who, None, "cancel request for console client");
             }
-            Some((_, owner)) => {
-                let fds: Vec<_> = asker.socket.iter().map(AsFd::as_fd).collect();
-                let message = ToInbox::Cancel { key, from: asker.who.clone() };
-                if !self.send_inbox(owner.slot, &message, &fds) {
-                    self.log_asker(&asker.who, None, "failed cancel request");
-                }
-            }
+            Some((_, owner)) => self.pass_on(key, asker, owner),
             None => self.cancel_elsewhere(key, asker),
+        }
+    }
+
+    /// A request for a client that `owner` has, or is about to have.
+    fn pass_on(&mut self, key: [u8; 8], asker: Asker, owner: Owner) {
+        if owner.slot == self.me.slot {
+            return self.moves.expected.push((key, asker));
+        }
+        let fds: Vec<_> = asker.socket.iter().map(AsFd::as_fd).collect();
+        let message = ToInbox::Cancel { key, from: asker.who.clone() };
+        if !self.send_inbox(owner.slot, &message, &fds) {
+            self.log_asker(&asker.who, None, "failed cancel request");
+        }
+    }
+
+    /// Looks again for clients that were on their way here when somebody asked for their queries to be cancelled.
+    pub(crate) fn cancel_arrived(&mut self) {
+        for (key, Asker { who, socket }) in std::mem::take(&mut self.moves.expected) {
+            self.cancel_forwarded(key, who, socket);
         }
     }
 
@@ -70,6 +83,8 @@ impl Worker {
         let asker = Asker { who, socket };
         match self.find_client(key) {
             Some((seat, owner)) if owner == self.me => self.cancel_query(seat, asker),
+            // It has gone on to another worker since.
+            Some((_, owner)) if owner.slot != Owner::SUPERVISOR.slot => self.pass_on(key, asker, owner),
             _ => self.log_asker(&asker.who, None, "failed cancel request"),
         }
     }

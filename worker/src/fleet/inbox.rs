@@ -102,6 +102,7 @@ impl Worker {
             + self.carriers.iter().map(|(_, carrier)| carrier.descriptors()).sum::<usize>()
             + self.inboxes.len()
             + self.lends.count()
+            + self.moves.descriptors()
             + self.listeners.len();
         open + reserve.min(self.descriptor_limit / 8) < self.descriptor_limit
     }
@@ -138,6 +139,8 @@ impl Worker {
             ToInbox::Wake => self.pump_waiting(),
             ToInbox::MakeRoom { limit, from, servers } => self.room_wanted(limit, from, servers),
             ToInbox::Cancel { key, from } => self.cancel_forwarded(key, from, fds.next()),
+            ToInbox::Session(session) => self.session_arrives(&session, fds),
+            ToInbox::NotTaken { seat, ticket } => self.session_refused(seat, ticket),
             ToInbox::Client { accepted_at, address } => match fds.next() {
                 Some(fd) => {
                     self.client_handed_over(Arrival { fd, address, accepted_at: Instant::from_micros(accepted_at) });

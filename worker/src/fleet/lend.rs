@@ -85,13 +85,18 @@ impl Worker {
     /// What is to be said of a server that is lent, whose seat is on its way from here on. `None`: it cannot be.
     fn lendable(&self, index: usize, to: Slot) -> Option<Box<Lent>> {
         let server = &self.servers[index];
-        let pool_index = server.pool;
-        let pool = self.pools.get(pool_index);
         // Half a message would be lost on the way.
         let mid_message = !server.conn.input.is_empty() || server.conn.is_backed_up() || server.back.is_mid_message();
-        let (Some(params), Some(welcome), false) = (&server.params, &pool.welcome, mid_message) else { return None };
+        if mid_message { None } else { self.send_off(index, to).map(Box::new) }
+    }
+
+    /// Puts a server's seats on the way and says all of it that is not in the middle of something. `None`: it has not logged in.
+    pub(super) fn send_off(&self, index: usize, to: Slot) -> Option<Lent> {
+        let server = &self.servers[index];
+        let pool = self.pools.get(server.pool);
+        let (Some(params), Some(welcome)) = (&server.params, &pool.welcome) else { return None };
         let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
-        Some(Box::new(Lent {
+        Some(Lent {
             from: self.me.slot,
             id: server.id,
             seats: server.seats,
@@ -108,8 +113,8 @@ impl Worker {
             used: server.used,
             address: server.address.clone(),
             host: server.host.to_string(),
-            tls: server.conn.pack(),
-        }))
+            conn: server.conn.state(),
+        })
     }
 
     /// A server that is free and stays: it serves whoever waits here, or is idle.
@@ -143,7 +148,7 @@ impl Worker {
     }
 
     /// A connection whose seats are ours goes into its pool.
-    fn take_over(&mut self, lent: &Lent, socket: OwnedFd) -> Option<usize> {
+    pub(super) fn take_over(&mut self, lent: &Lent, socket: OwnedFd) -> Option<usize> {
         let names = self.shm.pool_names(lent.seats.pool);
         let pool = self.pools.by_id(lent.seats.pool).or_else(|| {
             let (database, user) = names?;
@@ -155,14 +160,14 @@ impl Worker {
             self.abandon(&Conn::new(socket), &lent.seats);
             return None;
         };
-        let mut conn = Conn::new(socket);
-        if let Some(packed) = &lent.tls
-            && !conn.unpack(Role::Client, packed)
-        {
-            log::warn!(target: "process", "a lent server's TLS session could not be read");
-            self.abandon(&conn, &lent.seats);
-            return None;
-        }
+        let conn = match Conn::arrived(socket, Role::Client, &lent.conn) {
+            Ok(conn) => conn,
+            Err(conn) => {
+                log::warn!(target: "process", "a lent server's TLS session could not be read");
+                self.abandon(&conn, &lent.seats);
+                return None;
+            }
+        };
         let pairs = || lent.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let mut params = self.interner.set(pairs());
         for (name, value) in &lent.asked {

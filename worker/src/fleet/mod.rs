@@ -2,6 +2,7 @@
 
 pub(crate) mod balance;
 mod drain;
+pub(crate) mod handover;
 pub(crate) mod inbox;
 mod learned;
 pub(crate) mod lend;

@@ -93,7 +93,7 @@ impl Worker {
     }
 
     fn holds_up(&self, wait: &Wait) -> bool {
-        self.servers.iter().any(|(_, server)| {
+        self.servers.iter().map(|(_, server)| server).chain(self.moves.servers()).any(|server| {
             let pool = self.pools.get(server.pool);
             wait.is_held_up_by(&View {
                 database: &pool.entry.name,
@@ -185,6 +185,7 @@ impl Worker {
             || filled
             || !pool.borrows.is_empty()
             || self.lends.has_one_of(pool.id)
+            || self.moves.has_one_of(index)
             || self.servers.iter().any(|(_, server)| server.pool == index)
             || self.carriers.iter().any(|(_, carrier)| carrier.concerns(index))
     }

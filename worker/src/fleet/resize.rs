@@ -1,7 +1,7 @@
 //! The fleet grows, or this worker's slot is to be no more.
 //!
-//! A worker that leaves takes no new client and goes on serving those it has. Its idle servers it gives to workers that stay, instead of closing
-//! them: all at once, and later each one that has been idle for a tick, since one that is in use again and again is better kept than passed to and fro.
+//! A worker that leaves takes no new client and hands those it has over to workers that stay ([`super::handover`]); it serves the rest until it can,
+//! or they have left. Its idle servers it gives to workers that stay, instead of closing them: all at once, and later each one that has been idle for a tick, since one that is in use again and again is better kept than passed to and fro.
 //! When nothing is left it exits.
 
 use crate::worker::{Life, Listener, TICK, Worker};
@@ -75,6 +75,7 @@ impl Worker {
             && self.servers.is_empty()
             && self.carriers.is_empty()
             && self.lends.is_empty()
+            && self.moves.is_empty()
             && self.listeners.iter().all(|listener| matches!(listener, Listener::Closed))
     }
 
@@ -93,7 +94,7 @@ impl Worker {
     }
 
     /// Workers that stay, and how many servers each has.
-    fn heirs(&self) -> Vec<(Slot, u32)> {
+    pub(super) fn heirs(&self) -> Vec<(Slot, u32)> {
         let others = (0..self.inboxes.len() as u8).map(Slot).filter(|slot| *slot != self.me.slot && self.is_responsive(*slot));
         let rows = others.map(|slot| (slot, self.shm.workers().get(slot)));
         rows.filter(|(_, row)| row.state == WorkerState::Serving).map(|(slot, row)| (slot, row.servers)).collect()

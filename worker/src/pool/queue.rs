@@ -32,10 +32,24 @@ impl Worker {
         self.join_queue(client, id, index, timeout);
     }
 
+    /// A client that has waited elsewhere since then takes its place.
+    pub(crate) fn enqueue_moved(&mut self, client: usize, index: PoolIndex, since: Instant, notified: bool) {
+        let id = self.clients[client].id;
+        let Some(session) = self.clients[client].session_mut() else { return };
+        session.link = Link::Waiting(since);
+        let timeout = self.config.query_wait_timeout(&self.pools.get(index).entry, &session.who.user);
+        self.join_queue_at(index, Waiter { client, id, since, deadline: timeout.map(|t| since + t), notified });
+    }
+
     fn join_queue(&mut self, client: usize, id: ConnectionId, index: PoolIndex, timeout: Option<Duration>) {
         let now = self.now;
+        self.join_queue_at(index, Waiter { client, id, since: now, deadline: timeout.map(|t| now + t), notified: false });
+    }
+
+    fn join_queue_at(&mut self, index: PoolIndex, waiter: Waiter) {
         let pool = self.pools.get_mut(index);
-        pool.waiters.push_back(Waiter { client, id, since: now, deadline: timeout.map(|t| now + t), notified: false });
+        let behind = pool.waiters.iter().rev().take_while(|other| other.since > waiter.since).count();
+        pool.waiters.insert(pool.waiters.len() - behind, waiter);
         pool.waiting += 1;
         self.announce(index);
         let pool = self.pools.get(index);

@@ -32,15 +32,15 @@ pub(crate) struct Backend {
     /// It is to describe a statement for us before anything else is sent.
     pub(crate) describing: bool,
     /// The first half of a description under way.
-    parameters: Option<Box<[u8]>>,
+    pub(super) parameters: Option<Box<[u8]>>,
     /// The batch in flight, if it can be sent once more.
     pub(crate) retry: Retry,
     /// The statement of the last Bind that was answered.
-    bound: Option<StatementId>,
+    pub(super) bound: Option<StatementId>,
     /// Bytes still to come of the message begun last.
-    skip: usize,
+    pub(super) skip: usize,
     /// Those bytes are swallowed.
-    swallow: bool,
+    pub(super) swallow: bool,
 }
 
 impl Default for Backend {

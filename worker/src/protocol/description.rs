@@ -5,12 +5,13 @@
 //! table may have changed meanwhile without anybody noticing: so what the server makes of it then is compared with what was told before.
 
 use super::statements::StatementId;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use shared::wire::backend as messages;
 use shared::wire::cursor::Malformed;
 
 /// A statement's description.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Description {
     /// Type OIDs, as on the wire; a portal's description has none.
     parameters: Option<Box<[u8]>>,

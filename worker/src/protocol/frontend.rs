@@ -19,13 +19,13 @@ const MOST_ADDED: usize = 256 * 1024;
 #[allow(clippy::struct_excessive_bools)] // independent facts, not one state
 pub(crate) struct Frontend {
     /// Bytes still to come of the message begun last.
-    skip: usize,
+    pub(super) skip: usize,
     /// Those bytes are not forwarded.
-    discard: bool,
+    pub(super) discard: bool,
     /// Everything up to the next Sync is ignored, as PostgreSQL does after an error.
-    ignoring: bool,
+    pub(super) ignoring: bool,
     /// What it has sent since is not looked at before the server has answered more.
-    held_back: bool,
+    pub(super) held_back: bool,
     /// The client has startup values, which are set again after a RESET or DISCARD ALL: nothing goes past one.
     pub(crate) has_startup_values: bool,
     /// What the client has asked to RESET, until the answer comes.

@@ -13,6 +13,7 @@ mod held;
 mod message;
 pub(crate) mod outstanding;
 pub(crate) mod retry;
+pub(crate) mod saved;
 pub(crate) mod splice;
 pub(crate) mod statements;
 

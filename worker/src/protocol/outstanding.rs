@@ -5,13 +5,14 @@
 //! next Sync, so those requests never get an answer (PostgreSQL documentation, "Extended Query").
 
 use super::statements::StatementId;
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
 /// So many unanswered requests, and the client is not read until some are answered.
 const MOST_OUTSTANDING: usize = 16 * 1024;
 
 /// One request. `Hidden` ones are the pooler's own, their answers are swallowed; `Local` ones are never sent, the pooler answers them itself.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) enum Request {
     Query,
     FunctionCall,
@@ -58,7 +59,8 @@ pub(crate) enum Ended {
 }
 
 /// The queue.
-#[derive(Default, Debug)]
+#[derive(Clone, Default, Debug, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Outstanding {
     queue: VecDeque<Request>,
     /// Extended-protocol messages were sent that no Sync has closed.

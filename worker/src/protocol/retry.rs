@@ -21,8 +21,8 @@ const LONGEST: usize = 16 * 1024;
 /// The batch in flight, from the first message that names its statement to its Sync, while it can be sent again.
 #[derive(Default)]
 pub(crate) struct Retry {
-    bytes: Vec<u8>,
-    statement: Option<Rc<Statement>>,
+    pub(super) bytes: Vec<u8>,
+    pub(super) statement: Option<Rc<Statement>>,
     /// What it asks for, once it has failed.
     pub(super) requests: Vec<Request>,
 }

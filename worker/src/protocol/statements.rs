@@ -7,6 +7,7 @@
 
 use super::description::{Described, Description};
 use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use shared::shm::Shm;
 use std::cell::{OnceCell, RefCell};
@@ -36,7 +37,7 @@ impl Scope {
 }
 
 /// The hash of a statement's scope, text and parameter types, and of the epoch if it is not the first.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub(crate) struct StatementId(pub(crate) [u8; 16]);
 
 /// `pgfleet_` and the hash in hex.
@@ -67,8 +68,8 @@ pub(crate) struct Statement {
     /// Query text with its zero byte, parameter count and types.
     pub(crate) identity: Box<[u8]>,
     /// The hash of `identity` and its scope.
-    text: [u8; 16],
-    epoch: u32,
+    pub(super) text: [u8; 16],
+    pub(super) epoch: u32,
     /// What clients have been told of it, since one has asked.
     pub(super) description: OnceCell<Description>,
 }
@@ -110,6 +111,18 @@ impl Epochs for RefCell<FxHashMap<[u8; 16], u32>> {
     }
 }
 
+/// Epochs of several workers in one process.
+#[cfg(test)]
+impl<T: Epochs> Epochs for Rc<T> {
+    fn epoch(&self, text: &[u8; 16]) -> u32 {
+        (**self).epoch(text)
+    }
+
+    fn retire(&self, text: &[u8; 16], seen: u32) {
+        (**self).retire(text, seen);
+    }
+}
+
 /// All statements of this worker's clients.
 pub(crate) struct Registry {
     statements: FxHashMap<StatementId, Rc<Statement>>,
@@ -135,7 +148,11 @@ impl Registry {
     }
 
     fn at_present(&mut self, text: [u8; 16], identity: &[u8]) -> Rc<Statement> {
-        let epoch = self.epochs.epoch(&text);
+        self.of_epoch(text, self.epochs.epoch(&text), identity)
+    }
+
+    /// The statement that this text was, or is, in that epoch.
+    pub(super) fn of_epoch(&mut self, text: [u8; 16], epoch: u32, identity: &[u8]) -> Rc<Statement> {
         let id = StatementId::new(text, epoch);
         if let Some(statement) = self.statements.get(&id) {
             return Rc::clone(statement);
@@ -191,19 +208,19 @@ impl Registry {
 
 /// A client's names. Empty until it prepares something, and then behind a pointer: most clients never do.
 #[derive(Default)]
-pub(crate) struct ClientStatements(Option<Box<Names>>);
+pub(crate) struct ClientStatements(pub(super) Option<Box<Names>>);
 
 #[derive(Default)]
-struct Names {
-    by_name: FxHashMap<Box<[u8]>, Entry>,
+pub(super) struct Names {
+    pub(super) by_name: FxHashMap<Box<[u8]>, Entry>,
     /// Names given up by a Close, or the unnamed statement by a Parse, that may yet turn out to be ignored by an error before it.
-    closed: Vec<(u32, Box<[u8]>, Entry)>,
-    serial: u32,
+    pub(super) closed: Vec<(u32, Box<[u8]>, Entry)>,
+    pub(super) serial: u32,
 }
 
-struct Entry {
-    serial: u32,
-    statement: Rc<Statement>,
+pub(super) struct Entry {
+    pub(super) serial: u32,
+    pub(super) statement: Rc<Statement>,
 }
 
 impl ClientStatements {

@@ -128,6 +128,18 @@ impl Server {
         self.preparing || self.back.requests.is_waiting()
     }
 
+    /// Another worker could go on with it and its client: it does nothing that is ours.
+    pub(crate) fn can_move(&self) -> bool {
+        matches!(self.state, ServerState::Linked(_))
+            && !self.unserved
+            && !self.preparing
+            && !self.said_last_words
+            && self.cancels == 0
+            && self.hidden_error.is_none()
+            && self.notices.is_empty()
+            && self.conn.is_open()
+    }
+
     /// It does something for a client, cleans up after one, or finishes what one that has gone had begun.
     pub(crate) fn is_in_use(&self) -> bool {
         match self.state {

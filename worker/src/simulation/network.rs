@@ -108,6 +108,8 @@ fn describe(bytes: &[u8]) -> (u64, &'static str) {
         ToInbox::MakeRoom { limit, .. } => (limit.0.into(), "make room to"),
         ToInbox::Cancel { .. } => (0, "cancel to"),
         ToInbox::Client { .. } => (0, "client to"),
+        ToInbox::Session(moved) => (moved.seat.0.into(), "session to"),
+        ToInbox::NotTaken { seat, .. } => (seat.0.into(), "session not taken to"),
         ToInbox::Long => (0, "long message to"),
     }
 }

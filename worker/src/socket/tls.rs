@@ -62,7 +62,7 @@ impl Conn {
     }
 
     /// A connection that was packed elsewhere goes on here.
-    pub(crate) fn unpack(&mut self, role: Role, packed: &Packed) -> bool {
+    pub(super) fn unpack(&mut self, role: Role, packed: &Packed) -> bool {
         self.tls = packed.unpack().map(|secured| Tls::new(secured, role));
         self.tls.is_some()
     }
@@ -88,6 +88,11 @@ impl Conn {
             End::Refused(alert) => Some(format!("alert from the peer: {alert}")),
             End::Broken(alert) => Some(alert.to_string()),
         }
+    }
+
+    /// The peer may still say something, and be told something.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.hung_up && self.tls.as_ref().is_none_or(|tls| tls.end.is_none() && !tls.closed)
     }
 
     pub(super) fn set_tls_token(&mut self, token: Token) {
@@ -198,6 +203,10 @@ impl Conn {
     pub(crate) fn close_notify(&mut self, buffers: &mut Buffers) {
         let Some(tls) = &mut self.tls else { return };
         tls.closed = true;
+        // A peer that has closed would answer with a reset.
+        if self.hung_up {
+            return;
+        }
         let mut sealed = std::mem::take(&mut buffers.sealed);
         sealed.clear();
         tls.secured.session.close(&mut sealed);

@@ -9,6 +9,7 @@ mod names;
 mod pause;
 mod reconnect;
 mod reload;
+mod restart;
 mod resume;
 mod set;
 mod show;
@@ -71,8 +72,20 @@ impl Reply {
 }
 
 /// Commands that only an admin may give.
-const ADMIN: [&str; 11] =
-    ["disable", "enable", "kill", "kill_client", "pause", "reconnect", "reload", "resume", "shutdown", "undrain", "wait_close"];
+const ADMIN: [&str; 12] = [
+    "disable",
+    "enable",
+    "kill",
+    "kill_client",
+    "pause",
+    "reconnect",
+    "reload",
+    "restart",
+    "resume",
+    "shutdown",
+    "undrain",
+    "wait_close",
+];
 
 /// Runs one command text.
 pub(super) fn run(context: &Context<'_>, text: &str) -> Reply {
@@ -95,6 +108,7 @@ pub(super) fn run(context: &Context<'_>, text: &str) -> Reply {
     let reply = match (word.as_str(), argument) {
         ("reload", None) => Ok(reload::run(context)),
         ("undrain", None) => Ok(undrain::run(context)),
+        ("restart", None) => Ok(restart::run(context)),
         ("shutdown", mode) => shutdown::run(context, mode).ok_or_else(invalid),
         ("pause", database) => pause::run(context, database),
         ("resume", database) => resume::run(context, database),

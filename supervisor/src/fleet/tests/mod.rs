@@ -11,6 +11,7 @@ mod pauses;
 mod reloads;
 mod reports;
 mod resizes;
+mod restarts;
 mod shutdowns;
 
 use super::*;
@@ -84,7 +85,11 @@ impl World {
                         assert!(self.workers[slot.index()].is_some(), "{action:?} to an empty slot");
                     }
                     Action::Adopt => self.generation = self.candidate,
-                    Action::Grow => self.workers.resize(self.fleet.wanted, None),
+                    Action::Grow => self.workers.resize(self.fleet.slots.len(), None),
+                    Action::AddSlot => {
+                        self.workers.push(None);
+                        then.push(Event::SlotAdded(Ok(())));
+                    }
                     Action::Exit(status) => {
                         assert!(self.workers.iter().all(Option::is_none), "the supervisor left before its workers");
                         self.exit = Some(*status);

@@ -1,18 +1,24 @@
 //! Several clients over few servers, against the model: each hears exactly what a server of its own would have said.
 //!
-//! A seed decides who asks what, who comes next, and where the streams are cut. `PGFLEET_SEED=… cargo test -p worker every_client_hears` runs one again.
+//! A seed decides who asks what, who comes next, where the streams are cut, and who goes on at another worker. `PGFLEET_SEED=… cargo test -p worker every_client_hears` runs one again.
 
+use super::super::backend::Backend;
 use super::super::frontend::{Need, Rules, Stop};
 use super::super::outstanding::Request;
 use super::super::rig::ServerEnd;
+use super::super::saved::{SavedBackend, SavedFrontend};
 use super::super::statements::{Registry, StatementId};
 use super::client::Client;
 use super::postgres::Postgres;
 use super::tags;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
+use rustc_hash::FxHashMap;
+use serde::{Serialize, de::DeserializeOwned};
 use shared::wire::encode;
+use std::cell::RefCell;
 use std::collections::{BTreeSet, VecDeque};
+use std::rc::Rc;
 
 const SEEDS: u64 = 10_000;
 
@@ -31,6 +37,11 @@ fn every_client_hears_what_a_server_of_its_own_would_have_said() {
         pool.run();
         drop(said);
     }
+}
+
+/// As the other end reads it.
+fn travelled<T: Serialize + DeserializeOwned>(state: &T) -> T {
+    rmp_serde::from_slice(&rmp_serde::to_vec_named(state).unwrap()).unwrap()
 }
 
 /// Printed when the test panics while it lives.
@@ -73,7 +84,10 @@ enum Link {
 struct Pool {
     random: SmallRng,
     rules: Rules,
-    registry: Registry,
+    /// Each worker's.
+    registries: [Registry; 2],
+    /// At which worker each client is.
+    homes: Vec<usize>,
     clients: Vec<(Client, Link)>,
     servers: Vec<Server>,
     waiting: VecDeque<usize>,
@@ -91,9 +105,11 @@ impl Pool {
         let rules = Rules { max_packet: 1 << 20, max_statements, reuse_unnamed, refuse_simple: false };
         let clients = random.random_range(1..4);
         let servers = if session { clients } else { random.random_range(1..=clients) };
+        let epochs = Rc::<RefCell<FxHashMap<[u8; 16], u32>>>::default();
         let mut pool = Self {
             rules,
-            registry: Registry::default(),
+            registries: [Registry::new(Rc::clone(&epochs)), Registry::new(epochs)],
+            homes: vec![0; clients],
             clients: (0..clients).map(|_| (Client::new(rules), Link::None)).collect(),
             servers: (0..servers).map(|_| Server::default()).collect(),
             waiting: VecDeque::new(),
@@ -165,7 +181,8 @@ impl Pool {
     fn step(&mut self) {
         let client = self.random.random_range(0..self.clients.len());
         let server = self.random.random_range(0..self.servers.len());
-        match self.random.random_range(0..8) {
+        match self.random.random_range(0..9) {
+            8 if self.random.random_range(0..4) == 0 => self.moves(client),
             0 if self.batches > 0 => {
                 self.batches -= 1;
                 self.clients[client].0.ask(&mut self.random);
@@ -174,6 +191,30 @@ impl Pool {
             3..=4 => self.server_receives(server),
             5..=7 => self.server_sends(server),
             _ => {}
+        }
+    }
+
+    /// A client goes on at another worker, with the server that it is linked to.
+    fn moves(&mut self, index: usize) {
+        let (client, link) = &mut self.clients[index];
+        let server = match *link {
+            Link::Linked(server) => Some(&mut self.servers[server]),
+            _ => None,
+        };
+        if server.as_ref().is_some_and(|server| server.state != State::Linked(index)) {
+            return;
+        }
+        self.homes[index] = 1 - self.homes[index];
+        let registry = &mut self.registries[self.homes[index]];
+        let front = &mut client.end.front;
+        let scope = front.scope;
+        *front = travelled(&SavedFrontend::of(front)).restore(registry);
+        front.scope = scope;
+        if let Some(server) = server {
+            let mut back = Backend::default();
+            server.end.back.statements.in_order().into_iter().for_each(|id| back.statements.insert(StatementId(id)));
+            travelled(&SavedBackend::of(&server.end.back)).restore(&mut back, registry);
+            server.end.back = back;
         }
     }
 
@@ -231,7 +272,12 @@ impl Pool {
     }
 
     fn forward(&mut self, index: usize, server: usize, bytes: &[u8]) {
-        let stop = self.clients[index].0.end.send(&mut self.servers[server].end, &mut self.registry, self.rules, bytes);
+        let stop = self.clients[index].0.end.send(
+            &mut self.servers[server].end,
+            &mut self.registries[self.homes[index]],
+            self.rules,
+            bytes,
+        );
         if self.tell {
             println!("client {index} → server {server}: {} of it, {stop:?}", bytes.len());
         }
@@ -264,7 +310,7 @@ impl Pool {
         match server.state {
             State::Idle => panic!("server {index} was released before it had said all"),
             State::Setting(client) => {
-                let (seen, broken) = server.end.answer(None, &mut self.registry, &bytes);
+                let (seen, broken) = server.end.answer(None, &mut self.registries[self.homes[client]], &bytes);
                 assert_eq!((seen.stray_error, broken), (false, None));
                 if seen.hidden_ended {
                     server.state = State::Linked(client);
@@ -272,7 +318,8 @@ impl Pool {
                 }
             }
             State::Linked(client) => {
-                let (_, broken) = server.end.answer(Some(&mut self.clients[client].0.end), &mut self.registry, &bytes);
+                let registry = &mut self.registries[self.homes[client]];
+                let (_, broken) = server.end.answer(Some(&mut self.clients[client].0.end), registry, &bytes);
                 assert_eq!(broken, None);
                 self.check(client);
                 self.release(client, index);

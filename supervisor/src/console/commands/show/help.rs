@@ -2,7 +2,7 @@
 
 use super::super::Reply;
 
-const LINES: [&str; 19] = [
+const LINES: [&str; 20] = [
     "SHOW HELP|CONFIG|DATABASES|POOLS|CLIENTS|SERVERS|USERS|VERSION",
     "SHOW PEERS|PEER_POOLS",
     "SHOW FDS|SOCKETS|ACTIVE_SOCKETS|LISTS|MEM|STATE|WORKERS",
@@ -10,6 +10,7 @@ const LINES: [&str; 19] = [
     "SHOW STATS|STATS_TOTALS|STATS_AVERAGES|TOTALS",
     "SET key = arg",
     "RELOAD",
+    "RESTART",
     "PAUSE [<db>]",
     "RESUME [<db>]",
     "DISABLE <db>",
