@@ -11,6 +11,9 @@ use shared::tls::{End, Established, Packed, Role, Secured};
 /// So many bytes are sealed at a time: what is ready is written before more is made ready.
 const SEALED_AT_ONCE: usize = 64 * 1024;
 
+/// Reads in a row that bring no content: a peer that sends empty records and the like must not hold up the others.
+const EMPTY_READS: usize = 4;
+
 /// A connection's TLS.
 pub(super) struct Tls {
     secured: Secured,
@@ -114,15 +117,15 @@ impl Conn {
 
     #[inline(never)]
     pub(super) fn read_sealed(&mut self, buffer: &mut [u8], buffers: &mut Buffers) -> Read {
-        loop {
+        for _ in 0..EMPTY_READS {
             let Some(tls) = &mut self.tls else { return Read::Broken };
             match tls.end {
                 None => {}
                 Some(End::Closed) if tls.role == Role::Server => return Read::End,
                 // PostgreSQL says so before its backend has ended; what tells of that is the end of the connection.
                 Some(End::Closed) => match self.read_raw(buffer) {
-                    Read::Full(_) => continue,
-                    Read::Drained(_) => return Read::Blocked,
+                    // There may be more; one read a turn is enough for what nobody wants.
+                    Read::Full(_) | Read::Drained(_) => return Read::Blocked,
                     other => return other,
                 },
                 Some(_) => return Read::Broken,
@@ -140,6 +143,8 @@ impl Conn {
                 (plain, _) => return Read::Full(plain),
             }
         }
+        // There may be more, and it may be content: the next turn sees.
+        Read::Blocked
     }
 
     /// Opens what has been read, keeps what is incomplete and answers what TLS itself asks. Gives how many bytes of content there are.
