@@ -138,6 +138,8 @@ pub(crate) struct Worker {
     pub(crate) pools: Pools,
     /// The log says that shared memory has no room for another pool or limit.
     pub(crate) told_no_room: bool,
+    /// And that clients have named too many databases.
+    pub(crate) told_unproven: Option<Instant>,
     pub(crate) lends: Lends,
     pub(crate) moves: handover::Moves,
     pub(crate) interner: Interner,
@@ -228,6 +230,7 @@ impl Worker {
             peers: crate::cancel::Peers::default(),
             pools: Pools::default(),
             told_no_room: false,
+            told_unproven: None,
             lends: Lends::default(),
             moves: handover::Moves::default(),
             interner: Interner::default(),

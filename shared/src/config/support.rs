@@ -18,6 +18,24 @@ pub(super) fn check(built: &Built, document: &Document, problems: &mut Problems)
         problems.error(&built.place(name), name, message);
     }
     entries(built, document, problems);
+    lookups(built, document, problems);
+}
+
+/// Warns of databases that clients make up, in which auth_query would be asked.
+fn lookups(built: &Built, document: &Document, problems: &mut Problems) {
+    let settings = &built.config.settings;
+    let Some(fallback) = &built.config.fallback else { return };
+    let asks = fallback.auth_user.is_some() || settings.auth_user.is_some();
+    if !asks || fallback.auth_dbname.is_some() || settings.auth_dbname.is_some() || settings.auth_type == AuthType::Any {
+        return;
+    }
+    let at = document
+        .databases
+        .iter()
+        .find(|entry| entry.name == "*")
+        .map_or_else(|| built.place("auth_user"), |entry| entry.at.clone());
+    let message = "auth_query is asked in whatever database a client names, and few of them if they do not exist: set auth_dbname";
+    problems.warn(&at, "databases.*", message);
 }
 
 /// What of the settings cannot be given: name and reason. SET asks too.

@@ -31,6 +31,7 @@ shared_struct! {
         /// Slots that have ever had an idle server here: only their cells need to be looked at.
         lenders: AtomicU64,
         login_failed_at: AtomicU64,
+        unproven_at: AtomicU64,
         /// Whose turn it is among the entry's hosts: a hint, which two workers may read before either writes it.
         host_turn: AtomicU64,
         topped_up_at: AtomicU64,
@@ -191,6 +192,17 @@ impl PoolState {
     /// Sets when a login failed (monotonic µs), 0 when one has succeeded since.
     pub fn set_login_failed_at(&self, at_us: u64) {
         self.login_failed_at.store(at_us, Ordering::Release);
+    }
+
+    /// When somebody who had proved nothing named the database (monotonic µs), if nobody knows yet whether it exists.
+    pub fn unproven_at(&self) -> Option<u64> {
+        let at = self.unproven_at.load(Ordering::Acquire);
+        (at != 0).then_some(at)
+    }
+
+    /// Sets it, 0 when a server has let somebody in.
+    pub fn set_unproven_at(&self, at_us: u64) {
+        self.unproven_at.store(at_us, Ordering::Release);
     }
 
     /// The place in the list of hosts where the fleet's next connection is to go, if it can.

@@ -366,9 +366,10 @@ impl Worker {
 
     /// The client waits to hear from auth_query who its user is.
     pub(super) fn begin_looking_up(&mut self, index: usize, lookup: Lookup) -> Result<(), Ending> {
-        let Some(pool) = self.find_pool_of(&lookup.database, &lookup.auth_user) else {
-            return Err(Ending::violation(NO_ROOM));
-        };
+        let (database, auth_user) = (&lookup.database, &lookup.auth_user);
+        let pool =
+            if lookup.of_client { self.find_pool_to_ask(database, auth_user) } else { self.find_pool_of(database, auth_user) };
+        let pool = pool.ok_or_else(|| Ending::violation(NO_ROOM))?;
         if let ClientState::Login(login) = &mut self.clients[index].state {
             login.stage = Stage::LookingUp(Box::new(LookingUp { query: lookup.query, waits: None }));
         }

@@ -9,6 +9,8 @@ use std::sync::Arc;
 pub(crate) struct Lookup {
     /// The authentication database.
     pub(crate) database: Arc<Database>,
+    /// It is the one that the client has named.
+    pub(crate) of_client: bool,
     /// Whom the query runs as.
     pub(crate) auth_user: String,
     pub(crate) query: String,
@@ -66,7 +68,7 @@ fn plan(
         (None, None) => return Err(Refusal::Config(None)),
     };
     let query = entry.and_then(|entry| entry.auth_query.clone()).unwrap_or_else(|| settings.auth_query.clone());
-    Ok(Some(Lookup { database, auth_user, query }))
+    Ok(Some(Lookup { database, of_client: name.is_none(), auth_user, query }))
 }
 
 #[cfg(test)]

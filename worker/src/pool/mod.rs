@@ -14,6 +14,7 @@ mod release;
 mod setup;
 pub(crate) mod share;
 pub(crate) mod supply;
+mod unproven;
 
 pub(crate) use setup::NO_ROOM;
 

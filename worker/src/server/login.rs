@@ -230,7 +230,9 @@ impl Worker {
         let pool = self.pools.get_mut(pool_index);
         pool.failure = None;
         pool.hosts.succeeded(&server.address);
-        self.shm.pool_state(pool.id).set_login_failed_at(0);
+        let shared = self.shm.pool_state(pool.id);
+        shared.set_login_failed_at(0);
+        shared.set_unproven_at(0);
         if server.dedication.is_some() {
             pool.opening = pool.opening.saturating_sub(1);
             return self.dedicated_ready(index, &login.parameters);

@@ -63,3 +63,18 @@ fn rules_travel_with_the_snapshot_and_a_change_is_seen() {
     std::fs::write(folder.path("hba.conf"), "nonsense\n").unwrap();
     assert!(reread(&mut config, "auth_hba_file").has_errors());
 }
+
+#[test]
+fn auth_query_in_whatever_database_clients_name_is_warned_of() {
+    let warned = |entry: &str, settings: &str| {
+        let text = format!("[databases]\na =\n* ={entry}\n[pgbouncer]\n{settings}");
+        Folder::new(&[("a.ini", &text)]).check("a.ini").into_iter().find(|problem| problem.contains("auth_dbname"))
+    };
+    let said = "a.ini:3: databases.*: auth_query is asked in whatever database a client names, and few of them if they do not exist: set auth_dbname";
+    assert_eq!(warned("", "auth_user = u\n").as_deref(), Some(said));
+    assert_eq!(warned(" auth_user=u", "").as_deref(), Some(said));
+    assert_eq!(warned("", ""), None);
+    assert_eq!(warned("", "auth_user = u\nauth_dbname = a\n"), None);
+    assert_eq!(warned(" auth_user=u auth_dbname=a", ""), None);
+    assert_eq!(warned("", "auth_user = u\nauth_type = any\n"), None);
+}
