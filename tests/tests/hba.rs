@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use end_to_end::{Builder, Client, Fields, Fleet, Postgres, each_worker_count};
+use end_to_end::{Builder, Client, Fields, Fleet, Postgres, each_worker_count, program};
 use std::net::Ipv4Addr;
 
 const LOCAL: Ipv4Addr = Ipv4Addr::LOCALHOST;
@@ -107,6 +107,8 @@ fn peer_asks_the_operating_system() {
             assert_eq!(unix("app", "mapped").unwrap().value("select current_user"), "app");
             assert_eq!(unix(&own, "forced").unwrap().value("select 1"), "1");
         }
+        let url = format!("host={} port={} dbname=forced user={own}", fleet.folder().display(), fleet.port());
+        assert_eq!(program::psql(&url, "select current_user"), Ok("app".to_owned()));
         assert_refused(unix("other", "mapped"), "28000", "unix socket login rejected");
         fleet.wait_for_log("ident map: m does not have a match");
         assert_refused(unix("app", "app"), "28000", "unix socket login rejected");

@@ -4,7 +4,7 @@
 
 use end_to_end::directory::{BASE, Directory};
 use end_to_end::{
-    Builder, Client, Crowd, Fields, Fleet, Postgres, SOON, each_worker_count, frontend, process, wait_for, wait_until,
+    Builder, Client, Crowd, Fields, Fleet, Postgres, SOON, each_worker_count, frontend, process, program, wait_for, wait_until,
 };
 use nix::sys::signal::Signal;
 use std::net::TcpListener;
@@ -51,6 +51,8 @@ fn simple_bind() {
         // An LDAP server takes an empty password for nobody's and says yes to it.
         assert_refused(&fleet, user, "", "empty password returned by client");
     }
+    let url = format!("host=127.0.0.1 port={} dbname=app user=plain_user password=plain-password", fleet.port());
+    assert_eq!(program::psql(&url, "select current_user"), Ok("plain_user".to_owned()));
     assert_refused(&fleet, "stranger", "plain-password", FAILED);
     // Would be plain_user's entry if it were pasted into the name.
     assert_refused(&fleet, &format!("plain_user,ou=people,{BASE}"), "plain-password", FAILED);

@@ -2,7 +2,9 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use end_to_end::{Builder, Client, Crowd, Fields, Fleet, Postgres, SOON, each_worker_count, frontend, process, wait_until};
+use end_to_end::{
+    Builder, Client, Crowd, Fields, Fleet, Postgres, SOON, each_worker_count, frontend, process, program, wait_until,
+};
 use std::io::Write;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
@@ -104,6 +106,8 @@ fn a_service_says_who_comes_in() {
         let mut client = log_in(&fleet, "plain_user", "plain-password").unwrap();
         assert_eq!(client.value("select current_user"), "plain_user");
     }
+    let url = format!("host=127.0.0.1 port={} dbname=app user=plain_user password=plain-password", fleet.port());
+    assert_eq!(program::psql(&url, "select current_user"), Ok("plain_user".to_owned()));
     assert_refused(&fleet, "plain_user", "wrong", FAILED);
     assert_refused(&fleet, "plain_user", "", "empty password returned by client");
     assert_refused(&fleet, "stranger", "plain-password", FAILED);
