@@ -222,7 +222,10 @@ impl Fleet {
     /// The user of a session that waits for its PAUSE or WAIT_CLOSE has thought better of it. A pause does not outlive that.
     pub(super) fn cancelled(&mut self, ask: AskId) {
         let waits = |open: &Open| open.ask == Some(ask) && matches!(open.until, Until::Quiet(_) | Until::Closed(_));
-        let Some(at) = self.orders.open.iter().position(waits) else { return self.drain_cancelled(ask) };
+        let Some(at) = self.orders.open.iter().position(waits) else {
+            self.restart_cancelled(ask);
+            return self.drain_cancelled(ask);
+        };
         let open = self.orders.open.remove(at);
         self.answer(ask, Answer::Failed(Failure::Cancelled));
         if let Until::Quiet(scope) = open.until {

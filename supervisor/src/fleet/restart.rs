@@ -156,6 +156,15 @@ impl Fleet {
         self.answer(ask, Answer::Failed(Failure::Restart(why)));
     }
 
+    /// Whoever asked wants no more of it: the worker that is being replaced is the last.
+    pub(super) fn restart_cancelled(&mut self, ask: AskId) {
+        if let Some(restart) = self.restart.as_mut().filter(|restart| restart.ask == ask) {
+            restart.pending.clear();
+            self.log(Level::Info, "RESTART was cancelled; the other workers stay");
+            self.answer(ask, Answer::Failed(Failure::Cancelled));
+        }
+    }
+
     pub(super) fn tick_restart(&mut self) {
         if let Some(slot) = self.successor()
             && self.step().is_some_and(|step| self.now.saturating_sub(step.since) > PATIENCE)

@@ -8,3 +8,53 @@ mod session;
 
 pub(crate) use drain::run as drain;
 pub(crate) use restart::run as restart;
+
+use crate::listen;
+use session::{Answer, Session};
+use shared::config;
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Gives `command` at the console of the fleet that runs on `config`. Until it is answered, `line` of SHOW WORKERS is printed, looked at this often, when
+/// it is another; and in the end `done`. Exit status 1, with the reason on standard error, if it has failed.
+fn follow(config: &Path, command: &str, every: Duration, line: impl Fn(&Answer) -> String, done: &str) -> ExitCode {
+    match followed(config, command, every, line) {
+        Ok(()) => {
+            say(done);
+            ExitCode::SUCCESS
+        }
+        Err(reason) => {
+            eprintln!("pgfleet: {reason}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn followed(config: &Path, command: &str, every: Duration, line: impl Fn(&Answer) -> String) -> Result<(), String> {
+    let (config, problems) = config::read(config);
+    let settings = config.ok_or_else(|| problems.to_string())?.settings;
+    let mut session = Session::open(&settings)?;
+    let lost = |error: io::Error| format!("the fleet has ended, or its console does not answer: {}", listen::reason(&error));
+    session.send(command).map_err(lost)?;
+    let mut observer = Session::open(&settings)?;
+    let mut shown = String::new();
+    loop {
+        if let Some(answer) = session.answer(Some(every)).map_err(lost)? {
+            return answer.error.map_or(Ok(()), Err);
+        }
+        observer.send("SHOW WORKERS").map_err(lost)?;
+        let Some(workers) = observer.answer(None).map_err(lost)? else { continue };
+        let line = line(&workers);
+        if line != shown {
+            say(&line);
+            shown = line;
+        }
+    }
+}
+
+/// Whoever reads it may have gone: that is no reason to end.
+fn say(line: &str) {
+    let _ = writeln!(io::stdout(), "{line}");
+}

@@ -8,6 +8,7 @@ use shared::ids::Slot;
 use shared::sys::{memfd, seqpacket};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use zeroize::{Zeroize, Zeroizing};
 
 /// Messages read in one turn.
 const MESSAGES_PER_TURN: usize = 64;
@@ -26,7 +27,8 @@ impl Worker {
             encoded => encoded,
         };
         let bytes = match encoded {
-            Ok(bytes) => bytes,
+            // There may be keys of TLS in it.
+            Ok(bytes) => Zeroizing::new(bytes),
             Err(error) => {
                 log::error!(target: "process", "a message to worker {to} could not be made: {error}");
                 return false;
@@ -38,6 +40,7 @@ impl Worker {
     /// A message that no datagram takes, a server with thousands of prepared statements say, goes in a file of memory.
     fn send_long(&mut self, to: Slot, message: &ToInbox, fds: &[BorrowedFd<'_>]) -> bool {
         let file = control::encode_long(message)
+            .map(Zeroizing::new)
             .map_err(io::Error::other)
             .and_then(|bytes| memfd::create_sealed("pgfleet-message", &bytes));
         let (file, notice) = match (file, control::encode(&ToInbox::Long)) {
@@ -79,7 +82,12 @@ impl Worker {
             match seqpacket::recv(self.inbox.as_fd(), &mut buffer) {
                 Ok(received) if received.len == 0 => break,
                 Ok(received) => match control::decode(&buffer[..received.len]) {
-                    Ok(message) => self.colleague_says(message, received.fds),
+                    Ok(message) => {
+                        if holds_keys(&message) {
+                            buffer[..received.len].zeroize();
+                        }
+                        self.colleague_says(message, received.fds);
+                    }
                     Err(error) => log::error!(target: "process", "another worker's message is not understood: {error}"),
                 },
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -148,5 +156,14 @@ impl Worker {
                 None => log::error!(target: "process", "a client that another worker accepted came without its socket"),
             },
         }
+    }
+}
+
+/// Whether there are keys of TLS in it.
+fn holds_keys(message: &ToInbox) -> bool {
+    match message {
+        ToInbox::Session(_) => true,
+        ToInbox::Lend(lent) => lent.conn.tls.is_some(),
+        _ => false,
     }
 }

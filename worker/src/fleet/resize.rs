@@ -1,8 +1,8 @@
 //! The fleet grows, or this worker's slot is to be no more.
 //!
-//! A worker that leaves takes no new client and hands those it has over to workers that stay ([`super::handover`]); it serves the rest until it can,
-//! or they have left. Its idle servers it gives to workers that stay, instead of closing them: all at once, and later each one that has been idle for a tick, since one that is in use again and again is better kept than passed to and fro.
-//! When nothing is left it exits.
+//! A worker that leaves takes no new client and hands those it has over to workers that stay ([`super::handover`]); it serves the rest until it can, or
+//! they have left. Its idle servers it gives to workers that stay, instead of closing them: all at once, and later each one that has been idle for a
+//! tick, since one that is in use again and again is better kept than passed to and fro. When nothing is left it exits.
 
 use crate::worker::{Life, Listener, TICK, Worker};
 use shared::control::ReportKind;

@@ -144,12 +144,4 @@ mod tests {
             }
         }
     }
-
-    #[test]
-    #[ignore = "a measurement"]
-    fn what_a_round_costs() {
-        let start = std::time::Instant::now();
-        let keys = Keys::derive(b"pencil", b"salt", 1_000_000);
-        eprintln!("{:?} {}", start.elapsed() / 1_000_000, keys.client_key[0]);
-    }
 }

@@ -135,6 +135,20 @@ fn a_successor_that_dies_or_hangs_changes_nothing() {
 }
 
 #[test]
+fn a_cancelled_one_ends_with_the_worker_at_hand() {
+    let mut w = World::up(3);
+    w.ask(1, Request::Restart);
+    w.event(Event::Cancelled { ask: AskId(2) });
+    assert!(w.answered(2).is_none());
+    w.event(Event::Cancelled { ask: AskId(1) });
+    assert_eq!(w.answered(1), Some(&Answer::Failed(Failure::Cancelled)));
+    assert_eq!(w.play(), [0; 0], "the successor is there already, and no other comes");
+    assert_eq!(w.states(), [(1, "serving"), (2, "serving"), (3, "serving")]);
+    w.ask(3, Request::Restart);
+    assert_eq!(w.play().len(), 3);
+}
+
+#[test]
 fn whoever_dies_once_the_successor_is_ready_has_one() {
     let mut w = World::up(1);
     w.ask(1, Request::Restart);

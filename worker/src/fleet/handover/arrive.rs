@@ -11,7 +11,6 @@ use shared::control::{MovedSession, ToInbox};
 use shared::ids::{LimitId, Owner, SeatIndex};
 use shared::tls::Role;
 use std::os::fd::OwnedFd;
-use std::rc::Rc;
 
 /// Why a session is not taken over.
 enum Refusal {
@@ -24,7 +23,6 @@ impl Worker {
     /// Takes a session over, or tells its sender that it cannot be done.
     pub(in crate::fleet) fn session_arrives(&mut self, moved: &MovedSession, mut fds: impl Iterator<Item = OwnedFd>) {
         let MovedSession { from, seat, ticket, .. } = *moved;
-        // One that leaves has become so since the sender has looked.
         match self.take_session(moved, fds.next(), fds.next()) {
             Ok(()) => {}
             Err(refusal) => {
@@ -86,12 +84,11 @@ impl Worker {
             database: self.seat_moved(moved.from, state.database_seat),
             user: self.seat_moved(moved.from, state.user_seat),
         };
-        let who = self.pools.identity(state.database, state.user);
         let params = state.params.intern(&mut self.interner);
         let startup = state.startup.map(|startup| startup.intern(&mut self.interner));
         let mut session = Session {
             pool,
-            who: Rc::clone(&who),
+            who: self.pools.identity(state.database, state.user),
             seats,
             key: state.key,
             params: params.clone(),

@@ -199,9 +199,10 @@ impl Worker {
         self.by_seat.remove(&seat);
         let place = self.pools.get_mut(pool);
         place.clients -= 1;
-        let at = place.waiters.iter().position(|waiter| waiter.client == index && waiter.id == id);
-        let queued = at.and_then(|at| place.waiters.remove(at));
+        let mut queued = None;
         if matches!(link, Link::Waiting(_)) {
+            let at = place.waiters.iter().position(|waiter| waiter.client == index && waiter.id == id);
+            queued = at.and_then(|at| place.waiters.remove(at));
             self.waiter_left(pool);
         }
         let to = Owner { slot: to, incarnation: self.shm.workers().get(to).incarnation };
