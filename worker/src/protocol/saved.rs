@@ -191,3 +191,63 @@ impl SavedBackend {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::protocol::statements::Scope;
+
+    const TEXT: &[u8] = b"select $1\0\0\0";
+
+    fn told(parameter: u8) -> Description {
+        Description::new(Some(Box::new([0, 0, 0, parameter])), b"").unwrap()
+    }
+
+    /// A worker where clients were told this of the statement.
+    fn worker(parameter: u8) -> (Registry, Rc<Statement>) {
+        let mut registry = Registry::default();
+        let statement = registry.intern(Scope::default(), TEXT);
+        statement.description.set(told(parameter)).unwrap();
+        (registry, statement)
+    }
+
+    fn arrives(statement: &Rc<Statement>, registry: &mut Registry) -> Rc<Statement> {
+        let mut front = Frontend::default();
+        front.statements.add(b"s", Rc::clone(statement));
+        let bytes = rmp_serde::to_vec_named(&SavedFrontend::of(&front)).unwrap();
+        let front = rmp_serde::from_slice::<SavedFrontend>(&bytes).unwrap().restore(registry);
+        Rc::clone(front.statements.get(b"s").unwrap())
+    }
+
+    #[test]
+    fn what_a_client_was_told_of_a_statement_goes_with_it() {
+        let (_, mine) = worker(23);
+        let mut elsewhere = Registry::default();
+        let there = arrives(&mine, &mut elsewhere);
+        assert!(there.id == mine.id && there.description.get().unwrap().agrees(&told(23)));
+        assert!(Rc::ptr_eq(&there, &elsewhere.intern(Scope::default(), TEXT)), "it is that worker's own");
+    }
+
+    #[test]
+    fn where_others_were_told_something_else_the_statement_is_retired() {
+        let ((_, mine), (mut elsewhere, theirs)) = (worker(23), worker(25));
+        let there = arrives(&mine, &mut elsewhere);
+        assert!(there.id == theirs.id && there.description.get().unwrap().agrees(&told(23)));
+        assert!(theirs.description.get().unwrap().agrees(&told(25)));
+        assert!(elsewhere.current(&there).id != there.id, "whoever uses it next prepares it anew");
+    }
+
+    #[test]
+    fn a_batch_that_could_be_sent_again_still_can() {
+        let (_, statement) = worker(23);
+        let requests = vec![Request::Bind(Some(statement.id)), Request::Sync];
+        let retry = Retry { bytes: b"B".to_vec(), statement: Some(Rc::clone(&statement)), requests: requests.clone() };
+        let back = Backend { retry, ..Backend::default() };
+        let bytes = rmp_serde::to_vec_named(&SavedBackend::of(&back)).unwrap();
+        let mut there = Backend::default();
+        rmp_serde::from_slice::<SavedBackend>(&bytes).unwrap().restore(&mut there, &mut Registry::default());
+        let Retry { bytes, statement: named, requests: asked } = there.retry;
+        assert_eq!((bytes, named.unwrap().id, asked), (b"B".to_vec(), statement.id, requests));
+    }
+}
