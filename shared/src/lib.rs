@@ -9,7 +9,7 @@ pub mod auth;
 pub mod balance;
 pub mod config;
 pub mod control;
-mod encoding;
+pub mod encoding;
 pub mod ids;
 pub mod log;
 pub mod network;

@@ -5,6 +5,7 @@
 
 use super::Secret;
 use super::scram::{Keys, Verifier};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -12,7 +13,7 @@ use std::fmt;
 const MOST: usize = 10_000;
 
 /// By StoredKey.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub struct ClientKeys(BTreeMap<[u8; 32], Keys>);
 
 impl ClientKeys {

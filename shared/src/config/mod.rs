@@ -58,6 +58,7 @@ use std::sync::Arc;
 
 /// A whole configuration.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Config {
     /// The file it was loaded from.
     pub path: PathBuf,

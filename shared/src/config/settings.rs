@@ -167,6 +167,7 @@ macro_rules! settings {
     ($($name:ident : $type:ty = $default:tt, $kind:expr, $group:ident, $change:ident, $effect:expr, $help:expr;)*) => {
         /// The value of every setting. A time of zero means "no limit" unless the setting says otherwise.
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[serde(default)]
         pub struct Settings {
             $(#[doc = $help] pub $name: $type,)*
         }
@@ -230,6 +231,7 @@ macro_rules! entry {
     }) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[serde(default)]
         pub struct $entry {
             $(#[$name_doc])* pub $named: $named_type,
             $(#[doc = $help] pub $name: $type,)*
@@ -248,6 +250,13 @@ macro_rules! entry {
             /// An entry that sets nothing.
             pub fn new($named: $named_type) -> Self {
                 Self { $named, $($name: default_value!($type, $kind, $default),)* }
+            }
+        }
+
+        /// An entry without a name: what a key that another build does not write means.
+        impl Default for $entry {
+            fn default() -> Self {
+                Self::new(Default::default())
             }
         }
 

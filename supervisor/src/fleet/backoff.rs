@@ -4,6 +4,7 @@
 //! the whole pause, so it is not for one that has served, however it ended: killed from outside, say, or by a client that comes back.
 //! Such a worker is replaced at once, however often that happens.
 
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// This many deaths in a row …
@@ -14,7 +15,7 @@ const FIRST_DELAY: Duration = Duration::from_secs(1);
 const LONGEST_DELAY: Duration = Duration::from_secs(30);
 
 /// One slot's history of deaths.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Backoff {
     early_deaths: u32,
 }

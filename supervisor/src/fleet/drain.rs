@@ -13,6 +13,7 @@ use super::orders::Until;
 use super::pace::{Pace, share};
 use super::shutdown::Phase;
 use log::Level;
+use serde::{Deserialize, Serialize};
 use shared::control::{Parting, StopMode, ToWorker};
 use shared::ids::Slot;
 use shared::orders::Order;
@@ -29,7 +30,7 @@ const SETTLE: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Drain {
     since: Moment,
     /// What the operator wants.
@@ -47,7 +48,7 @@ pub(super) struct Drain {
 }
 
 /// How far it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Stage {
     /// Who is idle goes in turn.
     Paced,
@@ -58,7 +59,7 @@ enum Stage {
 }
 
 /// The TCP listeners.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Doors {
     /// Nobody comes any more; those that wait are let in.
     Sealed { since: Moment },

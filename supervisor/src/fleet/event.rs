@@ -3,6 +3,7 @@
 //! Nothing here touches a process or a socket: [`crate::engine`] turns signals, datagrams and exits into events and carries out
 //! the actions, in order.
 
+use serde::{Deserialize, Serialize};
 use shared::auth::Secret;
 use shared::auth::scram::Keys;
 use shared::control::{Learned, ReportKind, ReportRows, Resolved, StopMode, ToWorker, Welcome};
@@ -16,7 +17,7 @@ use std::time::Duration;
 pub(crate) type Moment = Duration;
 
 /// A console session's question that waits for its answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct AskId(pub u64);
 
 /// Something that happened.

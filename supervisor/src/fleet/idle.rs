@@ -8,6 +8,7 @@ use super::Fleet;
 use super::event::{Moment, Rules};
 use super::orders::Until;
 use log::Level;
+use serde::{Deserialize, Serialize};
 use shared::control::{PoolRow, ReportRows};
 use shared::ids::Slot;
 use shared::orders::{Order, PoolName};
@@ -18,13 +19,13 @@ use std::time::Duration;
 const NAMES: usize = 500;
 
 /// Since when each idle pool has been idle, as far as was seen.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Idle {
     since: BTreeMap<PoolName, Since>,
     leaving: BTreeSet<PoolName>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Since {
     at: Moment,
     /// What it had counted by then: one that was used between two reports has counted more.
@@ -32,7 +33,7 @@ struct Since {
 }
 
 /// Pools on their way out, each with the time that it has been idle; with all of a database's pools, the database.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Leaving {
     pools: BTreeMap<PoolName, Duration>,
     databases: BTreeSet<String>,

@@ -7,6 +7,7 @@ use super::Fleet;
 use super::event::Moment;
 use super::lives::Life;
 use super::shutdown::Phase;
+use serde::{Deserialize, Serialize};
 use shared::control::ToWorker;
 use shared::ids::Slot;
 use std::collections::BTreeMap;
@@ -16,7 +17,7 @@ use std::time::Duration;
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 /// Who accepts from a slot's listeners.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Listening {
     /// The slot whose workers do.
     by: Slot,

@@ -4,11 +4,12 @@ use super::backoff::Backoff;
 use super::event::{Action, Ended, Holdings, Moment, Notice, WorkerLine};
 use super::{Fleet, shutdown::Phase};
 use log::Level;
+use serde::{Deserialize, Serialize};
 use shared::ids::{Incarnation, Slot};
 use std::time::Duration;
 
 /// A slot: what is on it now and how its workers fared.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct SlotState {
     pub(super) life: Life,
     backoff: Backoff,
@@ -16,7 +17,7 @@ pub(super) struct SlotState {
 }
 
 /// What is on a slot.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Life {
     /// Nothing; at the moment given, if any, a worker is started.
     Vacant { start_at: Option<Moment> },
@@ -33,7 +34,7 @@ impl Default for Life {
 }
 
 /// A worker's process.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Process {
     incarnation: Incarnation,
     pub(super) pid: u32,

@@ -35,6 +35,7 @@ use reload::Reload;
 use report::Reports;
 pub(crate) use report::add_counters;
 use restart::Restart;
+use serde::{Deserialize, Serialize};
 use shared::auth::ClientKeys;
 use shared::control::{Learned, ToWorker, Welcome};
 use shared::ids::{Incarnation, Slot};
@@ -42,8 +43,8 @@ use shared::orders::Marks;
 use shutdown::Phase;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The state of the fleet.
-#[derive(Debug)]
+/// The state of the fleet. It outlives the image that it was made by: what is added to it has a default.
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Fleet {
     /// Every slot there has ever been: what a slot owns lives as long as the fleet.
     slots: Vec<SlotState>,
@@ -65,6 +66,7 @@ pub(crate) struct Fleet {
     reports: Reports,
     welcomes: BTreeMap<(String, String), Welcome>,
     keys: ClientKeys,
+    #[serde(skip)]
     rules: Rules,
     last_incarnation: u32,
     /// Backends that outlived their worker.
@@ -76,8 +78,10 @@ pub(crate) struct Fleet {
     /// Whether `process up` was said.
     up: bool,
     /// What `process up` says.
+    #[serde(skip)]
     name: String,
     now: Moment,
+    #[serde(skip)]
     out: Vec<Action>,
 }
 
@@ -109,6 +113,13 @@ impl Fleet {
             now: Moment::ZERO,
             out: Vec::new(),
         }
+    }
+
+    #[allow(dead_code)]
+    /// What another image has left of it goes on under these rules and this name.
+    pub(crate) fn go_on(&mut self, rules: Rules, name: &str) {
+        self.rules = rules;
+        name.clone_into(&mut self.name);
     }
 
     /// Takes one event at `now`; returns what is to be done, in order.

@@ -8,6 +8,7 @@ use super::Fleet;
 use super::event::{Answer, AskId, Failure};
 use super::idle::Leaving;
 use super::shutdown::Phase;
+use serde::{Deserialize, Serialize};
 use shared::control::ToWorker;
 use shared::ids::{ConnectionId, Slot};
 use shared::orders::{Order, Outcome, Scope};
@@ -17,13 +18,13 @@ use std::collections::{BTreeMap, BTreeSet};
 const NAMES: usize = 1000;
 
 /// Orders under way.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Orders {
     last: u32,
     open: Vec<Open>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Open {
     number: u32,
     until: Until,
@@ -32,7 +33,7 @@ struct Open {
 }
 
 /// What an order waits for, besides every worker's word.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Until {
     /// Nothing.
     Done,
@@ -51,7 +52,7 @@ pub(super) enum Until {
 }
 
 /// Backends that outlived their worker, by database.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Orphans(BTreeMap<String, usize>);
 
 impl Orphans {

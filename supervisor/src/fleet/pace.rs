@@ -1,12 +1,13 @@
 //! How many idle clients may leave by now, and from which workers.
 
 use super::event::Moment;
+use serde::{Deserialize, Serialize};
 use shared::ids::Slot;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// So many in a second, whoever asks how often.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Pace {
     per_second: u32,
     last: Moment,

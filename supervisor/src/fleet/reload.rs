@@ -7,6 +7,7 @@
 use super::event::{Action, Answer, AskId, Changed, Failure, Loaded, Moment, Notice};
 use super::{Fleet, shutdown::Phase};
 use log::Level;
+use serde::{Deserialize, Serialize};
 use shared::control::ToWorker;
 use shared::ids::Slot;
 use std::collections::BTreeSet;
@@ -19,7 +20,7 @@ const PHASE_TIMEOUT: Duration = Duration::from_secs(10);
 const PROMPT: Duration = Duration::from_secs(1);
 
 /// What changes the configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Change {
     /// The file, read again.
     File,
@@ -32,7 +33,7 @@ pub(super) enum Change {
 }
 
 /// One change and who waits for it.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Job {
     change: Change,
     asks: Vec<AskId>,
@@ -57,13 +58,21 @@ struct Waiting {
 }
 
 /// The change under way and those behind it.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Reload {
+    /// No image is left while there is one.
+    #[serde(skip)]
     stage: Stage,
     queue: Vec<Job>,
 }
 
 impl Reload {
+    #[allow(dead_code)]
+    /// No configuration is on its way.
+    pub(super) fn is_still(&self) -> bool {
+        matches!(self.stage, Stage::Idle) && self.queue.is_empty()
+    }
+
     /// Whether what this worker says may still be about the old configuration.
     pub(super) fn outdated(&self, slot: Slot) -> bool {
         matches!(&self.stage, Stage::Committing(_, _, waiting) if waiting.slots.contains(&slot))

@@ -6,6 +6,7 @@
 use super::Fleet;
 use super::event::{Answer, AskId, Moment};
 use log::Level;
+use serde::{Deserialize, Serialize};
 use shared::control::{PoolRow, ReportKind, ReportRows, ToWorker};
 use shared::ids::Slot;
 use shared::orders::PoolName;
@@ -18,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const SAMPLE_EVERY: Duration = Duration::from_secs(10);
 
 /// Reports under way and counters kept.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Reports {
     last_id: u32,
     open: Vec<Gather>,
@@ -31,7 +32,7 @@ pub(super) struct Reports {
     sampled: Moment,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Gather {
     id: u32,
     /// `None`: the fleet's own sample.

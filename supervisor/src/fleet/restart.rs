@@ -11,6 +11,7 @@ use super::listening::Listening;
 use super::lives::{Life, SlotState};
 use super::{Fleet, shutdown::Phase};
 use log::Level;
+use serde::{Deserialize, Serialize};
 use shared::control::ToWorker;
 use shared::ids::{MAX_WORKERS, Slot};
 use std::collections::VecDeque;
@@ -20,7 +21,7 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A restart under way.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Restart {
     /// Who asked.
     ask: AskId,
@@ -31,7 +32,7 @@ pub(super) struct Restart {
 }
 
 /// One worker's replacement.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Step {
     old: Slot,
     new: Slot,

@@ -5,6 +5,7 @@
 use super::Fleet;
 use super::event::{Action, Answer, AskId, Moment, Notice, Signal};
 use log::Level;
+use serde::{Deserialize, Serialize};
 use shared::control::{StopMode, ToWorker};
 use shared::ids::Slot;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use std::time::Duration;
 const GRACE: Duration = Duration::from_secs(2);
 
 /// How far the fleet is on its way out.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Phase {
     /// Not at all.
     Running,

@@ -15,6 +15,7 @@ mod restarts;
 mod shutdowns;
 
 use super::*;
+use shared::encoding::{decode_named, encode_named};
 use shared::orders::{Order, Outcome, Scope};
 use std::time::Duration;
 
@@ -101,6 +102,18 @@ impl World {
             for event in then {
                 batch.append(&mut self.fleet.handle(self.now, event));
             }
+        }
+        self.pass_on();
+    }
+
+    /// Between any two events another image may take the fleet over, unless a configuration is on its way.
+    fn pass_on(&mut self) {
+        if self.fleet.reload.is_still() {
+            let (rules, name) = (self.fleet.rules.clone(), self.fleet.name.clone());
+            let shown = format!("{:?}", self.fleet);
+            self.fleet = decode_named(&encode_named(&[], &self.fleet).unwrap()).unwrap();
+            self.fleet.go_on(rules, &name);
+            assert_eq!(format!("{:?}", self.fleet), shown);
         }
     }
 

@@ -8,6 +8,7 @@ use crate::pool::PoolIndex;
 use crate::socket::Conn;
 use crate::worker::{Life, Worker};
 use shared::control::{MovedSession, ToInbox};
+use shared::encoding::decode_named;
 use shared::ids::{LimitId, Owner, SeatIndex};
 use shared::tls::Role;
 use std::os::fd::OwnedFd;
@@ -41,7 +42,7 @@ impl Worker {
         if self.life != Life::Serving {
             return Err(Refusal::NotNow);
         }
-        let mut state = State::decode(&moved.state.0).map_err(|error| cannot(&error.to_string()))?;
+        let mut state: State = decode_named(&moved.state.0).map_err(|error| cannot(&error.to_string()))?;
         if matches!(state.place, Place::Linked(_)) != server.is_some() {
             return Err(cannot("it came without its server"));
         }

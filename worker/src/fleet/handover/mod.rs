@@ -19,6 +19,7 @@ use crate::pool::{PoolIndex, Waiter};
 use crate::server::{Server, ServerState};
 use crate::worker::{Life, Source, TICK, Worker};
 use shared::control::{Lent, MovedSession, SessionState, ToInbox};
+use shared::encoding::encode_named;
 use shared::ids::{Owner, PoolId, SeatIndex, Slot};
 use shared::shm::Ticket;
 use state::{Linked, Place, State};
@@ -95,7 +96,7 @@ impl Move {
             (None, Some(waiter)) => Place::Queued { since: waiter.since.as_micros(), notified: waiter.notified },
             (None, None) => Place::Idle,
         };
-        match State::of(&self.client, session, pool, place).encode() {
+        match encode_named(&[], &State::of(&self.client, session, pool, place)) {
             Ok(state) => {
                 let (seat, ticket, state) = (session.seats.client, self.ticket, SessionState(state));
                 Some(ToInbox::Session(Box::new(MovedSession { from, seat, ticket, state })))

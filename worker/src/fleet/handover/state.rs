@@ -10,7 +10,6 @@ use crate::server::Server;
 use serde::{Deserialize, Serialize};
 use shared::control::{ConnectionState, Lent, Replication};
 use shared::ids::{ConnectionId, LimitId, PoolId, SeatIndex};
-use std::io;
 use std::net::SocketAddr;
 
 /// A session as it is sent.
@@ -130,33 +129,6 @@ impl State {
             transaction_start: session.transaction_start.map(crate::clock::Instant::as_micros),
             place,
         }
-    }
-
-    /// Into a buffer that never grows: one that does leaves copies of keys behind.
-    pub(super) fn encode(&self) -> Result<Vec<u8>, rmp_serde::encode::Error> {
-        let mut size = Size(0);
-        rmp_serde::encode::write_named(&mut size, self)?;
-        let mut bytes = Vec::with_capacity(size.0);
-        rmp_serde::encode::write_named(&mut bytes, self)?;
-        Ok(bytes)
-    }
-
-    pub(super) fn decode(bytes: &[u8]) -> Result<Self, rmp_serde::decode::Error> {
-        rmp_serde::from_slice(bytes)
-    }
-}
-
-/// Counts what is written.
-struct Size(usize);
-
-impl io::Write for Size {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0 += bytes.len();
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 
