@@ -10,6 +10,7 @@ mod auth;
 mod cli;
 mod console;
 mod control;
+mod control_dir;
 mod dns;
 mod engine;
 mod fleet;

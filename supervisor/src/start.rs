@@ -2,6 +2,7 @@
 //! shared memory, workers.
 
 use crate::cli::Run;
+use crate::control_dir::ControlDir;
 use crate::dns::{self, Resolver};
 use crate::engine::{self, Engine, Parts, load};
 use crate::listen::{self, Inherited, Keeper, Listeners, Tcp, Unix};
@@ -47,6 +48,7 @@ fn bring_up(options: &Run, path: &Path) -> Result<u8, String> {
     let (config, problems) = load::first(path, options.verbose)?;
     let settings = &config.settings;
     privileges::drop_to(options.user.as_deref().or(settings.user.as_deref()))?;
+    let control_dir = ControlDir::open(settings)?;
     let passed_on = Unix::inherit(settings, &mut inherited)?;
     if passed_on.is_none() {
         listen::check_running(settings)?;
@@ -60,6 +62,9 @@ fn bring_up(options: &Run, path: &Path) -> Result<u8, String> {
         go_to_background(&config)?;
     } else if options.quiet {
         silence()?;
+    }
+    if let Some(control_dir) = &control_dir {
+        control_dir.enter_pid()?;
     }
     logging::apply(settings, stderr, log_file.as_ref()).map_err(|error| format!("could not log: {error}"))?;
     raise_descriptors(&config);
@@ -92,7 +97,9 @@ fn bring_up(options: &Run, path: &Path) -> Result<u8, String> {
     let parts = assemble(config, listeners, log_file, warned, stderr, options.verbose)?;
     let mock_secret = mock_secret::make()?;
     last_breath::on_panic();
-    Ok(Engine::new(parts, mock_secret).run())
+    let status = Engine::new(parts, mock_secret).run();
+    drop(control_dir);
+    Ok(status)
 }
 
 /// The shared memory, the inboxes and the threads.

@@ -92,6 +92,8 @@ settings! {
         "Whether clients may or must use TLS, and whether they must show a certificate.";
     conffile: Option<String> = NULL, Text, Fleet, Reload, Works,
         "The configuration file that RELOAD reads. Without it: the one given on the command line.";
+    control_dir: String = "", Text, Fleet, Restart, Works,
+        "The directory, of the fleet's user alone, by which a supervisor that is started after a crash finds the workers that serve on. Empty: `.s.PGFLEET.<listen_port>` in unix_socket_dir.";
     default_pool_size: u32 = "20", int(0, MAX, "connections"), Pools, Reload, Works,
         "The most server connections of one pool, that is of one user to one database, in the whole fleet; 0: no limit.";
     disable_pqexec: bool = "0", Switch, Pools, Restart, Works,
