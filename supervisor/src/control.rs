@@ -3,15 +3,18 @@
 //! The fleet's thread decides for each of its messages what becomes of it when the worker does not read. Answers to what a worker has asked are
 //! kept for it until it does: a client waits for each of them, and nobody would ask again. They may overtake other messages, and be overtaken.
 
+use crate::gate::Gate;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde::{Deserialize, Serialize};
 use shared::control::{self, ToWorker};
 use shared::sys::seqpacket;
 use std::collections::VecDeque;
+use std::fmt;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 /// Any thread may send.
 #[derive(Debug, Clone)]
@@ -19,15 +22,26 @@ pub(crate) struct Control(Arc<Socket>);
 
 #[derive(Debug)]
 struct Socket {
-    fd: OwnedFd,
+    fd: Arc<OwnedFd>,
     /// Answers for which there was no room. While there are any, a thread waits for it.
-    unsent: Mutex<VecDeque<Zeroizing<Vec<u8>>>>,
+    unsent: Mutex<VecDeque<Unsent>>,
+    gate: Arc<Gate>,
+}
+
+/// An answer as it is sent: whoever reads it is of the build that asked.
+#[derive(Clone, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+pub(crate) struct Unsent(#[serde(with = "serde_bytes")] Vec<u8>);
+
+impl fmt::Debug for Unsent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Unsent({} bytes)", self.0.len())
+    }
 }
 
 impl Control {
     /// `fd` does not block.
-    pub(crate) fn new(fd: OwnedFd) -> Self {
-        Self(Arc::new(Socket { fd, unsent: Mutex::default() }))
+    pub(crate) fn new(fd: OwnedFd, gate: Arc<Gate>) -> Self {
+        Self(Arc::new(Socket { fd: Arc::new(fd), unsent: Mutex::default(), gate }))
     }
 
     /// Sends one message with its descriptors. `WouldBlock`: the worker does not read.
@@ -43,7 +57,7 @@ impl Control {
     }
 
     fn try_answer(&self, message: &ToWorker) -> io::Result<()> {
-        let bytes = encode(message)?;
+        let mut bytes = encode(message)?;
         let mut unsent = self.0.unsent();
         if unsent.is_empty() {
             match seqpacket::send(self.as_fd(), &bytes, &[]) {
@@ -51,11 +65,39 @@ impl Control {
                 Err(error) if is_gone(&error) => return Ok(()),
                 sent => return sent,
             }
-            let socket = Arc::clone(&self.0);
-            std::thread::Builder::new().name("answers".into()).spawn(move || socket.send_rest())?;
+            self.send_later()?;
         }
-        unsent.push_back(bytes);
+        unsent.push_back(Unsent(std::mem::take(&mut *bytes)));
         Ok(())
+    }
+
+    /// The caller holds what is unsent, so that the thread does not find it empty.
+    fn send_later(&self) -> io::Result<()> {
+        let socket = Arc::clone(&self.0);
+        std::thread::Builder::new().name("answers".into()).spawn(move || socket.send_rest())?;
+        Ok(())
+    }
+
+    /// The socket, to be taken along through an exec.
+    #[allow(dead_code)] // until an upgrade uses it
+    pub(crate) fn socket(&self) -> &Arc<OwnedFd> {
+        &self.0.fd
+    }
+
+    /// Answers that the worker has not taken, as they are sent. Asked for when the gate is closed, so that none of them is sent meanwhile.
+    pub(crate) fn unsent(&self) -> Vec<Unsent> {
+        self.0.unsent().iter().cloned().collect()
+    }
+
+    /// Goes on with what was unsent before an exec.
+    pub(crate) fn take_up(&self, answers: Vec<Unsent>) {
+        let mut unsent = self.0.unsent();
+        let begins = unsent.is_empty() && !answers.is_empty();
+        unsent.extend(answers);
+        if begins && let Err(error) = self.send_later() {
+            log::warn!("answers to a worker were lost: {error}");
+            unsent.clear();
+        }
     }
 }
 
@@ -66,7 +108,7 @@ impl AsFd for Control {
 }
 
 impl Socket {
-    fn unsent(&self) -> MutexGuard<'_, VecDeque<Zeroizing<Vec<u8>>>> {
+    fn unsent(&self) -> MutexGuard<'_, VecDeque<Unsent>> {
         self.unsent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -74,9 +116,10 @@ impl Socket {
     fn send_rest(&self) {
         loop {
             while poll(&mut [PollFd::new(self.fd.as_fd(), PollFlags::POLLOUT)], PollTimeout::NONE) == Err(Errno::EINTR) {}
+            let _pass = self.gate.enter();
             let mut unsent = self.unsent();
             while let Some(bytes) = unsent.front() {
-                match seqpacket::send(self.fd.as_fd(), bytes, &[]) {
+                match seqpacket::send(self.fd.as_fd(), &bytes.0, &[]) {
                     Ok(()) => drop(unsent.pop_front()),
                     Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                     Err(error) => {
@@ -109,12 +152,13 @@ mod tests {
     use super::*;
     use crate::process::set_nonblocking;
     use shared::control::MAX_MESSAGE;
+    use shared::encoding::{decode_named, encode_named};
 
     /// A control socket on which nothing more can be sent, and the worker's end.
     fn full() -> (Control, OwnedFd, usize) {
         let (ours, theirs) = seqpacket::pair().unwrap();
         set_nonblocking(&ours).unwrap();
-        let control = Control::new(ours);
+        let control = Control::new(ours, Arc::default());
         let mut filled = 0;
         while control.send(&ToWorker::Stay, &[]).is_ok() {
             filled += 1;
@@ -138,6 +182,25 @@ mod tests {
         assert!((0..filled).all(|_| next() == ToWorker::Stay));
         assert!((0..100).all(|uid| next() == answer(uid)));
         control.answer(&answer(100));
+        assert!(next() == answer(100));
+    }
+
+    #[test]
+    fn answers_wait_also_while_another_image_takes_over() {
+        let (control, worker, filled) = full();
+        (0..100).for_each(|uid| control.answer(&answer(uid)));
+        std::mem::forget(control.0.gate.close());
+        let bytes = encode_named(&[], &control.unsent()).unwrap();
+        let mut buffer = vec![0; MAX_MESSAGE];
+        let mut next = || {
+            let received = seqpacket::recv(worker.as_fd(), &mut buffer).unwrap();
+            control::decode::<ToWorker>(&buffer[..received.len]).unwrap()
+        };
+        assert!((0..filled).all(|_| next() == ToWorker::Stay));
+        let resumed = Control::new(control.socket().try_clone().unwrap(), Arc::default());
+        resumed.take_up(decode_named(&bytes).unwrap());
+        assert!((0..100).all(|uid| next() == answer(uid)), "each once");
+        resumed.answer(&answer(100));
         assert!(next() == answer(100));
     }
 

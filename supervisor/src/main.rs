@@ -14,13 +14,18 @@ mod control_dir;
 mod dns;
 mod engine;
 mod fleet;
+mod gate;
 mod last_breath;
 mod listen;
 mod logging;
+#[allow(dead_code)] // until an upgrade uses it
+mod luggage;
 mod mock_secret;
 mod notify;
 mod office;
 mod orphans;
+#[allow(dead_code)] // until an upgrade uses it
+mod parlour;
 mod pidfile;
 mod privileges;
 mod process;

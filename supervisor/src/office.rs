@@ -5,6 +5,7 @@ use crate::console::Console;
 use crate::dns::Resolver;
 use crate::engine::NewSlot;
 use crate::fleet::{Answer, Event, Request};
+use crate::gate::Gate;
 use crate::orphans::Orphanage;
 use crate::stats::History;
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -54,6 +55,8 @@ pub(crate) struct Office {
     config: RwLock<Arc<Config>>,
     consoles: Mutex<BTreeMap<ConnectionId, Console>>,
     input: Sender<Input>,
+    /// What whoever takes something from outside passes through.
+    pub(crate) gate: Arc<Gate>,
     /// The fleet's shared memory.
     pub(crate) shm: Shm,
     /// Backends that outlived their worker.
@@ -75,6 +78,7 @@ impl Office {
     pub(crate) fn new(
         config: Arc<Config>,
         input: Sender<Input>,
+        gate: Arc<Gate>,
         shm: Shm,
         orphans: Orphanage,
         names: Resolver,
@@ -84,6 +88,7 @@ impl Office {
             config: RwLock::new(config),
             consoles: Mutex::default(),
             input,
+            gate,
             shm,
             orphans,
             names,
@@ -123,5 +128,20 @@ impl Office {
         let (reply, answer) = bounded(1);
         self.tell(Input::Ask(request, session, reply));
         answer
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// An office without a fleet, and what the fleet's thread would be told.
+    pub(crate) fn office() -> (Arc<Office>, Receiver<Input>) {
+        let (input, inputs) = crossbeam_channel::unbounded();
+        let (shm, gate) = (Shm::create().unwrap().0, Arc::new(Gate::default()));
+        let orphans = Orphanage::start(shm.clone(), Arc::default(), Arc::clone(&gate), input.clone()).unwrap();
+        let office = Office::new(Arc::default(), input, gate, shm, orphans, Resolver::default(), Vec::new());
+        (Arc::new(office), inputs)
     }
 }

@@ -5,6 +5,7 @@
 
 use crate::control::Control;
 use crate::fleet::{Event, Said};
+use crate::gate::Gate;
 use crate::office::{Input, Office};
 use crate::{auth, console, dns, system_users};
 use nix::errno::Errno;
@@ -24,11 +25,11 @@ use zeroize::Zeroize;
 const MAX_REPORT: usize = 128 * 1024 * 1024;
 
 /// Starts a worker's process from this process's own image, whatever has become of its file.
-pub(crate) fn start() -> io::Result<(Control, u32)> {
+pub(crate) fn start(gate: &Arc<Gate>) -> io::Result<(Control, u32)> {
     let (ours, theirs) = seqpacket::pair()?;
     set_nonblocking(&ours)?;
     let pid = spawn::spawn_worker(Path::new("/proc/self/exe"), &["worker"], theirs)?;
-    Ok((Control::new(ours), pid))
+    Ok((Control::new(ours, Arc::clone(gate)), pid))
 }
 
 /// Sets O_NONBLOCK on the open file, for every process that holds it.
@@ -75,6 +76,7 @@ impl Listener {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(error) => return Err(error.into()),
             }
+            let _pass = self.office.gate.enter();
             let received = match seqpacket::recv(self.control.as_fd(), &mut buffer) {
                 Ok(received) => received,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
@@ -134,4 +136,58 @@ impl Listener {
 fn read_report(fd: &OwnedFd) -> io::Result<ReportRows> {
     let bytes = memfd::read_all(fd.as_fd(), MAX_REPORT)?;
     postcard::from_bytes(&bytes).map_err(|error| io::Error::new(ErrorKind::InvalidData, error))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::control::Control;
+    use crate::office::tests::office;
+    use shared::ids::Incarnation;
+    use std::time::Duration;
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    /// What was taken before the gate was closed is in the channel, and the rest is still in the socket, for another image.
+    #[test]
+    fn a_listener_stops_between_two_messages() {
+        let (office, inputs) = office();
+        let (ours, worker) = seqpacket::pair().unwrap();
+        set_nonblocking(&ours).unwrap();
+        set_nonblocking(&worker).unwrap();
+        let control = Control::new(ours, Arc::clone(&office.gate));
+        let owner = Owner { slot: Slot(0), incarnation: Incarnation(2) };
+        let listener = Listener { office: Arc::clone(&office), control: control.clone(), owner };
+        std::thread::spawn(move || listener.read_all());
+        let number = |input: Input| match input {
+            Input::Event(Event::Said { message: Said::Prepared(number), .. }) => number,
+            other => panic!("{other:?}"),
+        };
+        let mut count = 0;
+        let mut send = |some| {
+            for generation in count..count + some {
+                let bytes = control::encode(&ToSupervisor::Prepared { generation }).unwrap();
+                seqpacket::send(worker.as_fd(), &bytes, &[]).unwrap();
+            }
+            count += some;
+        };
+        send(1);
+        assert_eq!(number(inputs.recv_timeout(SOON).unwrap()), 0);
+        send(50);
+        std::mem::forget(office.gate.close());
+        send(3);
+        let taken = inputs.try_iter().map(number);
+        let mut buffer = vec![0; MAX_MESSAGE];
+        let left = std::iter::from_fn(|| {
+            let received = seqpacket::recv(control.as_fd(), &mut buffer).ok()?;
+            match control::decode(&buffer[..received.len]).unwrap() {
+                ToSupervisor::Prepared { generation } => Some(generation),
+                other => panic!("{other:?}"),
+            }
+        });
+        let all: Vec<u64> = taken.chain(left).collect();
+        assert_eq!(all, (1..count).collect::<Vec<_>>());
+        assert!(inputs.is_empty());
+    }
 }

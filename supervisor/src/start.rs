@@ -5,6 +5,7 @@ use crate::cli::Run;
 use crate::control_dir::ControlDir;
 use crate::dns::{self, Resolver};
 use crate::engine::{self, Engine, Parts, load};
+use crate::gate::Gate;
 use crate::listen::{self, Inherited, Keeper, Listeners, Tcp, Unix};
 use crate::office::Office;
 use crate::orphans::{Inboxes, Orphanage};
@@ -121,9 +122,11 @@ fn assemble(
         inboxes.add(sending);
     }
     let (input, inputs) = crossbeam_channel::unbounded();
+    let gate = Arc::new(Gate::default());
     let failed = |what: &'static str| move |error: std::io::Error| format!("could not start the thread for {what}: {error}");
     signals::listen(input.clone()).map_err(failed("signals"))?;
-    let orphans = Orphanage::start(shm.clone(), Arc::clone(&inboxes), input.clone()).map_err(failed("dead workers' backends"))?;
+    let orphans = Orphanage::start(shm.clone(), Arc::clone(&inboxes), Arc::clone(&gate), input.clone());
+    let orphans = orphans.map_err(failed("dead workers' backends"))?;
     let mut rows = Vec::new();
     for slot in &listeners.tcp {
         rows.extend(slot.iter().zip(&listeners.addresses).map(|(fd, at)| (fd.as_raw_fd(), at.ip().to_string(), at.port())));
@@ -132,7 +135,7 @@ fn assemble(
         rows.push((std::os::fd::AsFd::as_fd(unix).as_raw_fd(), "unix".to_owned(), config.settings.listen_port));
     }
     let names = Resolver::start(&config.settings)?;
-    let office = Arc::new(Office::new(Arc::new(config), input.clone(), shm, orphans, names, rows));
+    let office = Arc::new(Office::new(Arc::new(config), input.clone(), gate, shm, orphans, names, rows));
     stats::start(Arc::clone(&office)).map_err(failed("statistics"))?;
     dns::start_zone_checks(Arc::clone(&office)).map_err(failed("DNS zones"))?;
     tls_watch::start(Arc::clone(&office)).map_err(failed("TLS files"))?;

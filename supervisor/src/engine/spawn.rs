@@ -22,7 +22,7 @@ impl Engine {
     /// Starts a worker; returns its pid.
     pub(super) fn spawn(&mut self, owner: Owner, marks: Marks, welcomes: Vec<Welcome>, keys: &[Keys]) -> io::Result<u32> {
         let keys = written(keys)?;
-        let (control, pid) = process::start()?;
+        let (control, pid) = process::start(&self.parts.office.gate)?;
         last_breath::remember(owner.slot, pid);
         let table = self.parts.office.shm.workers();
         table.start(owner, pid, clock::wall_us(), clock::monotonic_us());

@@ -6,7 +6,8 @@
 use crate::fleet::Moment;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
-use socket2::{SockAddr, Socket, Type};
+use serde::{Deserialize, Serialize};
+use socket2::{SockAddr, SockRef, Socket, Type};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
@@ -17,11 +18,13 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Cancels {
     request: [u8; 16],
     due: Moment,
     pause: Duration,
+    /// It is not taken along through an exec: another one is sent then.
+    #[serde(skip)]
     under_way: Option<Carrier>,
 }
 
@@ -39,8 +42,13 @@ impl Cancels {
         Self { request, due, pause: FIRST_PAUSE, under_way: None }
     }
 
+    /// As another image goes on with them.
+    pub(super) fn parked(&self) -> Self {
+        Self { request: self.request, due: self.due, pause: self.pause, under_way: None }
+    }
+
     /// Sends a request to the postmaster behind `server` if it is time and none is under way.
-    pub(super) fn send_due(&mut self, server: &Socket, now: Moment, registry: &Registry, token: Token) {
+    pub(super) fn send_due(&mut self, server: &SockRef<'_>, now: Moment, registry: &Registry, token: Token) {
         if self.under_way.is_some() || now < self.due {
             return;
         }

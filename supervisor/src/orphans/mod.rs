@@ -13,8 +13,11 @@ mod tests;
 mod thread;
 mod wake;
 
+pub(crate) use thread::Kept;
 pub(crate) use wake::{Inboxes, wake_waiters};
 
+use crate::gate::{Closed, Gate};
+use crate::luggage::{Arrived, Luggage};
 use crate::office::Input;
 use crossbeam_channel::Sender;
 use shared::control::ServerSeats;
@@ -22,8 +25,9 @@ use shared::ids::{MAX_WORKERS, Slot};
 use shared::shm::{Orphan, Shm};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use thread::Home;
 
 /// What the thread is told.
 #[derive(Debug)]
@@ -34,23 +38,40 @@ enum Message {
 }
 
 /// The way to the thread.
-#[derive(Debug)]
 pub(crate) struct Orphanage {
     sender: Sender<Message>,
     waker: mio::Waker,
     draining: Arc<[AtomicU32; MAX_WORKERS]>,
+    home: Arc<Mutex<Home>>,
 }
 
 impl Orphanage {
     /// Starts the thread. It reports each orphan's end to `input` and to the workers that wait for its seats.
-    pub(crate) fn start(shm: Shm, inboxes: Arc<Inboxes>, input: Sender<Input>) -> io::Result<Self> {
+    pub(crate) fn start(shm: Shm, inboxes: Arc<Inboxes>, gate: Arc<Gate>, input: Sender<Input>) -> io::Result<Self> {
         let poll = mio::Poll::new()?;
         let waker = mio::Waker::new(poll.registry(), thread::WAKE)?;
         let (sender, messages) = crossbeam_channel::unbounded();
         let draining = Arc::new([const { AtomicU32::new(0) }; MAX_WORKERS]);
-        let state = thread::Thread::new(poll, messages, shm, inboxes, input, Arc::clone(&draining));
-        std::thread::Builder::new().name("orphans".into()).spawn(move || state.run())?;
-        Ok(Self { sender, waker, draining })
+        let home = Home::new(poll.registry().try_clone()?, messages, shm, inboxes, input, Arc::clone(&draining));
+        let home = Arc::new(Mutex::new(home));
+        let at_home = Arc::clone(&home);
+        std::thread::Builder::new().name("orphans".into()).spawn(move || thread::run(poll, &gate, &at_home))?;
+        Ok(Self { sender, waker, draining, home })
+    }
+
+    /// All that the thread holds, and what it has been told so far.
+    pub(crate) fn park(&self, _: &Closed<'_>, luggage: &mut Luggage) -> Kept {
+        self.home().park(luggage)
+    }
+
+    /// Goes on with what was parked; called before anything else happens here.
+    pub(crate) fn resume(&self, kept: Kept, arrived: &mut Arrived) {
+        self.home().resume(kept, arrived);
+        self.wake();
+    }
+
+    fn home(&self) -> MutexGuard<'_, Home> {
+        self.home.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A server connection begins; the duplicate of its socket is to be kept.
@@ -75,9 +96,13 @@ impl Orphanage {
     }
 
     fn tell(&self, message: Message) {
-        if self.sender.send(message).is_ok()
-            && let Err(error) = self.waker.wake()
-        {
+        if self.sender.send(message).is_ok() {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        if let Err(error) = self.waker.wake() {
             log::error!("could not wake the thread that frees seats: {error}");
         }
     }

@@ -2,14 +2,17 @@
 
 use super::cancels::Cancels;
 use crate::fleet::Moment;
+use crate::luggage::{Arrived, Luggage, Place};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
+use serde::{Deserialize, Serialize};
 use shared::control::ServerSeats;
 use shared::wire::encode;
-use socket2::Socket;
+use socket2::SockRef;
 use std::io::{ErrorKind, Read};
 use std::net::Shutdown;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// After this long a seat is freed whatever the backend does.
@@ -24,13 +27,22 @@ const READS: usize = 16;
 pub(super) struct Orphan {
     pub(super) seats: ServerSeats,
     pub(super) deadline: Moment,
-    socket: Option<Socket>,
+    socket: Option<Arc<OwnedFd>>,
     /// `None`: nobody knows the key.
     cancels: Option<Cancels>,
     /// There may be more to read without another event.
     pub(super) unread: bool,
     /// There are events of its socket.
     watched: bool,
+}
+
+/// What there is of one, while another image takes the place of this one.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct KeptOrphan {
+    seats: ServerSeats,
+    deadline: Moment,
+    socket: Option<Place>,
+    cancels: Option<Cancels>,
 }
 
 impl Orphan {
@@ -44,6 +56,26 @@ impl Orphan {
         Self { seats: orphan.seats, deadline: now + grace, socket: None, cancels, unread: false, watched: false }
     }
 
+    /// For the image that takes the place of this one.
+    pub(super) fn park(&self, luggage: &mut Luggage) -> KeptOrphan {
+        KeptOrphan {
+            seats: self.seats,
+            deadline: self.deadline,
+            socket: self.socket.as_ref().map(|socket| luggage.pack(socket)),
+            cancels: self.cancels.as_ref().map(Cancels::parked),
+        }
+    }
+
+    /// What was parked.
+    pub(super) fn resume(kept: KeptOrphan, arrived: &mut Arrived, registry: &Registry, token: Token) -> Self {
+        let KeptOrphan { seats, deadline, socket, cancels } = kept;
+        let mut orphan = Self { seats, deadline, socket: None, cancels, unread: false, watched: false };
+        if let Some(socket) = socket.and_then(|place| arrived.take(place)) {
+            orphan.watch(Arc::new(socket), registry, token);
+        }
+        orphan
+    }
+
     /// Whether its socket is known.
     pub(super) fn has_socket(&self) -> bool {
         self.socket.is_some()
@@ -55,11 +87,20 @@ impl Orphan {
     }
 
     /// Its socket: asks PostgreSQL to end the backend. `false`: there is no connection behind it, so no backend either.
-    pub(super) fn attach(&mut self, socket: Socket, now: Moment, registry: &Registry, token: Token) -> bool {
-        if socket.peer_addr().is_err() {
+    pub(super) fn attach(&mut self, socket: Arc<OwnedFd>, now: Moment, registry: &Registry, token: Token) -> bool {
+        if SockRef::from(&socket).peer_addr().is_err() {
             return false;
         }
-        let watched = socket
+        self.deadline = now + GRACE;
+        let end = Arc::clone(&socket);
+        self.watch(socket, registry, token);
+        self.cancel_if_due(now, registry, Token(token.0 + 1));
+        // A backend that is idle ends when it reads the end; one that is busy when it has been cancelled, or next reads.
+        SockRef::from(&end).shutdown(Shutdown::Write).is_ok()
+    }
+
+    fn watch(&mut self, socket: Arc<OwnedFd>, registry: &Registry, token: Token) {
+        let watched = SockRef::from(&socket)
             .set_nonblocking(true)
             .and_then(|()| registry.register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::READABLE));
         if let Err(error) = &watched {
@@ -67,12 +108,8 @@ impl Orphan {
             log::error!("could not watch the socket of a dead worker's backend: {error}");
         }
         self.watched = watched.is_ok();
-        self.deadline = now + GRACE;
         self.unread = true;
         self.socket = Some(socket);
-        self.cancel_if_due(now, registry, Token(token.0 + 1));
-        // A backend that is idle ends when it reads the end; one that is busy when it has been cancelled, or next reads.
-        self.socket.as_ref().is_some_and(|socket| socket.shutdown(Shutdown::Write).is_ok())
     }
 
     /// What is to be done from time to time.
@@ -83,7 +120,7 @@ impl Orphan {
 
     fn cancel_if_due(&mut self, now: Moment, registry: &Registry, token: Token) {
         if let (Some(cancels), Some(socket)) = (&mut self.cancels, &self.socket) {
-            cancels.send_due(socket, now, registry, token);
+            cancels.send_due(&SockRef::from(socket), now, registry, token);
         }
     }
 
@@ -96,9 +133,10 @@ impl Orphan {
 
     /// Reads and throws away what the backend still says. `true` when it has ended.
     pub(super) fn drain(&mut self, buffer: &mut [u8]) -> bool {
-        let Some(socket) = &mut self.socket else { return false };
+        let Some(socket) = &self.socket else { return false };
+        let socket = SockRef::from(socket);
         for _ in 0..READS {
-            match socket.read(buffer) {
+            match (&*socket).read(buffer) {
                 Ok(0) => return true,
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}

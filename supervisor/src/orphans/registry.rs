@@ -4,11 +4,14 @@
 //! connection's beginning may be read before the old one's end. So a seat can have several duplicates for a moment, and an end takes
 //! away the one whose connection is over.
 
+use crate::luggage::{Arrived, Luggage, Place};
 use crate::process::peer_has_ended;
+use serde::{Deserialize, Serialize};
 use shared::control::ServerSeats;
 use shared::ids::{PoolId, SeatIndex};
-use socket2::Socket;
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 /// A pool's seat: what tells one server connection from another.
 pub(super) type Key = (PoolId, SeatIndex);
@@ -19,7 +22,7 @@ pub(super) fn key(seats: &ServerSeats) -> Key {
 
 #[derive(Debug, Default)]
 struct Seat {
-    duplicates: Vec<Socket>,
+    duplicates: Vec<Arc<OwnedFd>>,
     /// Ends that were read before their beginnings.
     early_ends: u32,
 }
@@ -28,8 +31,17 @@ struct Seat {
 #[derive(Debug, Default)]
 pub(super) struct Registry(HashMap<Key, Seat>);
 
+/// What there is of one seat, while another image takes the place of this one.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct KeptSeat {
+    key: Key,
+    /// In their order.
+    duplicates: Vec<Place>,
+    early_ends: u32,
+}
+
 impl Registry {
-    pub(super) fn opened(&mut self, key: Key, duplicate: Socket) {
+    pub(super) fn opened(&mut self, key: Key, duplicate: Arc<OwnedFd>) {
         let seat = self.0.entry(key).or_default();
         if seat.early_ends > 0 && over(&duplicate) {
             seat.early_ends -= 1;
@@ -50,8 +62,27 @@ impl Registry {
     }
 
     /// The duplicate of the seat's present connection.
-    pub(super) fn take(&mut self, key: Key) -> Option<Socket> {
+    pub(super) fn take(&mut self, key: Key) -> Option<Arc<OwnedFd>> {
         self.0.remove(&key)?.duplicates.pop()
+    }
+
+    /// For the image that takes the place of this one.
+    pub(super) fn park(&self, luggage: &mut Luggage) -> Vec<KeptSeat> {
+        let keep = |(key, seat): (&Key, &Seat)| KeptSeat {
+            key: *key,
+            duplicates: seat.duplicates.iter().map(|duplicate| luggage.pack(duplicate)).collect(),
+            early_ends: seat.early_ends,
+        };
+        self.0.iter().map(keep).collect()
+    }
+
+    /// What was parked.
+    pub(super) fn resume(kept: Vec<KeptSeat>, arrived: &mut Arrived) -> Self {
+        let seat = |KeptSeat { key, duplicates, early_ends }: KeptSeat| {
+            let duplicates = duplicates.into_iter().filter_map(|place| arrived.take(place)).map(Arc::new).collect();
+            (key, Seat { duplicates, early_ends })
+        };
+        Self(kept.into_iter().map(seat).collect())
     }
 
     fn forget_if_empty(&mut self, key: Key) {
@@ -61,7 +92,7 @@ impl Registry {
     }
 }
 
-fn over(socket: &Socket) -> bool {
+fn over(socket: &Arc<OwnedFd>) -> bool {
     peer_has_ended(socket)
 }
 
@@ -69,12 +100,15 @@ fn over(socket: &Socket) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use socket2::{Domain, Type};
+    use shared::encoding::{decode_named, encode_named};
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
 
     const KEY: Key = (PoolId(0), SeatIndex(3));
 
-    fn pair() -> (Socket, Socket) {
-        Socket::pair(Domain::UNIX, Type::STREAM, None).unwrap()
+    fn pair() -> (Arc<OwnedFd>, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        (Arc::new(ours.into()), theirs)
     }
 
     #[test]
@@ -114,10 +148,37 @@ mod tests {
 
     #[test]
     fn unread_bytes_do_not_hide_an_end() {
-        let (ours, theirs) = pair();
-        theirs.send(b"x").unwrap();
+        let (ours, mut theirs) = pair();
+        theirs.write_all(b"x").unwrap();
         assert!(!over(&ours));
         drop(theirs);
         assert!(over(&ours));
+    }
+
+    /// As another image has it: the old one's descriptors are closed only then.
+    fn parked(registry: &Registry) -> Registry {
+        let mut luggage = Luggage::default();
+        let bytes = encode_named(&[], &registry.park(&mut luggage)).unwrap();
+        let descriptors = luggage.descriptors().iter().map(|fd| fd.try_clone().unwrap()).collect();
+        Registry::resume(decode_named(&bytes).unwrap(), &mut Arrived::new(descriptors))
+    }
+
+    #[test]
+    fn what_is_parked_goes_on_in_its_order() {
+        let mut registry = Registry::default();
+        let ((old, old_peer), (new, _new_peer)) = (pair(), pair());
+        registry.opened(KEY, old);
+        registry.opened(KEY, new);
+        let another = (PoolId(1), SeatIndex(0));
+        registry.closed(another);
+        let mut registry = parked(&registry);
+        drop(old_peer);
+        registry.closed(KEY);
+        let (late, late_peer) = pair();
+        drop(late_peer);
+        registry.opened(another, late);
+        assert!(registry.take(another).is_none(), "its end was known before");
+        assert!(!over(&registry.take(KEY).unwrap()));
+        assert!(registry.0.is_empty());
     }
 }

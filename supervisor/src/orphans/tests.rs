@@ -3,7 +3,10 @@
 
 use super::*;
 use crate::fleet::Event;
+use crate::gate::Gate;
+use crate::luggage::{Arrived, Luggage};
 use crossbeam_channel::Receiver;
+use shared::encoding::{decode_named, encode_named};
 use shared::ids::{Incarnation, Owner};
 use shared::shm::ServerLimits;
 use std::io::{Read, Write};
@@ -16,6 +19,7 @@ const SOON: Duration = Duration::from_secs(5);
 struct World {
     shm: Shm,
     orphans: Orphanage,
+    gate: Arc<Gate>,
     inputs: Receiver<Input>,
     seats: ServerSeats,
 }
@@ -33,11 +37,27 @@ impl World {
     fn opening() -> Self {
         let (shm, _) = Shm::create().unwrap();
         let (input, inputs) = crossbeam_channel::unbounded();
-        let orphans = Orphanage::start(shm.clone(), Arc::new(Inboxes::default()), input).unwrap();
+        let gate = Arc::new(Gate::default());
+        let orphans = Orphanage::start(shm.clone(), Arc::default(), Arc::clone(&gate), input).unwrap();
         let pool = shm.pool("d", "u").unwrap();
         let limits = ServerLimits { pool: 1, database: None, user: None, host: None };
         let seats = shm.take_server(WORKER, pool, &limits).unwrap();
-        Self { shm, orphans, inputs, seats }
+        Self { shm, orphans, gate, inputs, seats }
+    }
+
+    /// Another image takes the place of this one, whose descriptors are closed only then.
+    fn upgraded(self) -> Self {
+        let closed = self.gate.close();
+        let mut luggage = Luggage::default();
+        let bytes = encode_named(&[], &self.orphans.park(&closed, &mut luggage)).unwrap();
+        let mut arrived = Arrived::new(luggage.descriptors().iter().map(|fd| fd.try_clone().unwrap()).collect());
+        // Of the old image nothing moves any more.
+        std::mem::forget(closed);
+        let (input, inputs) = crossbeam_channel::unbounded();
+        let gate = Arc::new(Gate::default());
+        let orphans = Orphanage::start(self.shm.clone(), Arc::default(), Arc::clone(&gate), input).unwrap();
+        orphans.resume(decode_named(&bytes).unwrap(), &mut arrived);
+        Self { shm: self.shm.clone(), orphans, gate, inputs, seats: self.seats }
     }
 
     fn die(&self) {
@@ -192,4 +212,56 @@ fn a_backend_whose_socket_was_lost_is_not_taken_for_gone() {
     world.die();
     assert!(world.inputs.recv_timeout(Duration::from_millis(1500)).is_err());
     assert_eq!((world.taken(), world.orphans.draining(WORKER.slot)), (1, 1));
+}
+
+#[test]
+fn an_orphan_is_waited_for_by_the_next_image_and_freed_when_its_backend_ends() {
+    let world = World::new(true);
+    let (listener, ours, theirs) = connection();
+    world.orphans.opened(world.seats, Some(ours.into()));
+    world.die();
+    assert_eq!(cancel_request(&listener), REQUEST);
+    let world = world.upgraded();
+    assert_eq!((world.taken(), world.orphans.draining(WORKER.slot)), (1, 1));
+    assert_eq!(cancel_request(&listener), REQUEST, "it is told again until it ends");
+    assert!(world.inputs.is_empty());
+    drop(theirs);
+    world.wait_freed();
+}
+
+#[test]
+fn a_worker_may_die_under_the_next_image() {
+    let world = World::new(false);
+    let (_listener, ours, mut theirs) = connection();
+    world.orphans.opened(world.seats, Some(ours.into()));
+    let world = world.upgraded();
+    world.die();
+    assert_eq!(theirs.read(&mut [0; 8]).unwrap(), 0, "its socket was kept");
+    drop(theirs);
+    world.wait_freed();
+}
+
+#[test]
+fn what_the_thread_has_not_read_is_parked_too() {
+    let world = World::new(false);
+    let (_listener, ours, mut theirs) = connection();
+    {
+        let _pass = world.gate.enter();
+        world.orphans.opened(world.seats, Some(ours.into()));
+        world.die();
+    }
+    let world = world.upgraded().upgraded();
+    assert_eq!(theirs.read(&mut [0; 8]).unwrap(), 0);
+    drop(theirs);
+    world.wait_freed();
+}
+
+#[test]
+fn a_deadline_is_the_same_for_the_next_image() {
+    let world = World::opening();
+    let start = Instant::now();
+    world.die();
+    let world = world.upgraded();
+    world.wait_freed();
+    assert!(start.elapsed() >= Duration::from_secs(1));
 }

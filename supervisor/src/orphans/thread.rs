@@ -1,23 +1,26 @@
 //! The thread that keeps the duplicates and waits for the orphans' ends.
 
 use super::Message;
-use super::orphan::Orphan;
-use super::registry::{Registry, key};
+use super::orphan::{KeptOrphan, Orphan};
+use super::registry::{KeptSeat, Registry, key};
 use super::wake::{Inboxes, wake_for};
 use crate::engine::database_of;
 use crate::fleet::{Event, Moment};
+use crate::gate::Gate;
+use crate::luggage::{Arrived, Luggage};
 use crate::office::Input;
 use crossbeam_channel::{Receiver, Sender};
 use mio::{Events, Poll, Token};
+use serde::{Deserialize, Serialize};
 use shared::control::ServerSeats;
 use shared::ids::{MAX_WORKERS, Slot};
 use shared::shm::Shm;
 use shared::sys::clock;
-use socket2::Socket;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::sync::Arc;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// The token of the waker.
@@ -25,9 +28,9 @@ pub(super) const WAKE: Token = Token(usize::MAX);
 /// How often deadlines and cancels are looked at while there are orphans.
 const SWEEP: Duration = Duration::from_millis(100);
 
-/// See the module.
-pub(super) struct Thread {
-    poll: Poll,
+/// What the thread holds. It is locked inside the gate only, by the thread or by whoever parks it.
+pub(super) struct Home {
+    events: mio::Registry,
     messages: Receiver<Message>,
     shm: Shm,
     inboxes: Arc<Inboxes>,
@@ -40,9 +43,33 @@ pub(super) struct Thread {
     buffer: Vec<u8>,
 }
 
-impl Thread {
+/// All that the thread holds, while another image takes the place of this one.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Kept {
+    seats: Vec<KeptSeat>,
+    orphans: Vec<(Slot, KeptOrphan)>,
+}
+
+/// Runs the thread.
+pub(super) fn run(mut poll: Poll, gate: &Gate, home: &Mutex<Home>) {
+    let mut events = Events::with_capacity(256);
+    let mut wait = None;
+    loop {
+        match poll.poll(&mut events, wait) {
+            Err(error) if error.kind() != ErrorKind::Interrupted => {
+                log::error!("poll of the thread that frees seats: {error}");
+                std::thread::sleep(SWEEP);
+            }
+            _ => {}
+        }
+        let _pass = gate.enter();
+        wait = home.lock().unwrap_or_else(PoisonError::into_inner).turn(&events);
+    }
+}
+
+impl Home {
     pub(super) fn new(
-        poll: Poll,
+        events: mio::Registry,
         messages: Receiver<Message>,
         shm: Shm,
         inboxes: Arc<Inboxes>,
@@ -50,41 +77,66 @@ impl Thread {
         draining: Arc<[AtomicU32; MAX_WORKERS]>,
     ) -> Self {
         let registry = Registry::default();
-        Self { poll, messages, shm, inboxes, input, draining, registry, orphans: BTreeMap::new(), last: 0, buffer: vec![0; 65536] }
+        Self {
+            events,
+            messages,
+            shm,
+            inboxes,
+            input,
+            draining,
+            registry,
+            orphans: BTreeMap::new(),
+            last: 0,
+            buffer: vec![0; 65536],
+        }
     }
 
-    pub(super) fn run(mut self) {
-        let mut events = Events::with_capacity(256);
-        loop {
-            let wait = if self.orphans.values().any(|(_, orphan)| orphan.unread) {
-                Some(Duration::ZERO)
-            } else {
-                (!self.orphans.is_empty()).then_some(SWEEP)
-            };
-            match self.poll.poll(&mut events, wait) {
-                Err(error) if error.kind() != ErrorKind::Interrupted => {
-                    log::error!("poll of the thread that frees seats: {error}");
-                    std::thread::sleep(SWEEP);
-                }
-                _ => {}
+    /// Takes up what was parked.
+    pub(super) fn resume(&mut self, kept: Kept, arrived: &mut Arrived) {
+        let Kept { seats, orphans } = kept;
+        self.registry = Registry::resume(seats, arrived);
+        for (slot, orphan) in orphans {
+            self.last += 1;
+            let orphan = Orphan::resume(orphan, arrived, &self.events, Token(self.last * 2));
+            self.draining[slot.index()].fetch_add(1, Ordering::Relaxed);
+            self.orphans.insert(self.last, (slot, orphan));
+        }
+    }
+
+    /// For the image that takes the place of this one.
+    pub(super) fn park(&mut self, luggage: &mut Luggage) -> Kept {
+        self.take_messages();
+        let orphans = self.orphans.values().map(|(slot, orphan)| (*slot, orphan.park(luggage))).collect();
+        Kept { seats: self.registry.park(luggage), orphans }
+    }
+
+    /// Does what there is to do; returns how long the next turn may be in coming.
+    fn turn(&mut self, events: &Events) -> Option<Duration> {
+        let mut readable: Vec<usize> = Vec::new();
+        for event in events.iter().filter(|event| event.token() != WAKE) {
+            let number = event.token().0 / 2;
+            if event.token().0.is_multiple_of(2) {
+                readable.push(number);
+            } else if let Some((_, orphan)) = self.orphans.get_mut(&number) {
+                orphan.advance_cancel(now(), &self.events);
             }
-            let mut readable: Vec<usize> = Vec::new();
-            for event in events.iter().filter(|event| event.token() != WAKE) {
-                let number = event.token().0 / 2;
-                if event.token().0.is_multiple_of(2) {
-                    readable.push(number);
-                } else if let Some((_, orphan)) = self.orphans.get_mut(&number) {
-                    orphan.advance_cancel(now(), self.poll.registry());
-                }
-            }
-            while let Ok(message) = self.messages.try_recv() {
-                self.take(message);
-            }
-            readable.extend(self.orphans.iter().filter(|(_, (_, orphan))| orphan.unread).map(|(number, _)| *number));
-            for number in readable {
-                self.read(number);
-            }
-            self.sweep();
+        }
+        self.take_messages();
+        readable.extend(self.orphans.iter().filter(|(_, (_, orphan))| orphan.unread).map(|(number, _)| *number));
+        for number in readable {
+            self.read(number);
+        }
+        self.sweep();
+        if self.orphans.values().any(|(_, orphan)| orphan.unread) {
+            Some(Duration::ZERO)
+        } else {
+            (!self.orphans.is_empty()).then_some(SWEEP)
+        }
+    }
+
+    fn take_messages(&mut self) {
+        while let Ok(message) = self.messages.try_recv() {
+            self.take(message);
         }
     }
 
@@ -94,8 +146,8 @@ impl Thread {
             Message::Opened(seats, Some(duplicate)) => {
                 let waiting = self.orphans.iter().find(|(_, (_, o))| key(&o.seats) == key(&seats) && !o.has_socket());
                 match waiting.map(|(number, _)| *number) {
-                    Some(number) => self.attach(number, duplicate.into()),
-                    None => self.registry.opened(key(&seats), duplicate.into()),
+                    Some(number) => self.attach(number, Arc::new(duplicate)),
+                    None => self.registry.opened(key(&seats), Arc::new(duplicate)),
                 }
             }
             Message::Closed(seats) => self.registry.closed(key(&seats)),
@@ -112,9 +164,9 @@ impl Thread {
         }
     }
 
-    fn attach(&mut self, number: usize, socket: Socket) {
+    fn attach(&mut self, number: usize, socket: Arc<OwnedFd>) {
         if let Some((_, orphan)) = self.orphans.get_mut(&number)
-            && !orphan.attach(socket, now(), self.poll.registry(), Token(number * 2))
+            && !orphan.attach(socket, now(), &self.events, Token(number * 2))
         {
             self.free(number);
         }
@@ -138,7 +190,7 @@ impl Thread {
                 }
                 late.push(*number);
             } else {
-                orphan.sweep(now, self.poll.registry(), Token(number * 2 + 1));
+                orphan.sweep(now, &self.events, Token(number * 2 + 1));
             }
         }
         for number in late {
@@ -149,7 +201,7 @@ impl Thread {
     fn free(&mut self, number: usize) {
         let Some((slot, orphan)) = self.orphans.remove(&number) else { return };
         let seats: ServerSeats = orphan.seats;
-        orphan.end(self.poll.registry());
+        orphan.end(&self.events);
         self.shm.free_orphan(&seats);
         self.draining[slot.index()].fetch_sub(1, Ordering::Relaxed);
         wake_for(&self.shm, &self.inboxes, &seats);

@@ -1,0 +1,49 @@
+//! What the supervisor's threads hold, parked while another image takes the place of this one.
+//!
+//! The fleet's thread closes the gate, deals with what has come in, and then has everything parked: no thread moves, so what is written down is
+//! what the next image goes on with. Nothing is taken from anybody. Should the exec fail, the gate is opened and all go on as if
+//! nothing had been.
+
+use crate::control::{Control, Unsent};
+use crate::gate::Closed;
+use crate::luggage::{Arrived, Luggage};
+use crate::office::Office;
+use crate::orphans;
+use serde::{Deserialize, Serialize};
+use shared::ids::Owner;
+
+/// See the module.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Parlour {
+    backends: orphans::Kept,
+    /// Answers that a worker has not taken.
+    answers: Vec<(Owner, Vec<Unsent>)>,
+}
+
+impl Office {
+    /// Parks everything; `workers` are all that have a control socket.
+    pub(crate) fn park<'a>(
+        &self,
+        closed: &Closed<'_>,
+        workers: impl Iterator<Item = (Owner, &'a Control)>,
+        luggage: &mut Luggage,
+    ) -> Parlour {
+        Parlour {
+            backends: self.orphans.park(closed, luggage),
+            answers: workers.map(|(owner, control)| (owner, control.unsent())).collect(),
+        }
+    }
+}
+
+impl Parlour {
+    /// Goes on with everything, before a worker is listened to. `worker` finds the control socket of one.
+    pub(crate) fn resume<'a>(self, office: &Office, worker: impl Fn(Owner) -> Option<&'a Control>, arrived: &mut Arrived) {
+        office.orphans.resume(self.backends, arrived);
+        for (owner, unsent) in self.answers {
+            if let Some(control) = worker(owner) {
+                control.take_up(unsent);
+            }
+        }
+    }
+}
