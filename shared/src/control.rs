@@ -1,9 +1,11 @@
 //! What the supervisor and its workers say to each other, and workers among themselves.
 //!
 //! Supervisor and worker share one AF_UNIX SOCK_SEQPACKET pair (the control socket); every worker also has an inbox, another such
-//! pair whose sending end all the others hold. A message is one datagram: a [`VERSION`] byte, then postcard. Descriptors travel beside
-//! it; each message says which it carries. What could outgrow a datagram (the configuration, the rows of a report) travels as a
-//! sealed memfd instead.
+//! pair whose sending end all the others hold. A message is one datagram, for a process of the same build in postcard's short form,
+//! for one of another in a form that names every field ([`Tongue`]). Descriptors travel beside it; each message says which it carries. What could outgrow a
+//! datagram (the configuration, the rows of a report) travels as a sealed memfd instead.
+//!
+//! A field that is added to a message needs `#[serde(default)]`: processes of builds before it leave it out.
 
 use crate::address::Address;
 use crate::auth::scram::Keys;
@@ -12,62 +14,26 @@ use crate::ids::{ConnectionId, Incarnation, LimitId, Owner, PoolId, SeatIndex, S
 use crate::orders::{Marks, Order, Outcome};
 use crate::shm::Ticket;
 use crate::tls::Packed;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 pub use crate::rows::{Buffered, ConnectionRow, MemoryRow, PeerRow, PoolRow, Replication, ReportRows};
-
-/// Version of every message here; a receiver refuses any other.
-pub const VERSION: u8 = 1;
-
-/// The longest message, in bytes: what a SEQPACKET socket takes with the default `SO_SNDBUF`, with room to spare.
-pub const MAX_MESSAGE: usize = 192 * 1024;
+pub use crate::tongue::{MAX_MESSAGE, MessageError, Tongue, VERSION, decode};
 
 /// The descriptor on which a worker finds its control socket when it starts.
 pub const CONTROL_FD: i32 = 3;
 
-/// Why a message could not be read or written.
-#[derive(Debug, thiserror::Error)]
-pub enum MessageError {
-    /// The sender speaks another version.
-    #[error("control message of version {0}, this process speaks {VERSION}")]
-    Version(u8),
-    /// The datagram held nothing.
-    #[error("empty control message")]
-    Empty,
-    /// Longer than [`MAX_MESSAGE`].
-    #[error("control message of {0} bytes, the most is {MAX_MESSAGE}")]
-    TooLong(usize),
-    /// Not what postcard expects, or bytes left over.
-    #[error("malformed control message: {0}")]
-    Malformed(String),
-}
-
-/// Encodes `message` as one datagram.
+/// Encodes `message` as one datagram for a process of this build.
 pub fn encode<M: Serialize>(message: &M) -> Result<Vec<u8>, MessageError> {
-    let bytes = encode_long(message)?;
-    if bytes.len() > MAX_MESSAGE { Err(MessageError::TooLong(bytes.len())) } else { Ok(bytes) }
+    Tongue::Own.encode(message)
 }
 
 /// Encodes `message` for a file, however long it is.
 pub fn encode_long<M: Serialize>(message: &M) -> Result<Vec<u8>, MessageError> {
-    crate::encoding::encode(&[VERSION], message).map_err(|e| MessageError::Malformed(e.to_string()))
-}
-
-/// Decodes one datagram; a byte left over is an error.
-pub fn decode<M: DeserializeOwned>(datagram: &[u8]) -> Result<M, MessageError> {
-    match datagram.split_first() {
-        None => Err(MessageError::Empty),
-        Some((&VERSION, body)) => match postcard::take_from_bytes(body) {
-            Ok((message, [])) => Ok(message),
-            Ok((_, rest)) => Err(MessageError::Malformed(format!("{} bytes left over", rest.len()))),
-            Err(e) => Err(MessageError::Malformed(e.to_string())),
-        },
-        Some((&version, _)) => Err(MessageError::Version(version)),
-    }
+    Tongue::Own.encode_long(message)
 }
 
 /// From the supervisor to a worker.
@@ -539,7 +505,7 @@ pub struct MovedSession {
 
 /// A session, encoded by the worker that it comes from. There are keys in it: nobody prints it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
-pub struct SessionState(pub Vec<u8>);
+pub struct SessionState(#[serde(with = "serde_bytes")] pub Vec<u8>);
 
 impl fmt::Debug for SessionState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -551,7 +517,7 @@ impl fmt::Debug for SessionState {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Lent {
     /// Who sends it.
-    pub from: Slot,
+    pub from: Owner,
     /// Its number, which it keeps.
     pub id: ConnectionId,
     /// Its seats.

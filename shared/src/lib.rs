@@ -18,4 +18,5 @@ mod rows;
 pub mod shm;
 pub mod sys;
 pub mod tls;
+mod tongue;
 pub mod wire;

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// A worker's answer to a report request.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ReportRows {
     /// One for each pool this worker has clients or servers of.
     pub pools: Vec<PoolRow>,
@@ -24,6 +25,7 @@ pub struct ReportRows {
 
 /// One pool as one worker sees it: the counts of SHOW POOLS and the counters of SHOW STATS.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 #[allow(missing_docs)] // the names are SHOW POOLS's and SHOW STATS's own
 pub struct PoolRow {
     pub database: String,
@@ -56,6 +58,7 @@ pub struct PoolRow {
 
 /// One peer as one worker sees it: the columns of SHOW PEER_POOLS.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 #[allow(missing_docs)] // the names are the console's own
 pub struct PeerRow {
     pub id: u16,
@@ -77,6 +80,7 @@ impl PoolRow {
 
 /// One connection: the columns of SHOW CLIENTS and SHOW SERVERS.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 #[allow(missing_docs)] // the names are the console's own
 pub struct ConnectionRow {
     pub id: ConnectionId,
@@ -110,6 +114,7 @@ pub struct ConnectionRow {
 
 /// What waits in a connection's buffers, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Buffered {
     /// Read and not dealt with.
     pub received: u32,
@@ -122,7 +127,8 @@ pub struct Buffered {
 }
 
 /// One line of SHOW MEM.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct MemoryRow {
     /// What it is.
     pub name: String,

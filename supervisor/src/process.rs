@@ -135,7 +135,7 @@ impl Listener {
 
 fn read_report(fd: &OwnedFd) -> io::Result<ReportRows> {
     let bytes = memfd::read_all(fd.as_fd(), MAX_REPORT)?;
-    postcard::from_bytes(&bytes).map_err(|error| io::Error::new(ErrorKind::InvalidData, error))
+    control::decode(&bytes).map_err(|error| io::Error::new(ErrorKind::InvalidData, error))
 }
 
 #[cfg(test)]

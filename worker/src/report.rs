@@ -38,7 +38,10 @@ impl Worker {
             rows.used_clients += u32::from(carrier.is_asked_for());
             rows.used_servers += u32::from(carrier.is_connected());
         }
-        let written = postcard::to_stdvec(&rows)
+        let written = self
+            .control
+            .tongue
+            .encode_long(&rows)
             .map_err(|e| e.to_string())
             .and_then(|bytes| shared::sys::memfd::create_sealed("pgfleet-report", &bytes).map_err(|e| e.to_string()));
         match written {

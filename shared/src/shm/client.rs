@@ -68,6 +68,26 @@ impl ClientTable<'_> {
         self.word(seat.0 as usize).is_some_and(|word| word.read().0 == ticket.0)
     }
 
+    /// Takes over the seat of a client that comes from a worker of another build: here it is a shadow of the one in that worker's region. One that was taken
+    /// there after the census may be another's here: then the client gets a seat that its key does not name. `None`: there is no seat at all.
+    pub fn claim(&self, from: Owner, me: Owner, seat: SeatIndex, key: [u8; 8]) -> Option<SeatIndex> {
+        let place = self.0.clients.get(seat.0 as usize);
+        if place.is_some_and(|place| place.word.give(from, me) || place.word.take(me)) {
+            self.0.client_cursor.top.fetch_max(seat.0 + 1, Ordering::AcqRel);
+            self.set_key(me, seat, key);
+            return Some(seat);
+        }
+        let other = self.take(me, 0)?;
+        self.set_key(me, other, key);
+        self.0.header.strayed.store(1, Ordering::Release);
+        Some(other)
+    }
+
+    /// Whether there may be clients with a seat that their key does not name.
+    pub fn have_strayed(&self) -> bool {
+        self.0.header.strayed.load(Ordering::Acquire) != 0
+    }
+
     /// Stores the key of `owner`'s client and returns `false` if the seat is not its.
     pub fn set_key(&self, owner: Owner, seat: SeatIndex, key: [u8; 8]) -> bool {
         let place = self.owned(owner, seat);
@@ -136,6 +156,18 @@ impl ClientTable<'_> {
 
 fn stored(key: [u8; 8]) -> u64 {
     (u64::from_be_bytes(key) & !TTL) | PRESENT
+}
+
+/// What a census says of a stored key: 0 for none.
+#[cfg(not(loom))]
+pub(super) fn key_of(secret: u64) -> u64 {
+    secret & !PRESENT
+}
+
+/// What is stored of it.
+#[cfg(not(loom))]
+pub(super) fn secret_of(key: u64) -> u64 {
+    if key == 0 { 0 } else { stored(key.to_be_bytes()) }
 }
 
 impl Words for ClientTable<'_> {

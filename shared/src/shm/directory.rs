@@ -68,6 +68,11 @@ impl Key {
         Self::new(kind, name, "")
     }
 
+    /// The name of another region's entry. `None` when it is too long.
+    pub(super) fn of_parts(kind: u8, first: &str, second: &str) -> Option<Self> {
+        Self::new(u64::from(kind), first, second)
+    }
+
     fn new(kind: u64, first: &str, second: &str) -> Option<Self> {
         let mut text = [0; NAME_BYTES];
         let len = first.len() + second.len();

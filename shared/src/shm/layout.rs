@@ -61,7 +61,7 @@ use capacity::{CLIENTS, EPOCHS, LIMIT_UNITS, LIMITS, NAMES, POOLS, RUNS, SERVER_
 pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"pgfleet\0");
 
 /// What the meaning of the bits adds to the layout of the fields: raise it when a word's encoding changes.
-const ENCODING: u64 = 1;
+const ENCODING: u64 = if cfg!(feature = "other-build") { 2 } else { 1 };
 
 /// The layout's hash: a region made by a build with another one is refused.
 pub(super) const LAYOUT: u64 = number(number(hash(Region::LAYOUT, b"encoding"), ENCODING), MAX_WORKERS as u64);
@@ -72,9 +72,16 @@ shared_struct! {
         pub(super) magic: AtomicU64,
         pub(super) layout: AtomicU64,
         pub(super) next_incarnation: AtomicU32,
+        /// The last life that began in a region before this one: such workers are of another build.
+        pub(super) last_stranger: AtomicU32,
+        /// Not 0 when a client may have another seat than the one its cancel key names.
+        pub(super) strayed: AtomicU32,
         pub(super) unused: AtomicU32,
     }
 }
+
+/// In the build for tests of upgrades, all that follows lies elsewhere.
+type Shift = [AtomicU64; if cfg!(feature = "other-build") { 8 } else { 0 }];
 
 shared_struct! {
     /// Where to look for a free seat first, and how far a table has ever been used. Written by every taker.
@@ -115,6 +122,7 @@ shared_struct! {
     /// The whole region.
     pub(super) struct Region {
         pub(super) header: Header,
+        pub(super) shift: Shift,
         pub(super) workers: [WorkerCell; SLOTS],
         pub(super) client_cursor: Cursor,
         pub(super) names_used: AtomicU64,

@@ -5,6 +5,7 @@
 //! - a server connection's seats are taken, lent and given back so that a death at any step leaks none: `server`, `bury`;
 //! - a client that waits and a server that falls idle never miss each other: `pool`;
 //! - a cancel key finds its client's worker: `client`. A name is the same pool everywhere: `directory`;
+//! - it can be moved to a region of another layout while the fleet works: `census`;
 //! - a prepared statement that a table's change has made useless is prepared anew by every worker: `statement`.
 //!
 //! There is no lock, hence none to be left locked. A region laid out by another build is refused by its hash.
@@ -13,6 +14,8 @@
 
 pub mod atomic;
 mod bury;
+#[cfg(not(loom))]
+mod census;
 mod client;
 mod directory;
 mod layout;
@@ -25,6 +28,8 @@ mod tickets;
 mod worker;
 
 pub use bury::Orphan;
+#[cfg(not(loom))]
+pub use census::{Census, CensusError};
 pub use client::ClientTable;
 pub use directory::Limit;
 pub use pool::{LimitState, PoolState};
@@ -58,6 +63,10 @@ pub enum ShmError {
     /// It cannot be mapped, is too short, or is not sealed.
     #[error("could not map the shared memory: {0}")]
     Map(#[from] io::Error),
+    /// It cannot be made from this census.
+    #[cfg(not(loom))]
+    #[error("could not move to shared memory of another layout: {0}")]
+    Census(#[from] CensusError),
     /// It is something else.
     #[error("the shared memory is not pgfleet's")]
     Magic,
@@ -72,7 +81,7 @@ pub enum ShmError {
 #[cfg(not(loom))]
 mod open {
     use super::atomic::Ordering;
-    use super::{LAYOUT, MAGIC, Region, Shm, ShmError};
+    use super::{Census, LAYOUT, MAGIC, Region, Shm, ShmError};
     use crate::sys::{map::Mapped, memfd};
     use std::io;
     use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -86,6 +95,13 @@ mod open {
             region.header.layout.store(LAYOUT, Ordering::Relaxed);
             region.header.magic.store(MAGIC, Ordering::Release);
             Ok((Shm(Arc::new(region)), fd))
+        }
+
+        /// Makes shared memory in which the workers of another region have the seats that they have there: see [`Census`].
+        pub fn from_census(census: &Census) -> Result<(Shm, OwnedFd), ShmError> {
+            let (shm, fd) = Self::create()?;
+            shm.fill(census)?;
+            Ok((shm, fd))
         }
 
         /// Maps shared memory that another process made.
@@ -112,6 +128,9 @@ impl Shm {
 }
 
 impl Shm {
+    /// What must be equal in two builds for them to use the same region.
+    pub const LAYOUT: u64 = LAYOUT;
+
     fn region(&self) -> &Region {
         &self.0
     }

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 /// The right to take over one seat that is being lent: the word it has while in transit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ticket(pub(super) u64);
+pub struct Ticket(pub(crate) u64);
 
 /// What a seat is at a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,7 +163,7 @@ impl SeatWord {
     }
 
     /// For a seat that belongs to another one (a database's to a pool's): whoever owns that one sets it to `state` for `owner`,
-    /// whatever it says.
+    /// whatever it says. Also for a seat of a region that nobody else maps yet.
     pub(super) fn follow(&self, state: SeatState, owner: Owner) {
         let mut word = self.read();
         while !self.replace(word, word.moved(state, owner)) {

@@ -193,6 +193,18 @@ impl Shm {
         true
     }
 
+    /// Takes a connection over whose seats are `from`'s, a worker of another build: here they are a shadow of those in its region, and who of the two has
+    /// the connection has been decided already ([`crate::sys::token`]). `false`: `from` has died, and what became of its seats has been decided too.
+    pub fn claim_server(&self, from: Owner, me: Owner, seats: &ServerSeats, (pid, secret): (u32, u32)) -> bool {
+        let Some((word, cell)) = self.server_seat(seats.pool, seats.seat) else { return false };
+        if !word.give(from, me) {
+            return false;
+        }
+        self.follow_references(cell, SeatState::Held, me);
+        self.set_backend(seats, pid, secret);
+        true
+    }
+
     /// Whether the connection is still on its way.
     pub fn lend_pending(&self, seats: &ServerSeats, ticket: Ticket) -> bool {
         ticket != Ticket(0) && self.server_seat(seats.pool, seats.seat).is_some_and(|(word, _)| word.read().0 == ticket.0)

@@ -146,6 +146,25 @@ impl WorkerTable<'_> {
         self.cell(slot).map_or(0, |cell| cell.connections.fetch_add(1, Ordering::Relaxed).wrapping_add(1))
     }
 
+    /// How many connections of the slot's have been counted.
+    pub(super) fn connections(self, slot: Slot) -> u32 {
+        self.cell(slot).map_or(0, |cell| cell.connections.load(Ordering::Acquire))
+    }
+
+    /// Goes on from what another region counted of the slot.
+    pub(super) fn count_on(self, slot: Slot, connections: u32, handed_over: u32) {
+        if let Some(cell) = self.cell(slot) {
+            cell.connections.store(connections, Ordering::Relaxed);
+            cell.handed_over.store(handed_over, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the slot's worker is one of another build: it began in the region that this one was made from, and maps that.
+    pub fn is_stranger(&self, slot: Slot) -> bool {
+        let last = self.0.header.last_stranger.load(Ordering::Acquire);
+        self.cell(slot).is_some_and(|cell| (1..=last).contains(&cell.incarnation.load(Ordering::Acquire)))
+    }
+
     /// Sets how many server connections the slot's worker has.
     pub fn set_servers(&self, slot: Slot, servers: u32) {
         if let Some(cell) = self.cell(slot) {

@@ -13,3 +13,4 @@ pub mod process;
 pub mod seqpacket;
 pub mod spawn;
 pub mod tcp;
+pub mod token;

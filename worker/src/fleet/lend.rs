@@ -97,7 +97,7 @@ impl Worker {
         let (Some(params), Some(welcome)) = (&server.params, &pool.welcome) else { return None };
         let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
         Some(Lent {
-            from: self.me.slot,
+            from: self.me,
             id: server.id,
             seats: server.seats,
             ticket: self.shm.begin_lend(self.me, &server.seats, to),
@@ -126,7 +126,7 @@ impl Worker {
     /// Another worker's server arrives.
     pub(crate) fn accept_lent(&mut self, lent: &Lent, socket: OwnedFd) {
         if let Some(pool) = self.pools.by_id(lent.seats.pool) {
-            self.pools.get_mut(pool).borrow_answered(lent.from);
+            self.pools.get_mut(pool).borrow_answered(lent.from.slot);
         }
         if !self.shm.accept_lend(self.me, &lent.seats, lent.ticket) {
             return;

@@ -4,7 +4,7 @@
 
 use crate::worker::{Life, Listener, Worker};
 use mio::unix::SourceFd;
-use shared::control::{self, StopMode, ToSupervisor, ToWorker};
+use shared::control::{self, StopMode, ToSupervisor, ToWorker, Tongue};
 use shared::shm::WorkerState;
 use shared::sys::seqpacket;
 use std::collections::VecDeque;
@@ -17,17 +17,19 @@ pub(crate) struct Control {
     /// `None` when the supervisor is gone.
     fd: Option<OwnedFd>,
     unsent: VecDeque<(Zeroizing<Vec<u8>>, Vec<OwnedFd>)>,
+    /// What the supervisor understands: it may be about to become one of another build.
+    pub(crate) tongue: Tongue,
 }
 
 impl Control {
     pub(crate) fn new(fd: OwnedFd) -> Self {
-        Self { fd: Some(fd), unsent: VecDeque::new() }
+        Self { fd: Some(fd), unsent: VecDeque::new(), tongue: Tongue::Own }
     }
 
     /// Sends a message with descriptors, now or as soon as there is room. False: there is nobody to send it to, or it cannot be sent at all.
     pub(crate) fn send(&mut self, message: &ToSupervisor, fds: &[BorrowedFd<'_>]) -> bool {
         let Some(control) = &self.fd else { return false };
-        let bytes = match control::encode(message) {
+        let bytes = match self.tongue.encode(message) {
             // A client's password may be in it.
             Ok(bytes) => Zeroizing::new(bytes),
             Err(error) => {
