@@ -24,3 +24,12 @@ exec_as_person() {
 }
 
 as_person() { (exec_as_person "$@"); }
+
+# let_person_reach BINARY: root's checkout may lie where the ordinary user, who runs the servers, cannot look; then PGFLEET_BINARY is a copy.
+let_person_reach() {
+  if [ -x "$1" ] && ! as_person test -x "$1"; then
+    make_work_folder
+    install -m 755 "$1" "$WORK/pgfleet"
+    export PGFLEET_BINARY=$WORK/pgfleet
+  fi
+}

@@ -14,6 +14,7 @@
 
 mod account;
 mod crowd;
+mod event;
 mod fleet;
 mod lock;
 mod placement;
@@ -32,9 +33,11 @@ pub mod openssl;
 pub mod process;
 pub mod program;
 pub mod tls;
+pub mod traffic;
 pub mod wire;
 
 pub use crowd::{Crowd, Record, Tally};
+pub use event::Event;
 pub use fleet::{Builder, Fleet, PoolMode, each_fleet, each_worker_count};
 pub use placement::place;
 pub use port::Port;

@@ -104,13 +104,14 @@ impl Postgres {
     }
 
     fn try_admin(&self) -> Result<postgres::Client, postgres::Error> {
-        postgres::Config::new()
-            .host_path(self.home.path())
-            .port(self.port())
-            .user("postgres")
-            .dbname("app")
-            .application_name("harness")
-            .connect(postgres::NoTls)
+        self.admin_config().connect(postgres::NoTls)
+    }
+
+    /// How to connect as [`Postgres::admin`] does.
+    pub fn admin_config(&self) -> postgres::Config {
+        let mut config = postgres::Config::new();
+        config.host_path(self.home.path()).port(self.port()).user("postgres").dbname("app").application_name("harness");
+        config
     }
 
     /// What the server has logged.

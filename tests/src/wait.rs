@@ -1,4 +1,4 @@
-//! Waiting for a state. The one place in these tests that sleeps.
+//! Waiting for a state. The one place in these tests that sleeps, apart from clients that think ([`crate::traffic`]).
 
 use std::time::{Duration, Instant};
 
