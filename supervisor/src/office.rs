@@ -9,7 +9,7 @@ use crate::gate::Gate;
 use crate::orphans::Orphanage;
 use crate::stats::History;
 use crossbeam_channel::{Receiver, Sender, bounded};
-use shared::config::{Changes, Config};
+use shared::config::{Changes, Config, News};
 use shared::ids::{ConnectionId, Incarnation, Slot};
 use shared::shm::Shm;
 use std::collections::BTreeMap;
@@ -44,6 +44,8 @@ pub(crate) struct Candidate {
     pub(crate) warnings: Vec<String>,
     /// What it changes.
     pub(crate) changes: Changes,
+    /// The same in words.
+    pub(crate) news: News,
     /// How many workers there are to be.
     pub(crate) workers: usize,
     /// What the slots own that it adds.

@@ -43,7 +43,7 @@ fn valid_and_invalid_changes_under_load() {
         fleet.change("default_pool_size", 18);
         fleet.change("query_wait_timeout", "nonsense");
         fleet.signal(Signal::SIGHUP);
-        let line = fleet.wait_for_log("query_wait_timeout");
+        let line = fleet.wait_for_log("query_wait_timeout: invalid value");
         assert!(line.contains("ERROR") || line.contains("WARNING"), "{line}");
         assert_eq!((config(&fleet, "default_pool_size"), config(&fleet, "query_wait_timeout")), ("15".to_owned(), "77".to_owned()));
         let output = load.wait_with_output().unwrap();
@@ -89,11 +89,98 @@ fn the_console_says_why_a_reload_failed() {
         let answer = fleet.console().query("reload");
         assert_eq!((answer.error().severity(), answer.error().code()), ("ERROR", "F0000"));
         assert_eq!(answer.error().text(), "RELOAD failed, see logs for additional details");
+        let detail = &answer.error().0[&'D'];
+        assert!(detail.contains("pgfleet.ini:") && detail.contains(name), "{detail}");
         fleet.wait_for_log(name);
         assert_eq!(fleet.console().query("show config").rows, before, "{name} = {value} left a trace");
         fleet.unset(name);
         assert_eq!(fleet.console().query("reload").tags, ["RELOAD"]);
     }
+}
+
+#[test]
+fn a_reload_tells_what_has_changed() {
+    let server = Postgres::start();
+    let mut fleet = Fleet::builder(&server).start();
+    let reload = |fleet: &Fleet| {
+        let answer = fleet.console().query("reload");
+        assert_eq!(answer.tags, ["RELOAD"]);
+        answer.notices.iter().map(|notice| format!("{} {}", notice.severity(), notice.text())).collect::<Vec<_>>()
+    };
+    assert_eq!(reload(&fleet), ["NOTICE nothing has changed"]);
+    fleet.change("query_timeout", 30);
+    fleet.change("listen_backlog", 77);
+    fleet.change_database("added", format!("host=127.0.0.1 port={} password=hidden", server.port()));
+    fleet.change_secret("other", "another-secret");
+    let lines = [
+        "query_timeout: 30, was 0",
+        "databases added: added",
+        "auth_file: users with another secret: other",
+        "listen_backlog: 77 needs pgfleet to be stopped and started; until then 128 stays in force",
+    ];
+    let notices = ["NOTICE", "NOTICE", "NOTICE", "WARNING"].iter().zip(lines).map(|(severity, line)| format!("{severity} {line}"));
+    assert_eq!(reload(&fleet), notices.collect::<Vec<_>>());
+    for line in lines {
+        fleet.wait_for_log(line);
+    }
+    assert_eq!(config(&fleet, "listen_backlog"), "128");
+    assert_eq!(fleet.logged("another-secret") + fleet.logged("hidden"), 0);
+    // A bad value says so where it was set.
+    let refused = fleet.console().query("set query_timeout = 'nonsense'");
+    let detail = "invalid value \"nonsense\" for parameter query_timeout: must be a number of seconds";
+    assert_eq!(refused.error().0[&'D'], detail);
+}
+
+/// They were read from the configuration that a client's session began with, or so their rows in the table had it.
+#[test]
+fn settings_that_pgbouncer_reads_only_at_its_start() {
+    let server = Postgres::start();
+    let mut fleet = Fleet::builder(&server).setting("startup_parameters", "reject").start();
+    let mut client = fleet.client();
+    assert_eq!(client.value("select 1"), "1");
+    fleet.change("track_extra_parameters", "IntervalStyle, default_transaction_read_only");
+    fleet.change("disable_pqexec", 1);
+    assert_eq!(fleet.console().query("reload").notices.len(), 2);
+    client.send(&frontend::query("select 1"));
+    assert_eq!(client.refusal().text(), "PQexec disallowed");
+    let parameters = [("user", "app"), ("database", "app"), ("default_transaction_read_only", "on")];
+    assert_eq!(Client::tcp(fleet.port()).start(&parameters, None), Ok(()));
+}
+
+/// Each is answered, few are carried out, and what the file says in the end is in force.
+#[test]
+fn a_storm_of_reloads_is_a_few() {
+    let server = Postgres::start();
+    let mut fleet = Fleet::builder(&server).workers(4).start();
+    fleet.all_workers();
+    let mut client = fleet.client();
+    let mut consoles: Vec<Client> = (0..50).map(|_| fleet.console()).collect();
+    let before = fleet.logged("RELOAD done");
+    for round in 0..200 {
+        fleet.change("query_timeout", 100 + round);
+        fleet.signal(Signal::SIGHUP);
+        if round % 4 == 0 {
+            consoles[round / 4].send(&frontend::query("reload"));
+        }
+        assert_eq!(client.value("select 1"), "1");
+    }
+    for console in &mut consoles {
+        assert_eq!(console.answer().tags, ["RELOAD"]);
+    }
+    wait_until("the last value to be in force", SOON, || config(&fleet, "query_timeout") == "299");
+    let done = fleet.logged("RELOAD done") - before;
+    println!("{done} reloads for 250 requests");
+    // All at once: those that came while the file was read are one more.
+    let before = fleet.logged("RELOAD done");
+    for console in &mut consoles {
+        console.send(&frontend::query("reload"));
+        fleet.signal(Signal::SIGHUP);
+    }
+    for console in &mut consoles {
+        assert_eq!(console.answer().tags, ["RELOAD"]);
+    }
+    let done = fleet.logged("RELOAD done") - before;
+    assert!(done <= 25, "{done} reloads for 50 requests at once");
 }
 
 #[test]

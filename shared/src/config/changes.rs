@@ -62,7 +62,7 @@ impl Config {
     }
 
     /// Every entry, the fallback included.
-    fn entries(&self) -> impl Iterator<Item = &Database> {
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Database> {
         self.databases.values().chain(&self.fallback).map(AsRef::as_ref)
     }
 

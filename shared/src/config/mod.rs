@@ -16,6 +16,7 @@ mod field;
 mod ini;
 mod kind;
 mod native;
+mod news;
 mod problem;
 mod reference;
 mod resolve;
@@ -37,6 +38,7 @@ pub use choices::{
 };
 pub use entries::{DATABASE_KEYS, Database, PEER_KEYS, Peer, USER_KEYS, UserSettings};
 pub use kind::Kind;
+pub use news::News;
 pub use problem::{Problem, Problems, Severity};
 pub use reference::{reference, sample};
 pub use resolve::{CONSOLE_DATABASES, MAX_DATABASE_NAME, MAX_USER_NAME};

@@ -119,7 +119,7 @@ fn sample_setting(out: &mut String, setting: &Setting) {
         let _ = write!(notes, " One of: {}.", words.join(", "));
     }
     if !setting.reloadable {
-        notes.push_str(" A new value needs a restart.");
+        notes.push_str(" A new value needs a stop and a start.");
     }
     if setting.effect == Effect::NotYet {
         notes.push_str(" Has no effect yet.");

@@ -251,6 +251,12 @@ macro_rules! entry {
             pub fn new($named: $named_type) -> Self {
                 Self { $named, $($name: default_value!($type, $kind, $default),)* }
             }
+
+            /// The keys whose values differ from `other`'s.
+            pub(super) fn differing(&self, other: &Self) -> Vec<&'static str> {
+                let differs = [$((stringify!($name), self.$name != other.$name),)*];
+                differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+            }
         }
 
         /// An entry without a name: what a key that another build does not write means.

@@ -96,7 +96,7 @@ settings! {
         "The directory, of the fleet's user alone, by which a supervisor that is started after a crash finds the workers that serve on. Empty: `.s.PGFLEET.<listen_port>` in unix_socket_dir.";
     default_pool_size: u32 = "20", int(0, MAX, "connections"), Pools, Reload, Works,
         "The most server connections of one pool, that is of one user to one database, in the whole fleet; 0: no limit.";
-    disable_pqexec: bool = "0", Switch, Pools, Restart, Works,
+    disable_pqexec: bool = "0", Switch, Pools, Reload, Works,
         "Whether simple-protocol queries are refused, so that nobody can append a statement to another.";
     dns_max_ttl: Duration = "15", Seconds, Network, Reload, Works,
         "How long the addresses of a host name are used before it is looked up again.";
@@ -252,7 +252,7 @@ settings! {
         "The kernel's send and receive buffers of a connection; 0: as the system has it.";
     tcp_user_timeout: u32 = "0", int(0, MAX, "milliseconds"), Network, Reload, Works,
         "How long sent data may go unacknowledged before a connection is given up; 0: as the system has it.";
-    track_extra_parameters: Words = "IntervalStyle", WordList, Pools, Restart, Works,
+    track_extra_parameters: Words = "IntervalStyle", WordList, Pools, Reload, Works,
         "Parameters that follow each client from server to server, besides those that PostgreSQL reports by itself.";
     transaction_timeout: Duration = "0", Seconds, Timeouts, Reload, Works,
         "A client whose transaction takes longer than this is disconnected, and so is its server; 0: never.";

@@ -123,15 +123,16 @@ fn report(out: &mut Vec<u8>, tag: u8, fields: &[(u8, &str)]) {
 }
 
 /// ErrorResponse; `severity` is ERROR or FATAL.
-pub(crate) fn error(out: &mut Vec<u8>, severity: &str, code: &str, text: &str) {
-    report(out, b'E', &[(b'S', severity), (b'C', code), (b'M', text)]);
+pub(crate) fn error(out: &mut Vec<u8>, severity: &str, code: &str, text: &str, detail: Option<&str>) {
+    let detail = detail.map(|detail| (b'D', detail));
+    report(out, b'E', &[(b'S', severity), (b'C', code), (b'M', text)].into_iter().chain(detail).collect::<Vec<_>>());
 }
 
-/// NoticeResponse.
-pub(crate) fn notice(out: &mut Vec<u8>, text: &str, detail: Option<&str>) {
-    let mut fields = vec![(b'S', "NOTICE"), (b'C', "00000"), (b'M', text)];
-    fields.extend(detail.map(|detail| (b'D', detail)));
-    report(out, b'N', &fields);
+/// NoticeResponse; `severity` is NOTICE or WARNING.
+pub(crate) fn notice(out: &mut Vec<u8>, severity: &str, text: &str, detail: Option<&str>) {
+    let code = if severity == "WARNING" { "01000" } else { "00000" };
+    let detail = detail.map(|detail| (b'D', detail));
+    report(out, b'N', &[(b'S', severity), (b'C', code), (b'M', text)].into_iter().chain(detail).collect::<Vec<_>>());
 }
 
 #[cfg(test)]
@@ -154,7 +155,7 @@ mod tests {
     #[test]
     fn errors_have_three_fields() {
         let mut out = vec![];
-        error(&mut out, "ERROR", "08P01", "no\0no");
+        error(&mut out, "ERROR", "08P01", "no\0no", None);
         assert_eq!(out, b"E\0\0\0\x19SERROR\0C08P01\0Mnono\0\0");
     }
 

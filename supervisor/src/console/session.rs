@@ -75,7 +75,7 @@ impl Session {
     /// Turns the client away.
     pub(super) fn refuse(&mut self, text: &str) {
         let mut out = Vec::new();
-        encode::error(&mut out, "FATAL", sqlstate::TOO_MANY_CONNECTIONS, text);
+        encode::error(&mut out, "FATAL", sqlstate::TOO_MANY_CONNECTIONS, text, None);
         let _ = self.stream.socket().set_nonblocking(true);
         let _ = self.stream.write_all(&out);
         self.log_error(text);
@@ -100,7 +100,7 @@ impl Session {
         }
         if let End::Fatal(code, text) = &end {
             let mut out = Vec::new();
-            encode::error(&mut out, "FATAL", code, text);
+            encode::error(&mut out, "FATAL", code, text, None);
             let _ = self.stream.write_all(&out);
             self.log_error(text);
         }
@@ -137,7 +137,7 @@ impl Session {
 
     fn refuse_message(&mut self, text: &str) -> io::Result<End> {
         let mut out = Vec::new();
-        self.error(&mut out, sqlstate::PROTOCOL_VIOLATION, text);
+        self.error(&mut out, sqlstate::PROTOCOL_VIOLATION, text, None);
         encode::ready_for_query(&mut out);
         self.stream.write_all(&out)?;
         Ok(violation(&Broken::Header))
@@ -174,20 +174,26 @@ impl Session {
             }
             Reply::Done(tag) => encode::command_complete(&mut out, &tag),
             Reply::Notice { text, detail, tag } => {
-                encode::notice(&mut out, &text, detail.as_deref());
+                encode::notice(&mut out, "NOTICE", &text, detail.as_deref());
                 encode::command_complete(&mut out, tag);
             }
-            Reply::Error { code, text } => self.error(&mut out, code, &text),
+            Reply::Told { lines, tag } => {
+                for (severity, line) in &lines {
+                    encode::notice(&mut out, severity, line, None);
+                }
+                encode::command_complete(&mut out, &tag);
+            }
+            Reply::Error { code, text, detail } => self.error(&mut out, code, &text, detail.as_deref()),
             Reply::Gone => return None,
         }
         encode::ready_for_query(&mut out);
         Some(out)
     }
 
-    fn error(&self, out: &mut Vec<u8>, code: &str, text: &str) {
+    fn error(&self, out: &mut Vec<u8>, code: &str, text: &str, detail: Option<&str>) {
         log::error!("{text}");
         self.log_error(text);
-        encode::error(out, "ERROR", code, text);
+        encode::error(out, "ERROR", code, text, detail);
     }
 
     fn log_error(&self, text: &str) {

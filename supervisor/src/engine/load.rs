@@ -93,15 +93,10 @@ fn reload(ground: &Ground, generation: u64) -> Result<Candidate, String> {
         }
         return Err(format!("config file loading failed\n{}", lines.join("\n")));
     };
-    let mut changes = running.changes(&config);
-    config.keep_unchangeable(running);
-    config.generation = generation;
-    config.path = absolute(&path);
     with_verbose(&mut config, ground.verbose);
-    let mut warnings: Vec<String> = problems.warnings().map(ToString::to_string).collect();
-    warnings.extend(changes.needs_restart.drain(..).map(|name| format!("{name} has a new value, which needs a restart")));
-    let log_file = logging::open(&config.settings)?;
-    candidate(ground, config, log_file, warnings, changes)
+    config.path = absolute(&path);
+    let warnings: Vec<String> = problems.warnings().map(ToString::to_string).collect();
+    candidate(ground, generation, config, warnings)
 }
 
 fn set(ground: &Ground, generation: u64, key: &str, value: &str) -> Result<Candidate, String> {
@@ -128,23 +123,15 @@ fn set(ground: &Ground, generation: u64, key: &str, value: &str) -> Result<Candi
     if key.contains("_tls") {
         read_tls_files(&mut config, running, "TLS settings could not be applied, still using old configuration")?;
     }
-    let changes = running.changes(&config);
-    let warnings = changes.needs_restart.iter().map(|name| format!("{name} has a new value, which needs a restart")).collect();
-    config.keep_unchangeable(running);
-    config.generation = generation;
-    let log_file = logging::open(&config.settings)?;
-    candidate(ground, config, log_file, warnings, changes)
+    candidate(ground, generation, config, Vec::new())
 }
 
 /// The configuration in force with what stands in its TLS files now.
 fn tls_files(ground: &Ground, generation: u64) -> Result<Candidate, String> {
     let running = &*ground.running;
     let mut config = running.clone();
-    config.generation = generation;
     read_tls_files(&mut config, running, TLS_NOT_RELOADED)?;
-    let changes = running.changes(&config);
-    let log_file = logging::open(&config.settings)?;
-    candidate(ground, config, log_file, Vec::new(), changes)
+    candidate(ground, generation, config, Vec::new())
 }
 
 /// Reads the files anew; the error is each thing that is wrong, and what follows from that.
@@ -157,25 +144,22 @@ fn read_tls_files(config: &mut Config, running: &Config, outcome: &str) -> Resul
 
 /// The configuration in force once more, with its log file opened anew.
 fn reopen(ground: &Ground, generation: u64) -> Result<Candidate, String> {
-    let mut config = Config::clone(&ground.running);
-    config.generation = generation;
-    let log_file = logging::open(&config.settings)?;
-    candidate(ground, config, log_file, Vec::new(), config::Changes::default())
+    candidate(ground, generation, Config::clone(&ground.running), Vec::new())
 }
 
-fn candidate(
-    ground: &Ground,
-    config: Config,
-    log_file: Option<std::os::fd::OwnedFd>,
-    warnings: Vec<String>,
-    changes: config::Changes,
-) -> Result<Candidate, String> {
+/// Makes a configuration that was read ready to be put in force in place of the running one.
+fn candidate(ground: &Ground, generation: u64, mut config: Config, warnings: Vec<String>) -> Result<Candidate, String> {
+    let changes = ground.running.changes(&config);
+    let news = ground.running.news(&config, &changes);
+    config.keep_unchangeable(&ground.running);
+    config.generation = generation;
+    let log_file = logging::open(&config.settings)?;
     let snapshot = snapshot(&config)?;
     let workers = config.settings.worker_count();
     let more = workers.saturating_sub(ground.slots);
     let new_slots = (0..more).map(|_| NewSlot::prepare(&ground.addresses)).collect::<Result<_, _>>();
     let new_slots = new_slots.map_err(|error| format!("workers: no {more} more than {}: {error}", ground.slots))?;
-    Ok(Candidate { config: Arc::new(config), snapshot, log_file, warnings, changes, workers, new_slots })
+    Ok(Candidate { config: Arc::new(config), snapshot, log_file, warnings, changes, news, workers, new_slots })
 }
 
 /// The configuration as workers receive it.

@@ -367,8 +367,8 @@ impl Engine {
             let dropped = changes.dropped_databases.clone();
             let entries = if names.contains("*") { Changed::All } else { Changed::Entries(names) };
             let (rules, workers) = (rules(&candidate.config, self.parts.listeners.keeper != Keeper::Nobody), candidate.workers);
-            let outdated_secrets = changes.outdated_secrets.clone();
-            let loaded = Loaded { generation: self.generation, rules, workers, changed: entries, dropped, outdated_secrets };
+            let (outdated_secrets, news) = (changes.outdated_secrets.clone(), candidate.news.clone());
+            let loaded = Loaded { generation: self.generation, rules, workers, changed: entries, dropped, outdated_secrets, news };
             self.candidate = Some(candidate);
             loaded
         });

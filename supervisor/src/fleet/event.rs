@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 use shared::auth::Secret;
 use shared::auth::scram::Keys;
+use shared::config::News;
 use shared::control::{Learned, ReportKind, ReportRows, Resolved, StopMode, ToWorker, Welcome};
 use shared::ids::{ConnectionId, Incarnation, Slot};
 use shared::orders::{Marks, Outcome, PoolName, Scope};
@@ -202,6 +203,8 @@ pub(crate) struct Loaded {
     pub(crate) dropped: Vec<String>,
     /// Secrets that auth_file has no longer: their keys are forgotten.
     pub(crate) outdated_secrets: Vec<Secret>,
+    /// What is different, in words.
+    pub(crate) news: News,
 }
 
 /// Which database entries a reload changed.
@@ -296,10 +299,12 @@ pub(crate) enum Request {
 }
 
 /// The fleet's answer to a console session.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Answer {
     /// Done.
     Done,
+    /// A configuration is in force, and this is new about it.
+    InForce(News),
     /// Refused or failed.
     Failed(Failure),
     /// The rows of each worker that answered, and what the dead ones had counted.
@@ -355,12 +360,12 @@ pub(crate) enum Failure {
     /// A worker's successor could not be started; workers that were not restarted go on.
     #[error("RESTART stopped: {0}")]
     Restart(String),
-    /// The configuration was not put in force.
+    /// The configuration was not put in force, for these reasons.
     #[error("RELOAD failed, see logs for additional details")]
-    Reload,
-    /// SET of an unknown setting or a value that is none.
+    Reload(Vec<String>),
+    /// SET of an unknown setting or a value that is none, for these reasons.
     #[error("SET failed")]
-    Set,
+    Set(Vec<String>),
 }
 
 /// One line of SHOW WORKERS, as far as the fleet knows it.

@@ -8,6 +8,7 @@ use super::event::{Action, Answer, AskId, Changed, Failure, Loaded, Moment, Noti
 use super::{Fleet, shutdown::Phase};
 use log::Level;
 use serde::{Deserialize, Serialize};
+use shared::config::News;
 use shared::control::ToWorker;
 use shared::ids::Slot;
 use std::collections::BTreeSet;
@@ -37,6 +38,15 @@ pub(super) enum Change {
 pub(super) struct Job {
     change: Change,
     asks: Vec<AskId>,
+    /// What it changes, when that is known.
+    #[serde(skip)]
+    news: News,
+}
+
+impl Job {
+    fn new(change: Change, ask: Option<AskId>) -> Self {
+        Self { change, asks: ask.into_iter().collect(), news: News::default() }
+    }
 }
 
 /// Where a change stands.
@@ -45,7 +55,7 @@ enum Stage {
     #[default]
     Idle,
     Loading(Job),
-    Preparing(Job, Loaded, Waiting),
+    Preparing(Job, Box<Loaded>, Waiting),
     Committing(Job, u64, Waiting),
 }
 
@@ -108,10 +118,10 @@ impl Fleet {
             }
             return;
         }
-        // The file is read once for all that asked while another change was under way.
-        match self.reload.queue.iter_mut().find(|job| change == Change::File && job.change == Change::File) {
+        // The file is read once for all that asked while another change was under way, unless they asked for something else in between.
+        match self.reload.queue.last_mut().filter(|job| change == Change::File && job.change == Change::File) {
             Some(job) => job.asks.extend(ask),
-            None => self.reload.queue.push(Job { change, asks: ask.into_iter().collect() }),
+            None => self.reload.queue.push(Job::new(change, ask)),
         }
         self.next_change();
     }
@@ -135,23 +145,25 @@ impl Fleet {
 
     /// The file was read: phase one, or the end of it.
     pub(super) fn loaded(&mut self, outcome: Result<Loaded, String>) {
-        let Stage::Loading(job) = std::mem::take(&mut self.reload.stage) else { return };
+        let Stage::Loading(mut job) = std::mem::take(&mut self.reload.stage) else { return };
         match outcome {
             Err(problems) => {
-                for line in problems.lines() {
+                let problems: Vec<String> = problems.lines().map(str::to_owned).collect();
+                for line in &problems {
                     self.log(Level::Error, line);
                 }
                 // Whatever the file says: the log is opened anew, or what rotated it waits for ever.
                 if job.change == Change::File {
-                    self.reload.queue.insert(0, Job { change: Change::Reopen, asks: Vec::new() });
+                    self.reload.queue.insert(0, Job::new(Change::Reopen, None));
                 }
-                self.finish(job, false);
+                self.finish(job, Err(problems));
             }
-            Ok(loaded) => {
+            Ok(mut loaded) => {
+                job.news = std::mem::take(&mut loaded.news);
                 let generation = loaded.generation;
                 self.broadcast(&ToWorker::Prepare { generation, log_file: false });
                 let waiting = self.waiting();
-                self.reload.stage = Stage::Preparing(job, loaded, waiting);
+                self.reload.stage = Stage::Preparing(job, Box::new(loaded), waiting);
                 self.advance();
             }
         }
@@ -178,10 +190,11 @@ impl Fleet {
     pub(super) fn refused(&mut self, slot: Slot, generation: u64, reason: &str) {
         match std::mem::take(&mut self.reload.stage) {
             Stage::Preparing(job, loaded, _) if loaded.generation == generation => {
-                self.log(Level::Error, format!("worker {slot} cannot use the new configuration: {reason}"));
+                let line = format!("worker {slot} cannot use the new configuration: {reason}");
+                self.log(Level::Error, line.clone());
                 self.broadcast(&ToWorker::Abandon { generation });
                 self.out.push(Action::Discard);
-                self.finish(job, false);
+                self.finish(job, Err(vec![line]));
             }
             other => self.reload.stage = other,
         }
@@ -248,34 +261,43 @@ impl Fleet {
                 self.resize(loaded.workers);
                 self.advance();
             }
-            Stage::Committing(job, _, waiting) if waiting.slots.is_empty() => self.finish(job, true),
+            Stage::Committing(job, _, waiting) if waiting.slots.is_empty() => self.finish(job, Ok(())),
             other => self.reload.stage = other,
         }
     }
 
-    fn finish(&mut self, job: Job, done: bool) {
-        let failure = match job.change {
-            Change::File => {
-                if done {
-                    self.log(Level::Info, "RELOAD done, the new configuration is in force");
-                } else {
-                    self.log(Level::Error, "RELOAD failed, the configuration in force stays as it was");
-                }
-                if self.up && matches!(self.phase, Phase::Running) {
-                    self.out.push(Action::Notify(Notice::Ready));
-                }
-                Failure::Reload
+    /// The change is in force, or not for these reasons.
+    fn finish(&mut self, job: Job, outcome: Result<(), Vec<String>>) {
+        let Job { change, asks, mut news } = job;
+        if change == Change::File && news == News::default() {
+            news.changed.push("nothing has changed".to_owned());
+        }
+        match (&change, &outcome) {
+            (Change::File, Ok(())) => self.log(Level::Info, "RELOAD done, the new configuration is in force"),
+            (Change::File, Err(_)) => self.log(Level::Error, "RELOAD failed, the configuration in force stays as it was"),
+            (Change::TlsFiles, Ok(())) => {
+                self.log(Level::Info, "files of the TLS settings have changed, what they hold now is in force");
             }
-            Change::TlsFiles => {
-                if done {
-                    self.log(Level::Info, "files of the TLS settings have changed, what they hold now is in force");
-                }
-                Failure::Reload
+            (Change::Set(..) | Change::Reopen | Change::TlsFiles, _) => {}
+        }
+        if outcome.is_ok() {
+            for line in &news.changed {
+                self.log(Level::Info, line);
             }
-            Change::Set(..) | Change::Reopen => Failure::Set,
+            for line in &news.needs_restart {
+                self.log(Level::Warn, line);
+            }
+        }
+        if change == Change::File && self.up && matches!(self.phase, Phase::Running) {
+            self.out.push(Action::Notify(Notice::Ready));
+        }
+        let answer = match outcome {
+            Ok(()) => Answer::InForce(news),
+            Err(reasons) if matches!(change, Change::Set(..)) => Answer::Failed(Failure::Set(reasons)),
+            Err(reasons) => Answer::Failed(Failure::Reload(reasons)),
         };
-        for ask in job.asks {
-            self.answer(ask, if done { Answer::Done } else { Answer::Failed(failure.clone()) });
+        for ask in asks {
+            self.answer(ask, answer.clone());
         }
         self.reload.stage = Stage::Idle;
         self.next_change();

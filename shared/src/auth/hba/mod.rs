@@ -82,6 +82,16 @@ impl Access {
         Self { rules, maps }
     }
 
+    /// Whether the rules are the same.
+    pub fn has_rules_of(&self, other: &Self) -> bool {
+        self.rules == other.rules
+    }
+
+    /// Whether the maps are the same.
+    pub fn has_maps_of(&self, other: &Self) -> bool {
+        self.maps == other.maps
+    }
+
     /// The first rule that matches; `None`: nobody may log in so.
     pub fn find(&self, asked: &Asked<'_>) -> Option<&Rule> {
         self.rules.iter().find(|rule| rule.matches(asked))

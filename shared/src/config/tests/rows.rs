@@ -2,7 +2,7 @@
 
 use super::super::convert::value;
 use super::super::kind::{parse_int, parse_seconds, print_seconds};
-use super::super::{Effect, Kind, SetError, Setting, Settings, TABLE};
+use super::super::{Config, Effect, Kind, SetError, Setting, Settings, TABLE};
 use super::{ini, ini_problems, toml};
 
 /// What SHOW CONFIG prints for a value that was given as `text`.
@@ -120,6 +120,43 @@ fn every_setting_without_effect_is_named() {
             Effect::NotYet => assert_eq!(problems, [format!("pgbouncer.ini:2: {}: has no effect yet", setting.name)]),
             Effect::Never(why) => assert_eq!(problems, [format!("pgbouncer.ini:2: {}: has no effect: {why}", setting.name)]),
         }
+    }
+}
+
+/// What the supervisor opens, binds or becomes before there is a worker. All else is read where it is used, in the configuration in force.
+const FIXED: [&str; 13] = [
+    "control_dir",
+    "job_name",
+    "listen_addr",
+    "listen_backlog",
+    "listen_port",
+    "pidfile",
+    "pkt_buf",
+    "resolv_conf",
+    "so_reuseport",
+    "unix_socket_dir",
+    "unix_socket_group",
+    "unix_socket_mode",
+    "user",
+];
+
+#[test]
+fn a_reload_puts_every_setting_in_force_or_says_that_it_does_not() {
+    let fixed: Vec<&str> = TABLE.iter().filter(|setting| !setting.reloadable).map(|setting| setting.name).collect();
+    assert_eq!(fixed, FIXED);
+    let running = Config::default();
+    for setting in TABLE {
+        let (given, shown) = another(setting);
+        let mut new = running.clone();
+        new.settings.set(setting.name, &given).unwrap();
+        let news = running.news(&new, &running.changes(&new));
+        new.keep_unchangeable(&running);
+        let told = |lines: &[String]| lines.iter().any(|line| line.starts_with(&format!("{}: ", setting.name)));
+        let works = !matches!(setting.effect, Effect::Never(_));
+        assert_eq!(told(&news.changed), works && setting.reloadable, "{}: {news:?}", setting.name);
+        assert_eq!(told(&news.needs_restart), works && !setting.reloadable, "{}: {news:?}", setting.name);
+        let in_force = if setting.reloadable { Some(shown) } else { running.settings.value(setting.name) };
+        assert_eq!(new.settings.value(setting.name), in_force);
     }
 }
 

@@ -6,6 +6,7 @@ mod enable;
 mod kill;
 mod kill_client;
 mod names;
+mod news;
 mod pause;
 mod reconnect;
 mod reload;
@@ -46,15 +47,17 @@ pub(super) enum Reply {
     Done(String),
     /// A notice, then the tag.
     Notice { text: String, detail: Option<String>, tag: &'static str },
+    /// Notices with their severities, then the tag.
+    Told { lines: Vec<(&'static str, String)>, tag: String },
     /// An error; the session goes on.
-    Error { code: &'static str, text: String },
+    Error { code: &'static str, text: String, detail: Option<String> },
     /// Nothing: the session ends.
     Gone,
 }
 
 impl Reply {
     fn error(text: impl Into<String>) -> Self {
-        Self::Error { code: sqlstate::PROTOCOL_VIOLATION, text: text.into() }
+        Self::Error { code: sqlstate::PROTOCOL_VIOLATION, text: text.into(), detail: None }
     }
 
     fn done(tag: &str) -> Self {
@@ -63,11 +66,15 @@ impl Reply {
 
     fn failed(failure: &Failure) -> Self {
         let code = match failure {
-            Failure::Reload => "F0000",
+            Failure::Reload(_) => "F0000",
             Failure::Cancelled => sqlstate::QUERY_CANCELED,
             _ => sqlstate::PROTOCOL_VIOLATION,
         };
-        Self::Error { code, text: failure.to_string() }
+        let detail = match failure {
+            Failure::Reload(reasons) | Failure::Set(reasons) => news::reasons(reasons),
+            _ => None,
+        };
+        Self::Error { code, text: failure.to_string(), detail }
     }
 }
 
@@ -147,6 +154,7 @@ impl Context<'_> {
     fn order(&self, request: Request, tag: &str) -> Reply {
         match self.ask(request) {
             Some(Answer::Done) => Reply::done(tag),
+            Some(Answer::InForce(what)) => Reply::Told { lines: news::lines(what), tag: tag.to_owned() },
             Some(Answer::Failed(failure)) => Reply::failed(&failure),
             Some(_) | None => Reply::Gone,
         }

@@ -16,6 +16,7 @@ mod shutdowns;
 
 use super::*;
 use shared::encoding::{decode_named, encode_named};
+use shared::config::News;
 use shared::orders::{Order, Outcome, Scope};
 use std::time::Duration;
 
@@ -195,6 +196,7 @@ impl World {
             changed: Changed::Entries(["app".into()].into()),
             dropped: vec!["gone".into()],
             outdated_secrets,
+            news: News { changed: vec!["x: 2, was 1".into()], needs_restart: vec!["y needs more".into()] },
         })));
         generation
     }

@@ -1,8 +1,14 @@
 use super::*;
 use log::Level;
+use shared::config::News;
 
 fn prepare(generation: u64) -> ToWorker {
     ToWorker::Prepare { generation, log_file: false }
+}
+
+/// The answer when all of it is.
+fn in_force() -> Answer {
+    Answer::InForce(News { changed: vec!["x: 2, was 1".into()], needs_restart: vec!["y needs more".into()] })
 }
 
 #[test]
@@ -21,8 +27,9 @@ fn all_prepare_then_all_commit() {
     w.say(1, Said::Committed(g));
     assert_eq!(w.answered(1), None);
     w.say(0, Said::Committed(g));
-    assert_eq!(w.answered(1), Some(&Answer::Done));
+    assert_eq!(w.answered(1), Some(&in_force()));
     assert!(w.did(&Action::Notify(Notice::Ready)));
+    assert!(w.did(&Action::Log(Level::Info, "x: 2, was 1".into())) && w.did(&Action::Log(Level::Warn, "y needs more".into())));
 }
 
 #[test]
@@ -32,7 +39,8 @@ fn a_bad_file_changes_nothing() {
     w.event(Event::Loaded(Err("a.ini:3: unknown setting\na.ini:9: bad value".into())));
     assert!(w.logged("a.ini:3: unknown setting") && w.logged("a.ini:9: bad value"));
     assert!(w.sent().is_empty());
-    assert_eq!(w.answered(1), Some(&Answer::Failed(Failure::Reload)));
+    let reasons = vec!["a.ini:3: unknown setting".into(), "a.ini:9: bad value".into()];
+    assert_eq!(w.answered(1), Some(&Answer::Failed(Failure::Reload(reasons))));
     assert!(w.did(&Action::Notify(Notice::Ready)));
 }
 
@@ -75,7 +83,8 @@ fn one_refusal_abandons_everywhere() {
     assert_eq!(w.sent(), (0..3).map(|s| (s, ToWorker::Abandon { generation: g })).collect::<Vec<_>>());
     assert!(w.did(&Action::Discard) && !w.did(&Action::Adopt));
     assert!(w.logged("worker 1 cannot use the new configuration: cannot read it"));
-    assert_eq!(w.answered(1), Some(&Answer::Failed(Failure::Reload)));
+    let reason = "worker 1 cannot use the new configuration: cannot read it";
+    assert_eq!(w.answered(1), Some(&Answer::Failed(Failure::Reload(vec![reason.into()]))));
     w.say(2, Said::Prepared(g));
     assert!(w.actions.is_empty(), "a late answer is nothing");
     assert_eq!(w.generation, 1);
@@ -106,7 +115,7 @@ fn a_death_in_phase_one_with_others_waited_for() {
     assert!(w.did(&Action::Adopt));
     w.say(0, Said::Committed(g));
     w.say(1, Said::Committed(g));
-    assert_eq!(w.answered(1), Some(&Answer::Done));
+    assert_eq!(w.answered(1), Some(&in_force()));
 }
 
 #[test]
@@ -119,7 +128,7 @@ fn the_death_of_the_last_one_waited_for_in_phase_one_commits() {
     assert_eq!(w.sent(), [(1, ToWorker::Commit { generation: g })]);
     assert_eq!(w.workers[0].unwrap().1, g, "the successor starts with the new one");
     w.say(1, Said::Committed(g));
-    assert_eq!(w.answered(1), Some(&Answer::Done));
+    assert_eq!(w.answered(1), Some(&in_force()));
 }
 
 #[test]
@@ -133,7 +142,7 @@ fn a_death_in_phase_two() {
     assert_eq!(w.workers[0].unwrap().1, g);
     assert!(w.sent().is_empty());
     w.say(1, Said::Committed(g));
-    assert_eq!(w.answered(1), Some(&Answer::Done));
+    assert_eq!(w.answered(1), Some(&in_force()));
 }
 
 #[test]
@@ -146,7 +155,7 @@ fn the_death_of_the_only_worker_in_each_phase() {
             w.say(0, Said::Prepared(g));
         }
         w.die(0, KILLED);
-        assert_eq!(w.answered(1), Some(&Answer::Done));
+        assert_eq!(w.answered(1), Some(&in_force()));
         assert_eq!(w.workers[0].unwrap().1, g);
     }
 }
@@ -180,7 +189,7 @@ fn a_silent_worker_is_killed_and_the_reload_goes_on() {
     assert!(w.logged("worker 1 (pid 102) did not answer a reload within 10 s, killing it"));
     w.die(1, KILLED);
     w.say(0, Said::Committed(g));
-    assert_eq!(w.answered(1), Some(&Answer::Done));
+    assert_eq!(w.answered(1), Some(&in_force()));
 }
 
 /// Whoever asked for it would otherwise see nothing at all, perhaps until the worker is killed.
@@ -220,8 +229,8 @@ fn reloads_asked_for_meanwhile_are_one_more_reload() {
     assert!(w.did(&Action::Load));
     assert_eq!(w.answered(1), None, "the file may have changed since it was read");
     w.event(Event::Loaded(Err("bad".into())));
-    assert_eq!(w.answered(1), Some(&Answer::Failed(Failure::Reload)));
-    assert_eq!(w.answered(2), Some(&Answer::Failed(Failure::Reload)));
+    assert_eq!(w.answered(1), Some(&Answer::Failed(Failure::Reload(vec!["bad".into()]))));
+    assert_eq!(w.answered(2), Some(&Answer::Failed(Failure::Reload(vec!["bad".into()]))));
     assert!(!w.did(&Action::Load));
 }
 
@@ -233,10 +242,10 @@ fn set_goes_the_same_way() {
     let g = w.load();
     w.say(0, Said::Prepared(g));
     w.say(0, Said::Committed(g));
-    assert_eq!(w.answered(1), Some(&Answer::Done));
+    assert_eq!(w.answered(1), Some(&in_force()));
     w.ask(2, Request::Set("nonsense".into(), "5".into()));
     w.event(Event::Loaded(Err("unknown setting".into())));
-    assert_eq!(w.answered(2), Some(&Answer::Failed(Failure::Set)));
+    assert_eq!(w.answered(2), Some(&Answer::Failed(Failure::Set(vec!["unknown setting".into()]))));
 }
 
 #[test]
