@@ -23,6 +23,11 @@ pub fn is_alive(pid: u32) -> bool {
     state_and_parent(pid).is_some_and(|(state, _)| state != 'Z' && state != 'X')
 }
 
+/// Whether SIGSTOP has stopped the process.
+pub fn is_stopped(pid: u32) -> bool {
+    state_and_parent(pid).is_some_and(|(state, _)| state == 'T')
+}
+
 /// The living children of `pid`, lowest pid first.
 pub fn children(pid: u32) -> Vec<u32> {
     all()

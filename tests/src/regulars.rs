@@ -3,7 +3,7 @@
 //! Each has a thread. An error of the server's panics, and so does an answer that is another's, or that does not come.
 
 use crate::{Answer, Client, frontend};
-use std::io::{ErrorKind, Result};
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -132,7 +132,7 @@ impl Regular {
     /// What comes up to ReadyForQuery; `None` when the connection is lost before.
     fn answer(&self, client: &mut Client, request: &[u8]) -> Option<Answer> {
         let lost = |kind| matches!(kind, ErrorKind::ConnectionReset | ErrorKind::BrokenPipe);
-        match client.try_send(request).and_then(|()| try_answer(client)) {
+        match client.try_send(request).and_then(|()| client.try_answer()) {
             Ok(answer) => {
                 let errors = answer.iter().flat_map(|answer| &answer.errors).next();
                 assert_eq!(errors, None, "client {} of {}, its port {}", self.number, self.user, client.local_port());
@@ -142,17 +142,4 @@ impl Regular {
             Err(error) => panic!("client {} is left hanging, its port {}: {error}", self.number, client.local_port()),
         }
     }
-}
-
-fn try_answer(client: &mut Client) -> Result<Option<Answer>> {
-    let mut answer = Answer::default();
-    while let Some(message) = client.try_read()? {
-        let ready = message.kind == b'Z';
-        answer.take(message);
-        if ready {
-            return Ok(Some(answer));
-        }
-    }
-    // An error and then the end is an error.
-    Ok((!answer.errors.is_empty()).then_some(answer))
 }

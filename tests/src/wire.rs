@@ -497,6 +497,20 @@ impl Client {
         answer
     }
 
+    /// Reads up to ReadyForQuery, or to the end behind an error. `None`: the connection was closed without one.
+    pub fn try_answer(&mut self) -> std::io::Result<Option<Answer>> {
+        let mut answer = Answer::default();
+        while let Some(message) = self.try_read()? {
+            let ready = message.kind == b'Z';
+            answer.take(message);
+            if ready {
+                return Ok(Some(answer));
+            }
+        }
+        // An error and then the end is an error.
+        Ok((!answer.errors.is_empty()).then_some(answer))
+    }
+
     /// Reads up to and including a message of type `kind`.
     #[track_caller]
     pub fn answer_until(&mut self, kind: u8) -> Answer {

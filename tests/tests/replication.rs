@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use end_to_end::program::{postgres_program, stderr};
-use end_to_end::{Client, Fleet, PoolMode, Postgres, SOON, each_fleet, each_worker_count, frontend, wait_until};
+use end_to_end::{Client, Event, Fleet, PoolMode, Postgres, SOON, each_fleet, each_worker_count, frontend, wait_until};
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -67,6 +67,50 @@ fn a_logical_stream_brings_what_others_write() {
             let gone = || admin.query("select 1 from pg_stat_activity where pid::text = $1", &[&pid]).unwrap().is_empty();
             wait_until("the replication backend to end", SOON, gone);
             assert_eq!(writer.value("select count(*) from streamed"), "100", "in {} mode", mode.name());
+        },
+    );
+}
+
+/// Its server goes with it to another worker, the stream under way included.
+#[test]
+fn a_stream_goes_on_while_workers_are_replaced() {
+    let server = server();
+    each_worker_count(
+        &server,
+        |builder| builder.pool_size(4),
+        |fleet| {
+            let mut writer = fleet.client();
+            writer.query("drop table if exists streamed; create table streamed (n int)");
+            let (mut stream, mut waiting, mut physical) =
+                (replica(fleet, "database"), replica(fleet, "database"), replica(fleet, "true"));
+            let system = physical.query("IDENTIFY_SYSTEM").rows[0][0].clone();
+            let [pid, other] = [&mut stream, &mut waiting].map(|client| client.value("select pg_backend_pid()"));
+            assert!(stream.query("CREATE_REPLICATION_SLOT pgfleet_moved TEMPORARY LOGICAL test_decoding").errors.is_empty());
+            stream.send(&frontend::query("START_REPLICATION SLOT pgfleet_moved LOGICAL 0/0"));
+            assert_eq!(stream.read().kind, b'W');
+            let mut next = 0;
+            for round in 1..=3 {
+                std::thread::scope(|scope| {
+                    scope.spawn(|| Event::Restart.happen(fleet));
+                    for number in next..100 * round {
+                        assert_eq!(writer.query(&format!("insert into streamed values ({number})")).tags, ["INSERT 0 1"]);
+                    }
+                });
+                while next < 100 * round {
+                    let message = stream.read();
+                    let text = String::from_utf8_lossy(&message.body).into_owned();
+                    if let Some((_, number)) = text.split_once("streamed: INSERT: n[integer]:") {
+                        assert_eq!(number, next.to_string(), "each comes once, in order");
+                        next += 1;
+                    }
+                }
+                assert_eq!(waiting.value("select pg_backend_pid()"), other);
+                assert_eq!(physical.query("IDENTIFY_SYSTEM").rows[0][0], system);
+            }
+            stream.send(&frontend::copy_done());
+            assert!(stream.answer().errors.is_empty());
+            assert_eq!(stream.value("select pg_backend_pid()"), pid);
+            assert_eq!(fleet.logged("WARNING"), 0, "{}", fleet.log());
         },
     );
 }

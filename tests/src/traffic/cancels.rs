@@ -23,6 +23,6 @@ pub(super) fn of_its_own(stage: &Stage) {
         assert_eq!(answer.error().code(), "57014", "{answer:?}");
         let busy = rand::random_range(Duration::ZERO..=Duration::from_millis(100));
         stage.answer(&mut client, busy, &frontend::query(&format!("select pg_sleep({})", busy.as_secs_f64())));
-        Stage::think();
+        stage.think();
     }
 }

@@ -62,8 +62,12 @@ const COPIES: [(&str, Part, bool, bool); 4] = [
 ];
 
 /// What clients of PostgreSQL itself do.
-const WITNESSES: [(&str, Part); 3] =
-    [("simple queries", queries::simple), ("a prepared statement", queries::prepared), ("extended queries", queries::extended)];
+const WITNESSES: [(&str, Part); 4] = [
+    ("simple queries", queries::simple),
+    ("extended queries", queries::extended),
+    ("a prepared statement", queries::prepared),
+    ("connections for one query", queries::visits),
+];
 
 /// How much of it there is to be.
 #[derive(Debug, Clone, Copy)]
@@ -78,6 +82,8 @@ pub struct Plan {
     pub copy_rate: u64,
     /// The longest transaction.
     pub longest: Duration,
+    /// The longest time between two queries of a client that is busy.
+    pub thought: Duration,
 }
 
 impl Plan {

@@ -16,7 +16,7 @@ pub(super) fn simple(stage: &Stage) {
         let value = stage.value(&mut client, &format!("select repeat('x', {length})"));
         assert!(value.len() == length && value.bytes().all(|byte| byte == b'x'), "{length} bytes, not {}", value.len());
         length = length * 3 % 100_003;
-        Stage::think();
+        stage.think();
     }
 }
 
@@ -31,7 +31,7 @@ pub(super) fn extended(stage: &Stage) {
         let expected = [turn + stage.number + turn % 50, stage.number];
         assert_eq!(answer.rows, [[Some(expected[0].to_string()), Some(format!("of {}", expected[1]))]]);
         turn += 1;
-        Stage::think();
+        stage.think();
     }
 }
 
@@ -45,7 +45,7 @@ pub(super) fn prepared(stage: &Stage) {
         let answer = stage.answer(&mut client, Duration::ZERO, &request);
         assert_eq!(answer.rows, [[Some((2 * turn).to_string()), Some(stage.number.to_string())]]);
         turn += 1;
-        Stage::think();
+        stage.think();
     }
 }
 
@@ -74,7 +74,7 @@ pub(super) fn pipelined(stage: &Stage) {
         } else {
             assert_eq!((answer.errors.len(), rows), (0, vec![turn + 1, 60 / (1 + turn % 5), turn + 2]), "{answer:?}");
         }
-        Stage::think();
+        stage.think();
     }
 }
 
@@ -94,6 +94,6 @@ pub(super) fn visits(stage: &Stage) {
             client
         });
         Stage::leave(client);
-        Stage::think();
+        stage.think();
     }
 }

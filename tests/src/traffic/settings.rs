@@ -44,6 +44,6 @@ fn keep(stage: &Stage, values: impl Fn(usize) -> BTreeMap<&'static str, String>)
             }
         }
         turn += 1;
-        Stage::think();
+        stage.think();
     }
 }

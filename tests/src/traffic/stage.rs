@@ -8,9 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long a client thinks between two queries, at most.
-const THOUGHT: Duration = Duration::from_millis(40);
-
 pub(super) struct Stage {
     pub(super) door: Door,
     pub(super) plan: Plan,
@@ -28,8 +25,8 @@ impl Stage {
     }
 
     /// Thinks, as clients do: a load that leaves no time would measure the machine.
-    pub(super) fn think() {
-        Self::think_up_to(THOUGHT);
+    pub(super) fn think(&self) {
+        Self::think_up_to(self.plan.thought);
     }
 
     pub(super) fn think_up_to(longest: Duration) {

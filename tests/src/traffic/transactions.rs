@@ -31,7 +31,7 @@ pub(super) fn committed(stage: &Stage) {
             value = turn;
         }
         assert_eq!(stage.value(&mut client, &read), value.to_string(), "after the {end}");
-        Stage::think();
+        stage.think();
     }
 }
 
@@ -46,6 +46,6 @@ pub(super) fn idle(stage: &Stage) {
         assert_eq!(stage.value(&mut client, transaction), mine);
         assert_eq!(stage.value(&mut client, "show transaction_isolation"), "repeatable read");
         assert_eq!(stage.query(&mut client, "commit").status, 'I');
-        Stage::think();
+        stage.think();
     }
 }

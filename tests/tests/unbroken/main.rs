@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod deaths;
 mod footprint;
 mod verdict;
 
@@ -16,8 +17,16 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 use verdict::{Outcome, Resets};
 
-const SHORT: Plan = Plan { each: 1, idle: 10, copied_bytes: 50_000_000, copy_rate: 10_000_000, longest: Duration::from_secs(2) };
-const LONG: Plan = Plan { each: 2, idle: 50, copied_bytes: 500_000_000, copy_rate: 10_000_000, longest: Duration::from_secs(2) };
+const SHORT: Plan = Plan {
+    each: 1,
+    idle: 10,
+    copied_bytes: 50_000_000,
+    copy_rate: 10_000_000,
+    longest: Duration::from_secs(2),
+    thought: Duration::from_millis(40),
+};
+/// More clients, who ask as much in all.
+const LONG: Plan = Plan { each: 2, idle: 50, copied_bytes: 500_000_000, thought: Duration::from_millis(80), ..SHORT };
 
 /// Which events, in which order: as the environment says for the long form, five of each in the short one.
 fn events() -> (bool, Vec<Event>) {

@@ -59,7 +59,8 @@ impl Outcome<'_> {
 
     /// The longest that a client may have waited.
     fn allowed(&self) -> Duration {
-        let machine = self.longest(false, Phase::Calm).max(self.longest(true, Phase::Events));
+        // Through the fleet a query changes hands four times, directly twice; and a new client may be passed on to another worker.
+        let machine = self.longest(false, Phase::Calm).max(3 * self.longest(true, Phase::Events));
         PAUSE + if self.long { Duration::ZERO } else { machine }
     }
 
@@ -106,11 +107,7 @@ impl Outcome<'_> {
         let [first, .., last] = values.as_slice() else { return Ok(()) };
         let (low, high) = values.iter().fold((*first, *first), |(low, high), value| (low.min(*value), high.max(*value)));
         let digits = usize::from(unit != 1);
-        Self::line(
-            f,
-            what,
-            format!("first {first:.digits$}, last {last:.digits$}, between {low:.digits$} and {high:.digits$}"),
-        )
+        Self::line(f, what, format!("first {first:.digits$}, last {last:.digits$}, between {low:.digits$} and {high:.digits$}"))
     }
 }
 
