@@ -59,8 +59,8 @@ impl Outcome<'_> {
 
     /// The longest that a client may have waited.
     fn allowed(&self) -> Duration {
-        // Through the fleet a query changes hands four times, directly twice; and a new client may be passed on to another worker.
-        let machine = self.longest(false, Phase::Calm).max(3 * self.longest(true, Phase::Events));
+        // Directly a query waits for two processes to have their turn; through the fleet for more, some of which have just then more to do than their share.
+        let machine = self.longest(false, Phase::Calm).max(10 * self.longest(true, Phase::Events));
         PAUSE + if self.long { Duration::ZERO } else { machine }
     }
 
