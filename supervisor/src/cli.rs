@@ -71,12 +71,27 @@ pub(crate) enum Command {
         /// The configuration that the fleet runs on
         config: PathBuf,
     },
+    /// Have another binary take the running fleet over; no client notices
+    Upgrade(Upgrade),
     /// A worker; only the supervisor starts it
     #[command(hide = true)]
     Worker,
     /// Runs PAM's modules; only the supervisor starts it
     #[command(hide = true)]
     PamHelper,
+    /// Says whether this binary can take a fleet over; only the supervisor starts it
+    #[command(hide = true)]
+    Preflight,
+}
+
+/// `pgfleet upgrade`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Upgrade {
+    /// The configuration that the fleet runs on
+    pub(crate) config: PathBuf,
+    /// The binary; without it what is now where the running one was found
+    #[arg(long, value_name = "PATH")]
+    pub(crate) binary: Option<PathBuf>,
 }
 
 /// `pgfleet drain`.

@@ -78,12 +78,6 @@ impl Control {
         Ok(())
     }
 
-    /// The socket, to be taken along through an exec.
-    #[allow(dead_code)] // until an upgrade uses it
-    pub(crate) fn socket(&self) -> &Arc<OwnedFd> {
-        &self.0.fd
-    }
-
     /// Answers that the worker has not taken, as they are sent. Asked for when the gate is closed, so that none of them is sent meanwhile.
     pub(crate) fn unsent(&self) -> Vec<Unsent> {
         self.0.unsent().iter().cloned().collect()
@@ -197,7 +191,7 @@ mod tests {
             control::decode::<ToWorker>(&buffer[..received.len]).unwrap()
         };
         assert!((0..filled).all(|_| next() == ToWorker::Stay));
-        let resumed = Control::new(control.socket().try_clone().unwrap(), Arc::default());
+        let resumed = Control::new(control.0.fd.try_clone().unwrap(), Arc::default());
         resumed.take_up(decode_named(&bytes).unwrap());
         assert!((0..100).all(|uid| next() == answer(uid)), "each once");
         resumed.answer(&answer(100));

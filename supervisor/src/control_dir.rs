@@ -5,18 +5,24 @@
 //! may lie in a directory in which anybody can make anything; so it is opened once, looked at through the descriptor, and used by nothing else.
 
 use crate::listen::reason;
+use crate::luggage::{Arrived, Load, Place};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, Flock, FlockArg, OFlag, openat};
 use nix::sys::signal::kill;
 use nix::sys::stat::{FileStat, Mode, fstat, mkdirat};
 use nix::unistd::{Pid, UnlinkatFlags, geteuid, unlinkat};
+use serde::{Deserialize, Serialize};
 use shared::config::Settings;
+use shared::sys::guard;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+/// The permissions of group and others.
+const OPEN_TO_OTHERS: u32 = 0o077;
 
 /// The file that names the supervisor.
 const PID: &str = "pid";
@@ -30,6 +36,22 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub(crate) struct ControlDir {
     path: PathBuf,
     lock: Flock<OwnedFd>,
+}
+
+/// One that another image in this process goes on with.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct KeptControlDir {
+    path: PathBuf,
+    lock: Place,
+}
+
+impl KeptControlDir {
+    /// Takes it from what has arrived; `None` if it is missing, or not ours any more.
+    pub(crate) fn take(self, arrived: &mut Arrived) -> Option<ControlDir> {
+        // It is this open file that is locked, so this asks for what is held already.
+        let lock = Flock::lock(arrived.take(self.lock)?, FlockArg::LockExclusiveNonblock).ok()?;
+        Some(ControlDir { path: self.path, lock })
+    }
 }
 
 /// Where the settings want it, and whether they say so themselves.
@@ -89,6 +111,11 @@ impl ControlDir {
         }
     }
 
+    /// For another image in this process.
+    pub(crate) fn keep<'a>(&'a self, load: &mut Load<'a>) -> KeptControlDir {
+        KeptControlDir { path: self.path.clone(), lock: load.add(self.as_fd()) }
+    }
+
     /// Names this process to those who find the lock taken.
     pub(crate) fn enter_pid(&self) -> Result<(), String> {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -107,6 +134,10 @@ impl AsFd for ControlDir {
 
 impl Drop for ControlDir {
     fn drop(&mut self) {
+        // With a guard, another image may go on.
+        if guard::is_armed() {
+            return;
+        }
         let _ = unlinkat(self.lock.as_fd(), PID, UnlinkatFlags::NoRemoveDir);
         // One that holds anything stays.
         if is_at(&self.lock, &self.path) {
@@ -137,7 +168,7 @@ fn open(path: &Path) -> Result<OwnedFd, Trouble> {
         error => io::Error::from(error).into(),
     })?;
     let FileStat { st_uid, st_mode, .. } = fstat(&directory).map_err(io::Error::from)?;
-    if st_uid == geteuid().as_raw() && st_mode & 0o077 == 0 {
+    if st_uid == geteuid().as_raw() && st_mode & OPEN_TO_OTHERS == 0 {
         Ok(directory)
     } else {
         Err(Trouble::NotOurs(described(st_uid, st_mode)))

@@ -39,7 +39,6 @@ impl Gate {
     }
 
     /// Waits until nobody is inside, which is not long. Never called from inside.
-    #[allow(dead_code)] // until an upgrade uses it
     pub(crate) fn close(&self) -> Closed<'_> {
         Closed(self.0.write().unwrap_or_else(PoisonError::into_inner))
     }

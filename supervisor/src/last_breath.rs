@@ -8,6 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use shared::ids::{MAX_WORKERS, Slot};
+use shared::sys::guard;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -43,6 +44,10 @@ pub(crate) fn end_workers() {
 pub(crate) fn on_panic() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
+        if guard::is_armed() {
+            let error = guard::fall_back(&format!("panicked: {panic}"));
+            shared::fatal!("the version before cannot be executed: {error}");
+        }
         end_workers();
         if let Ok(files) = FILES.try_lock() {
             for file in files.iter() {

@@ -13,18 +13,17 @@ mod control;
 mod control_dir;
 mod dns;
 mod engine;
+mod estate;
 mod fleet;
 mod gate;
 mod last_breath;
 mod listen;
 mod logging;
-#[allow(dead_code)] // until an upgrade uses it
 mod luggage;
 mod mock_secret;
 mod notify;
 mod office;
 mod orphans;
-#[allow(dead_code)] // until an upgrade uses it
 mod parlour;
 mod pidfile;
 mod privileges;
@@ -35,6 +34,7 @@ mod start;
 mod stats;
 mod system_users;
 mod tls_watch;
+mod upgrade;
 
 use clap::Parser;
 use std::io::Write;
@@ -45,6 +45,10 @@ use std::process::ExitCode;
 const NAME: &str = concat!("pgfleet ", env!("CARGO_PKG_VERSION"));
 
 fn main() -> ExitCode {
+    // Before anything else: an image that goes on has its guard first.
+    if let Some(arguments) = upgrade::Arguments::from_words(std::env::args().skip(1)) {
+        return upgrade::resume(&arguments);
+    }
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -56,10 +60,12 @@ fn main() -> ExitCode {
     match cli.command {
         Some(cli::Command::Worker) => worker(),
         Some(cli::Command::PamHelper) => auth::pam_helper(),
+        Some(cli::Command::Preflight) => upgrade::answer_preflight(),
         Some(cli::Command::Check { config }) => check(&config),
         Some(cli::Command::Convert { config }) => convert(&config),
         Some(cli::Command::Drain(drain)) => remote::drain(&drain),
         Some(cli::Command::Restart { config }) => remote::restart(&config),
+        Some(cli::Command::Upgrade(upgrade)) => remote::upgrade(&upgrade),
         None if cli.run.version => {
             println!("{NAME}");
             ExitCode::SUCCESS

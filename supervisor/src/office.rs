@@ -8,6 +8,7 @@ use crate::fleet::{Answer, Event, Request};
 use crate::gate::Gate;
 use crate::orphans::Orphanage;
 use crate::stats::History;
+use crate::upgrade::Binary;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use shared::config::{Changes, Config, News};
 use shared::ids::{ConnectionId, Incarnation, Slot};
@@ -29,6 +30,8 @@ pub(crate) enum Input {
     Gone(Slot, Incarnation),
     /// A configuration was read, or why not.
     Loaded(Result<Box<Candidate>, String>),
+    /// A binary can take the fleet over, or why not.
+    Preflighted(Result<Binary, String>),
 }
 
 /// A configuration on its way to be put in force.

@@ -2,6 +2,7 @@
 
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
+use shared::sys::guard;
 use std::fs;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -27,9 +28,19 @@ impl Pidfile {
     }
 }
 
+impl Pidfile {
+    /// The one that an image before this one has written, in the same process.
+    pub(crate) fn written(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+}
+
 impl Drop for Pidfile {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
+        // With a guard, another image may go on.
+        if !guard::is_armed() {
+            let _ = fs::remove_file(&self.0);
+        }
     }
 }
 

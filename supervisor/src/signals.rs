@@ -1,27 +1,47 @@
 //! The supervisor's signals, as events.
+//!
+//! They are blocked in every thread and read from a descriptor: what has come and was not read yet stays with the process when it executes another image.
 
 use crate::fleet::{Event, Signal};
-use crate::office::Input;
-use crossbeam_channel::Sender;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
-use signal_hook::iterator::Signals;
+use crate::office::{Input, Office};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{self, SigSet};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
 
-/// Registers the signals and passes them on from a thread of their own.
-pub(crate) fn listen(input: Sender<Input>) -> io::Result<()> {
-    let mut signals = Signals::new([SIGHUP, SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2])?;
+const SIGNALS: [(signal::Signal, Signal); 6] = [
+    (signal::Signal::SIGHUP, Signal::Hup),
+    (signal::Signal::SIGTERM, Signal::Term),
+    (signal::Signal::SIGINT, Signal::Int),
+    (signal::Signal::SIGQUIT, Signal::Quit),
+    (signal::Signal::SIGUSR1, Signal::Usr1),
+    (signal::Signal::SIGUSR2, Signal::Usr2),
+];
+
+fn set() -> SigSet {
+    SIGNALS.iter().map(|(number, _)| *number).collect()
+}
+
+/// Blocks them in this thread and in those that it starts from now on.
+pub(crate) fn block() -> io::Result<()> {
+    Ok(set().thread_block()?)
+}
+
+/// Passes them on from a thread of their own.
+pub(crate) fn listen(office: Arc<Office>) -> io::Result<()> {
+    let signals = SignalFd::with_flags(&set(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
     let pass_on = move || {
-        for number in signals.forever() {
-            let signal = match number {
-                SIGHUP => Signal::Hup,
-                SIGTERM => Signal::Term,
-                SIGINT => Signal::Int,
-                SIGQUIT => Signal::Quit,
-                SIGUSR1 => Signal::Usr1,
-                _ => Signal::Usr2,
-            };
-            if input.send(Input::Event(Event::Signal(signal))).is_err() {
-                return;
+        loop {
+            // Interrupted or not: it is looked at.
+            let _ = poll(&mut [PollFd::new(signals.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE);
+            let _pass = office.gate.enter();
+            while let Ok(Some(read)) = signals.read_signal() {
+                let known = SIGNALS.iter().find(|(number, _)| *number as u32 == read.ssi_signo);
+                if let Some((_, signal)) = known {
+                    office.tell(Input::Event(Event::Signal(*signal)));
+                }
             }
         }
     };

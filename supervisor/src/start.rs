@@ -15,8 +15,9 @@ use nix::sys::resource::{Resource, getrlimit};
 use shared::config::{Config, Problems};
 use shared::shm::Shm;
 use shared::sys::process as limits;
+use std::collections::HashSet;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -95,36 +96,75 @@ fn bring_up(options: &Run, path: &Path) -> Result<u8, String> {
         }
     };
     let listeners = Listeners { tcp, addresses, unix, keeper, sinks: Vec::new() };
-    let parts = assemble(config, listeners, log_file, warned, stderr, options.verbose)?;
-    let mock_secret = mock_secret::make()?;
-    last_breath::on_panic();
-    let status = Engine::new(parts, mock_secret).run();
-    drop(control_dir);
-    Ok(status)
-}
-
-/// The shared memory, the inboxes and the threads.
-fn assemble(
-    config: Config,
-    listeners: Listeners,
-    log_file: Option<OwnedFd>,
-    warned: std::collections::HashSet<String>,
-    stderr: bool,
-    verbose: u8,
-) -> Result<Parts, String> {
     let snapshot = load::snapshot(&config)?;
     let (shm, memory) = Shm::create().map_err(|error| format!("could not create shared memory: {error}"))?;
-    let mut inbox_ends = Vec::new();
     let inboxes = Arc::new(Inboxes::default());
+    let mut inbox_ends = Vec::new();
     for _ in 0..listeners.tcp.len() {
         let (receiving, sending) = engine::inbox().map_err(|error| format!("could not create an inbox: {error}"))?;
         inbox_ends.push(receiving);
         inboxes.add(sending);
     }
+    let verbose = options.verbose;
+    let foundation = Foundation {
+        config,
+        listeners,
+        shm,
+        memory,
+        inbox_ends,
+        inboxes,
+        snapshot,
+        log_file,
+        warned,
+        stderr,
+        verbose,
+        image: std::env::current_exe().unwrap_or_default(),
+        control_dir,
+    };
+    let parts = assemble(foundation)?;
+    let mock_secret = mock_secret::make()?;
+    last_breath::on_panic();
+    Ok(Engine::new(parts, mock_secret).start())
+}
+
+/// What a fleet stands on, new or gone on with.
+pub(crate) struct Foundation {
+    /// The configuration in force.
+    pub(crate) config: Config,
+    /// The listeners.
+    pub(crate) listeners: Listeners,
+    /// The shared memory,
+    pub(crate) shm: Shm,
+    /// and its descriptor.
+    pub(crate) memory: OwnedFd,
+    /// Receiving ends of the inboxes, by slot,
+    pub(crate) inbox_ends: Vec<OwnedFd>,
+    /// and their sending ends.
+    pub(crate) inboxes: Arc<Inboxes>,
+    /// The configuration's snapshot.
+    pub(crate) snapshot: OwnedFd,
+    /// Its log file.
+    pub(crate) log_file: Option<OwnedFd>,
+    /// Warnings that were logged.
+    pub(crate) warned: HashSet<String>,
+    /// Whether to log to standard error.
+    pub(crate) stderr: bool,
+    /// How many -v.
+    pub(crate) verbose: u8,
+    /// Where the image that runs was found.
+    pub(crate) image: PathBuf,
+    /// The directory by which there is no second fleet beside this one.
+    pub(crate) control_dir: Option<ControlDir>,
+}
+
+/// The threads.
+pub(crate) fn assemble(foundation: Foundation) -> Result<Parts, String> {
+    let Foundation { config, listeners, shm, memory, inbox_ends, inboxes, .. } = foundation;
+    let Foundation { snapshot, log_file, warned, stderr, verbose, image, control_dir, .. } = foundation;
+    let failed = |what: &'static str| move |error: std::io::Error| format!("could not start the thread for {what}: {error}");
+    signals::block().map_err(|error| format!("could not block signals: {error}"))?;
     let (input, inputs) = crossbeam_channel::unbounded();
     let gate = Arc::new(Gate::default());
-    let failed = |what: &'static str| move |error: std::io::Error| format!("could not start the thread for {what}: {error}");
-    signals::listen(input.clone()).map_err(failed("signals"))?;
     let orphans = Orphanage::start(shm.clone(), Arc::clone(&inboxes), Arc::clone(&gate), input.clone());
     let orphans = orphans.map_err(failed("dead workers' backends"))?;
     let mut rows = Vec::new();
@@ -136,10 +176,26 @@ fn assemble(
     }
     let names = Resolver::start(&config.settings)?;
     let office = Arc::new(Office::new(Arc::new(config), input.clone(), gate, shm, orphans, names, rows));
+    signals::listen(Arc::clone(&office)).map_err(failed("signals"))?;
     stats::start(Arc::clone(&office)).map_err(failed("statistics"))?;
     dns::start_zone_checks(Arc::clone(&office)).map_err(failed("DNS zones"))?;
     tls_watch::start(Arc::clone(&office)).map_err(failed("TLS files"))?;
-    Ok(Parts { office, inputs, input, memory, listeners, inbox_ends, inboxes, snapshot, log_file, warned, stderr, verbose })
+    Ok(Parts {
+        office,
+        inputs,
+        input,
+        memory,
+        listeners,
+        inbox_ends,
+        inboxes,
+        snapshot,
+        log_file,
+        warned,
+        stderr,
+        verbose,
+        image,
+        control_dir,
+    })
 }
 
 /// -d. No thread has been started yet, so the fork loses nothing.

@@ -1,29 +1,44 @@
-//! Descriptors that whoever started this process has left open for it, as a service manager does (sd_listen_fds(3)).
+//! Descriptors that were left open for this image: by a service manager that started the process (sd_listen_fds(3)), or by an image before it in the
+//! same process.
 
 use super::process::set_close_on_exec;
-use nix::fcntl::{FcntlArg, fcntl};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// The first that a service manager passes.
 pub const FIRST: RawFd = 3;
 
 /// Takes over `count` descriptors from [`FIRST`] on, before this process has opened any itself. Once; an error if one of them is not open.
 pub fn take(count: u16) -> io::Result<Vec<OwnedFd>> {
-    static TAKEN: AtomicBool = AtomicBool::new(false);
-    if TAKEN.swap(true, Ordering::SeqCst) {
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the descriptors were taken before"));
-    }
-    let fds = FIRST..FIRST + RawFd::from(count);
-    for fd in fds.clone() {
-        // SAFETY: borrowed for one call only, which merely asks the kernel whether the number is open.
-        fcntl(unsafe { BorrowedFd::borrow_raw(fd) }, FcntlArg::F_GETFD)?;
-    }
-    // SAFETY: all are open, as was just seen; whoever started this process put them there for this one caller, and TAKEN makes it one.
-    let taken: Vec<OwnedFd> = fds.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }).collect();
+    let numbers: Vec<RawFd> = (FIRST..FIRST + RawFd::from(count)).collect();
+    let taken = claim(&numbers)?;
     for fd in &taken {
         set_close_on_exec(fd, true)?;
     }
     Ok(taken)
+}
+
+/// Takes over these descriptors, whose numbers an image before this one has written down. They may still be inherited by the next image. An error, and
+/// nothing is taken, if one of them is not open, was taken before, or is not one that was left open for this image.
+pub fn claim(numbers: &[RawFd]) -> io::Result<Vec<OwnedFd>> {
+    static TAKEN: Mutex<BTreeSet<RawFd>> = Mutex::new(BTreeSet::new());
+    let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut claimed = taken.clone();
+    for &fd in numbers {
+        if fd < FIRST || !claimed.insert(fd) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("descriptor {fd} is not to be taken")));
+        }
+        // SAFETY: borrowed for one call only, which merely asks the kernel about the number.
+        let flags = fcntl(unsafe { BorrowedFd::borrow_raw(fd) }, FcntlArg::F_GETFD)?;
+        // What this image opens itself is close-on-exec from the beginning.
+        if FdFlag::from_bits_truncate(flags).contains(FdFlag::FD_CLOEXEC) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("descriptor {fd} is another's")));
+        }
+    }
+    *taken = claimed;
+    // SAFETY: all are open and different, none was taken before, and none was opened by this image, so nobody in it owns them.
+    Ok(numbers.iter().map(|&fd| unsafe { OwnedFd::from_raw_fd(fd) }).collect())
 }

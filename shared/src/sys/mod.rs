@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod epoll;
+pub mod guard;
 pub mod inherited;
 pub mod map;
 pub mod memfd;

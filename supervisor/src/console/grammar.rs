@@ -3,6 +3,7 @@
 //! ```text
 //! cmd    := WS* WORD (WS+ WORD)? WS* (";" WS*)?
 //! drain  := WS* "drain" (WS+ WORD)* WS* (";" WS*)?
+//! upgrade := WS* "upgrade" (WS+ STRING)? WS* (";" WS*)?
 //! set    := WS* "set" WS+ (("session" | "local") WS+)? WORD WS* ("=" | "to") WS* (STRING | WORD) WS* (";" WS*)?
 //! WORD   := [0-9A-Za-z_]+  |  "…" with "" for a quote
 //! STRING := '…' with '' for a quote
@@ -22,6 +23,8 @@ pub(crate) enum Command {
     },
     /// DRAIN (ours), with its options as they were written.
     Drain(Vec<String>),
+    /// UPGRADE (ours), perhaps with the path of a binary.
+    Upgrade(Option<String>),
     /// SET.
     Set {
         /// The setting as it was written.
@@ -43,6 +46,7 @@ pub(crate) enum Bad {
 const LONGEST_WORD: usize = 15;
 const LONGEST_ARGUMENT: usize = 63;
 const LONGEST_VALUE: usize = 255;
+const LONGEST_PATH: usize = 4095;
 
 /// Takes one Query text apart.
 pub(crate) fn parse(text: &str) -> Result<Command, Bad> {
@@ -53,6 +57,9 @@ pub(crate) fn parse(text: &str) -> Result<Command, Bad> {
     } else if word.eq_ignore_ascii_case("drain") {
         let words = std::iter::from_fn(|| if rest.blank() { rest.word() } else { None });
         Command::Drain(words.map(|word| limited(word, LONGEST_ARGUMENT)).collect::<Result<_, _>>()?)
+    } else if word.eq_ignore_ascii_case("upgrade") {
+        let path = if rest.blank() { rest.quoted('\'') } else { None };
+        Command::Upgrade(path.map(|path| limited(path, LONGEST_PATH)).transpose()?)
     } else {
         let argument = if rest.blank() { rest.word() } else { None };
         let word = limited(word, LONGEST_WORD)?.to_ascii_lowercase();
@@ -177,6 +184,18 @@ mod tests {
         assert_eq!(parse("Drain RATE 10 deadline 30;"), drain(&["RATE", "10", "deadline", "30"]));
         assert_eq!(parse("drain rate=10"), Err(Bad::Syntax));
         assert_eq!(parse("drain 10/s"), Err(Bad::Syntax));
+    }
+
+    #[test]
+    fn upgrades() {
+        let upgrade = |path: Option<&str>| Ok(Command::Upgrade(path.map(str::to_owned)));
+        assert_eq!(parse("UPGRADE"), upgrade(None));
+        assert_eq!(parse("upgrade ;"), upgrade(None));
+        assert_eq!(parse("Upgrade '/opt/it''s new/pgfleet';"), upgrade(Some("/opt/it's new/pgfleet")));
+        for wrong in ["upgrade /opt/pgfleet", "upgrade '/opt", "upgrade 'a' 'b'", "upgrade x"] {
+            assert_eq!(parse(wrong), Err(Bad::Syntax), "{wrong}");
+        }
+        assert_eq!(parse(&format!("upgrade '/{}'", "x".repeat(4095))), Err(Bad::Arguments));
     }
 
     #[test]

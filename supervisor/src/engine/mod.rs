@@ -5,17 +5,21 @@
 
 mod grow;
 pub(crate) mod load;
+mod resume;
 mod spawn;
 mod unread;
+mod upgrade;
 
 pub(crate) use grow::{NewSlot, inbox};
 
 use crate::control::Control;
+use crate::control_dir::ControlDir;
 use crate::fleet::{Action, Answer, AskId, Changed, Ended, Event, Fleet, Holdings, Loaded, Moment, Notice, Pulse, Rules};
 use crate::listen::{self, Keeper, Listeners, Stray};
 use crate::notify::{self, Watchdog};
 use crate::office::{Candidate, Input, Office};
 use crate::orphans::{Inboxes, wake_waiters};
+use crate::upgrade::{Binary, WayBack};
 use crate::{last_breath, logging};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use load::{Ground, Source};
@@ -31,6 +35,7 @@ use shared::tls;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -66,6 +71,10 @@ pub(crate) struct Parts {
     pub(crate) stderr: bool,
     /// How many -v.
     pub(crate) verbose: u8,
+    /// Where the image that runs was found, and where an upgrade finds the next.
+    pub(crate) image: PathBuf,
+    /// The directory by which there is no second fleet beside this one.
+    pub(crate) control_dir: Option<ControlDir>,
 }
 
 /// A worker's process.
@@ -94,6 +103,10 @@ pub(crate) struct Engine {
     /// When this process last woke from being stopped, with its workers perhaps: their hearts have not beaten because of that.
     awake_since: Moment,
     exit: Option<u8>,
+    /// A binary that can take the fleet over.
+    binary: Option<Binary>,
+    /// To the image before, while this one may have to go it.
+    way_back: Option<WayBack>,
 }
 
 impl Engine {
@@ -116,14 +129,21 @@ impl Engine {
             ticket_key_since: now(),
             awake_since: Moment::ZERO,
             exit: None,
+            binary: None,
+            way_back: None,
             parts,
         }
     }
 
-    /// Runs the fleet until it ends; returns the exit status. No worker is left then.
-    pub(crate) fn run(mut self) -> u8 {
+    /// Starts the fleet and runs it until it ends; returns the exit status. No worker is left then.
+    pub(crate) fn start(mut self) -> u8 {
         self.rotate_ticket_key();
-        self.event(Event::Start);
+        self.run(Event::Start)
+    }
+
+    /// Runs the fleet, from this event on, until it ends; returns the exit status. No worker is left then.
+    pub(crate) fn run(mut self, first: Event) -> u8 {
+        self.event(first);
         let mut next_tick = Instant::now() + TICK;
         while self.exit.is_none() {
             match self.parts.inputs.recv_deadline(next_tick) {
@@ -157,6 +177,7 @@ impl Engine {
             }
             Input::Gone(slot, incarnation) => self.gone(slot, incarnation),
             Input::Loaded(outcome) => self.loaded(outcome),
+            Input::Preflighted(outcome) => self.preflighted(outcome),
         }
     }
 
@@ -220,6 +241,12 @@ impl Engine {
             Action::Grow => self.grow(),
             Action::AddSlot => return Some(Event::SlotAdded(self.add_slot())),
             Action::Discard => self.candidate = None,
+            Action::Preflight(binary) => return self.preflight(binary),
+            Action::StandStill => return self.stand_still(),
+            // Only as the answer to `Still`, where it is looked for.
+            Action::Leap => log::error!("the fleet does not stand still"),
+            Action::Settle => self.settle(),
+            Action::RollBack(reason) => return Some(self.roll_back(reason)),
             Action::Answer(ask, answer) => {
                 if let Some((_, reply)) = self.asks.remove(&ask) {
                     // A session that has ended meanwhile wants no answer.
@@ -422,7 +449,7 @@ fn now() -> Moment {
 }
 
 /// Reaps a process that has ended.
-fn reap(pid: u32) -> Ended {
+pub(crate) fn reap(pid: u32) -> Ended {
     loop {
         match waitpid(Pid::from_raw(pid as i32), None) {
             Ok(WaitStatus::Exited(_, status)) => return Ended::Status(status),

@@ -12,6 +12,7 @@ use shared::ids::{ConnectionId, Incarnation, Slot};
 use shared::orders::{Marks, Outcome, PoolName, Scope};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// A moment of the monotonic clock.
@@ -96,6 +97,12 @@ pub(crate) enum Event {
     ConsoleOpened,
     /// A console session has ended.
     ConsoleClosed,
+    /// The binary asked for by [`Action::Preflight`] has told its name and version, or why it cannot take the fleet over.
+    Preflighted(Result<String, String>),
+    /// What had arrived when [`Action::StandStill`] was carried out has been dealt with, and nothing more arrives.
+    Still,
+    /// The first event of an image that goes on where another has left.
+    Resumed(Resumed),
     /// The configuration asked for by [`Action::Load`] or carried by [`Request::Set`] was read (or not).
     Loaded(Result<Loaded, String>),
     /// Time passes; several times a second.
@@ -105,6 +112,15 @@ pub(crate) enum Event {
         /// Somebody waits at a TCP listener to be accepted.
         backlog: bool,
     },
+}
+
+/// Which image goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Resumed {
+    /// The one that an upgrade is to.
+    New,
+    /// The one from before it, and why.
+    Back(String),
 }
 
 /// How a slot's worker fares, by the worker table.
@@ -285,6 +301,8 @@ pub(crate) enum Request {
     KillClient(ConnectionId),
     /// RESTART.
     Restart,
+    /// UPGRADE, to this binary; without one: to what is now where the running one was started from.
+    Upgrade(Option<PathBuf>),
     /// SHUTDOWN.
     Shutdown(StopMode),
     /// DRAIN; answered when no client is left.
@@ -360,6 +378,12 @@ pub(crate) enum Failure {
     /// A worker's successor could not be started; workers that were not restarted go on.
     #[error("RESTART stopped: {0}")]
     Restart(String),
+    /// UPGRADE or RESTART while an upgrade is under way.
+    #[error("an upgrade is under way already")]
+    Upgrading,
+    /// The binary before goes on, or some of its workers.
+    #[error("UPGRADE failed: {0}")]
+    Upgrade(String),
     /// The configuration was not put in force, for these reasons.
     #[error("RELOAD failed, see logs for additional details")]
     Reload(Vec<String>),
@@ -419,6 +443,17 @@ pub(crate) enum Action {
     AddSlot,
     /// The candidate is dropped.
     Discard,
+    /// Open this binary, or the one that is now where this image was started from, and ask it whether it can take the fleet over, away from
+    /// this thread. Answered by [`Event::Preflighted`].
+    Preflight(Option<PathBuf>),
+    /// Nothing more is taken from any socket; deal with what was, and then with [`Event::Still`]. Unless that leads to `Leap`, it is taken again.
+    StandStill,
+    /// Execute the binary that was asked. Nothing follows in this image.
+    Leap,
+    /// There is no way back to the image before any more.
+    Settle,
+    /// Execute the image before, and tell it why. Nothing follows in this one.
+    RollBack(String),
     /// Answer a console session.
     Answer(AskId, Answer),
     /// Write a log line.

@@ -21,9 +21,11 @@ mod restart;
 mod shutdown;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 
 pub(crate) use event::{
-    Action, Answer, AskId, Changed, Ended, Event, Failure, Holdings, Loaded, Moment, Notice, Pulse, Request, Rules, Said, Signal,
+    Action, Answer, AskId, Changed, Ended, Event, Failure, Holdings, Loaded, Moment, Notice, Pulse, Request, Resumed, Rules, Said,
+    Signal,
 };
 
 use drain::Drain;
@@ -42,6 +44,7 @@ use shared::ids::{Incarnation, Slot};
 use shared::orders::Marks;
 use shutdown::Phase;
 use std::collections::{BTreeMap, BTreeSet};
+use upgrade::Upgrade;
 
 /// The state of the fleet. It outlives the image that it was made by: what is added to it has a default.
 #[derive(Debug, Serialize, Deserialize)]
@@ -58,6 +61,7 @@ pub(crate) struct Fleet {
     /// Clients are being sent away, or have been.
     drain: Option<Drain>,
     restart: Option<Restart>,
+    upgrade: Option<Upgrade>,
     reload: Reload,
     /// What orders have left behind: for workers that are started later.
     marks: Marks,
@@ -96,6 +100,7 @@ impl Fleet {
             phase: Phase::Running,
             drain: None,
             restart: None,
+            upgrade: None,
             reload: Reload::default(),
             marks: Marks::default(),
             orders: Orders::default(),
@@ -115,7 +120,6 @@ impl Fleet {
         }
     }
 
-    #[allow(dead_code)]
     /// What another image has left of it goes on under these rules and this name.
     pub(crate) fn go_on(&mut self, rules: Rules, name: &str) {
         self.rules = rules;
@@ -159,12 +163,16 @@ impl Fleet {
                 self.check_finished();
             }
             Event::Loaded(outcome) => self.loaded(outcome),
+            Event::Preflighted(outcome) => self.preflighted(outcome),
+            Event::Still => self.stands_still(),
+            Event::Resumed(how) => self.resumed(how),
             Event::Tick { pulses, backlog } => {
                 self.tick_lives();
                 self.tick_heartbeats(&pulses);
                 self.tick_leaving(&pulses);
                 self.tick_listening();
                 self.tick_restart();
+                self.tick_upgrade();
                 self.tick_reload();
                 self.tick_reports();
                 self.tick_drain(&pulses, backlog);
@@ -173,6 +181,9 @@ impl Fleet {
         }
         if self.restart.is_some() && !self.is_running() {
             self.stop_restart("the fleet is shutting down".to_owned());
+        }
+        if !self.is_running() {
+            self.abandon_upgrade();
         }
         std::mem::take(&mut self.out)
     }
@@ -215,6 +226,7 @@ impl Fleet {
             Request::Reconnect(scope) => self.ask_reconnect(ask, scope),
             Request::WaitClose(scope) => self.ask_wait_close(ask, scope),
             Request::Restart => self.ask_restart(ask),
+            Request::Upgrade(binary) => self.ask_upgrade(ask, binary),
             Request::Kill(scope, databases) => self.ask_kill(ask, &scope, &databases),
             Request::KillClient(id) => self.ask_kill_client(ask, id),
         }

@@ -224,6 +224,9 @@ impl Fleet {
     pub(super) fn cancelled(&mut self, ask: AskId) {
         let waits = |open: &Open| open.ask == Some(ask) && matches!(open.until, Until::Quiet(_) | Until::Closed(_));
         let Some(at) = self.orders.open.iter().position(waits) else {
+            if self.upgrade_cancelled(ask) {
+                return;
+            }
             self.restart_cancelled(ask);
             return self.drain_cancelled(ask);
         };

@@ -77,7 +77,6 @@ pub(super) struct Reload {
 }
 
 impl Reload {
-    #[allow(dead_code)]
     /// No configuration is on its way.
     pub(super) fn is_still(&self) -> bool {
         matches!(self.stage, Stage::Idle) && self.queue.is_empty()

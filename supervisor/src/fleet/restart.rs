@@ -23,8 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// A restart under way.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Restart {
-    /// Who asked.
-    ask: AskId,
+    /// Who asked; `None`: it is part of an upgrade.
+    ask: Option<AskId>,
     /// Whose workers are still to be replaced.
     pending: VecDeque<Slot>,
     step: Option<Step>,
@@ -43,10 +43,17 @@ struct Step {
 
 impl Fleet {
     pub(super) fn ask_restart(&mut self, ask: AskId) {
+        if self.upgrade.is_some() {
+            return self.answer(ask, Answer::Failed(Failure::Upgrading));
+        }
         if self.restart.is_some() {
             return self.answer(ask, Answer::Failed(Failure::Restarting));
         }
         self.log(Level::Info, "RESTART command issued");
+        self.begin_restart(Some(ask));
+    }
+
+    pub(super) fn begin_restart(&mut self, ask: Option<AskId>) {
         let pending = self.members.iter().copied().collect();
         self.restart = Some(Restart { ask, pending, step: None, replaced: 0 });
         self.next_restart();
@@ -63,7 +70,10 @@ impl Fleet {
             let (ask, replaced) = (restart.ask, restart.replaced);
             self.restart = None;
             self.log(Level::Info, format!("workers restarted: {replaced}"));
-            return self.answer(ask, Answer::Done);
+            return match ask {
+                Some(ask) => self.answer(ask, Answer::Done),
+                None => self.upgraded(),
+            };
         };
         let vacant =
             |slot: &Slot| !self.members.contains(slot) && matches!(self.slots[slot.index()].life, Life::Vacant { start_at: None });
@@ -121,6 +131,7 @@ impl Fleet {
         if !self.is_successor_starting(slot) {
             return;
         }
+        self.canary_ready();
         let Some(step) = self.restart.as_mut().and_then(|restart| restart.step.as_mut()) else { return };
         step.ready = true;
         let old = step.old;
@@ -153,16 +164,24 @@ impl Fleet {
     pub(super) fn stop_restart(&mut self, why: String) {
         let Some(Restart { ask, replaced, pending, step, .. }) = self.restart.take() else { return };
         let left = pending.len() + usize::from(step.is_some());
+        let Some(ask) = ask else { return self.upgrade_stopped(why, replaced, left) };
         self.log(Level::Error, format!("RESTART stopped: {why}; workers restarted: {replaced}, as they were: {left}"));
         self.answer(ask, Answer::Failed(Failure::Restart(why)));
     }
 
     /// Whoever asked wants no more of it: the worker that is being replaced is the last.
     pub(super) fn restart_cancelled(&mut self, ask: AskId) {
-        if let Some(restart) = self.restart.as_mut().filter(|restart| restart.ask == ask) {
-            restart.pending.clear();
+        if self.restart.as_ref().is_some_and(|restart| restart.ask == Some(ask)) {
+            self.replace_no_more();
             self.log(Level::Info, "RESTART was cancelled; the other workers stay");
             self.answer(ask, Answer::Failed(Failure::Cancelled));
+        }
+    }
+
+    /// The worker that is being replaced is the last.
+    pub(super) fn replace_no_more(&mut self) {
+        if let Some(restart) = &mut self.restart {
+            restart.pending.clear();
         }
     }
 

@@ -4,15 +4,18 @@
 
 mod doors;
 mod inherited;
+mod kept;
 mod tcp;
 mod unix;
 
 use doors::Sink;
 pub(crate) use doors::Stray;
 pub(crate) use inherited::Inherited;
+pub(crate) use kept::KeptListeners;
 pub(crate) use tcp::{Tcp, bind_more, defer_accept, listening};
 pub(crate) use unix::{Unix, check_running, connect, file};
 
+use serde::{Deserialize, Serialize};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -33,7 +36,7 @@ pub(crate) struct Listeners {
 }
 
 /// Who has the listeners when this fleet has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Keeper {
     /// Nobody.
     Nobody,

@@ -4,6 +4,7 @@ use super::Inherited;
 use crate::privileges;
 use nix::unistd::chown;
 use shared::config::Settings;
+use shared::sys::guard;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::fs;
 use std::io;
@@ -14,10 +15,10 @@ use std::path::{Path, PathBuf};
 /// The listener. Dropping it removes its file, unless it is kept.
 #[derive(Debug)]
 pub(crate) struct Unix {
-    socket: Socket,
-    path: String,
+    pub(super) socket: Socket,
+    pub(super) path: String,
     /// The service manager has it too: its file stays.
-    kept: bool,
+    pub(super) kept: bool,
 }
 
 /// Where the settings put the socket; `None` when there is to be none.
@@ -129,7 +130,8 @@ impl AsFd for Unix {
 
 impl Drop for Unix {
     fn drop(&mut self) {
-        if let Some(file) = self.file().filter(|_| !self.kept) {
+        // With a guard, another image may go on.
+        if let Some(file) = self.file().filter(|_| !self.kept && !guard::is_armed()) {
             let _ = fs::remove_file(file);
         }
     }

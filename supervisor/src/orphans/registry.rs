@@ -100,6 +100,7 @@ fn over(socket: &Arc<OwnedFd>) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::luggage::carry;
     use shared::encoding::{decode_named, encode_named};
     use std::io::Write;
     use std::os::unix::net::UnixStream;
@@ -159,8 +160,7 @@ mod tests {
     fn parked(registry: &Registry) -> Registry {
         let mut luggage = Luggage::default();
         let bytes = encode_named(&[], &registry.park(&mut luggage)).unwrap();
-        let descriptors = luggage.descriptors().iter().map(|fd| fd.try_clone().unwrap()).collect();
-        Registry::resume(decode_named(&bytes).unwrap(), &mut Arrived::new(descriptors))
+        Registry::resume(decode_named(&bytes).unwrap(), &mut carry(&luggage))
     }
 
     #[test]

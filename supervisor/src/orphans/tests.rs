@@ -4,7 +4,7 @@
 use super::*;
 use crate::fleet::Event;
 use crate::gate::Gate;
-use crate::luggage::{Arrived, Luggage};
+use crate::luggage::{Luggage, carry};
 use crossbeam_channel::Receiver;
 use shared::encoding::{decode_named, encode_named};
 use shared::ids::{Incarnation, Owner};
@@ -50,7 +50,7 @@ impl World {
         let closed = self.gate.close();
         let mut luggage = Luggage::default();
         let bytes = encode_named(&[], &self.orphans.park(&closed, &mut luggage)).unwrap();
-        let mut arrived = Arrived::new(luggage.descriptors().iter().map(|fd| fd.try_clone().unwrap()).collect());
+        let mut arrived = carry(&luggage);
         // Of the old image nothing moves any more.
         std::mem::forget(closed);
         let (input, inputs) = crossbeam_channel::unbounded();

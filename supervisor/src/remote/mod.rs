@@ -5,9 +5,11 @@
 mod drain;
 mod restart;
 mod session;
+mod upgrade;
 
 pub(crate) use drain::run as drain;
 pub(crate) use restart::run as restart;
+pub(crate) use upgrade::run as upgrade;
 
 use crate::listen;
 use session::{Answer, Session};

@@ -7,14 +7,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 /// How often the workers are looked at.
-const EVERY: Duration = Duration::from_millis(500);
+pub(super) const EVERY: Duration = Duration::from_millis(500);
 
 /// Exit status 0: every worker has been replaced.
 pub(crate) fn run(config: &Path) -> ExitCode {
     super::follow(config, "RESTART", EVERY, states, "restarted")
 }
 
-fn states(workers: &Answer) -> String {
+pub(super) fn states(workers: &Answer) -> String {
     let mut states = BTreeMap::<&str, u32>::new();
     workers.column("state").for_each(|state| *states.entry(state).or_default() += 1);
     let states: Vec<_> = states.iter().map(|(state, count)| format!("{count} {state}")).collect();

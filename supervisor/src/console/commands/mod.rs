@@ -16,6 +16,7 @@ mod set;
 mod show;
 mod shutdown;
 mod undrain;
+mod upgrade;
 mod wait_close;
 
 use super::encode::Table;
@@ -101,8 +102,9 @@ pub(super) fn run(context: &Context<'_>, text: &str) -> Reply {
         Err(Bad::Syntax) => return invalid(),
         Err(Bad::Arguments) => return Reply::error("bad arguments"),
         Ok(Command::Set { key, value }) => return set::run(context, &key, &value),
-        Ok(Command::Drain(_)) if !context.admin => return Reply::error("admin access needed"),
+        Ok(Command::Drain(_) | Command::Upgrade(_)) if !context.admin => return Reply::error("admin access needed"),
         Ok(Command::Drain(options)) => return drain::run(context, &options).unwrap_or_else(invalid),
+        Ok(Command::Upgrade(binary)) => return upgrade::run(context, binary.as_deref()),
         Ok(Command::Plain { word, argument }) => (word, argument),
     };
     let argument = argument.as_deref();

@@ -1,0 +1,85 @@
+//! Going on with a fleet that another image has written down.
+
+use super::{Engine, Worker, load, rules};
+use crate::control::Control;
+use crate::estate::{Estate, KeptSlot, KeptWorker};
+use crate::listen::{Keeper, Unix};
+use crate::luggage::Arrived;
+use crate::orphans::Inboxes;
+use crate::start::{Foundation, assemble};
+use crate::upgrade::WayBack;
+use crate::{last_breath, logging, process};
+use shared::shm::Shm;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+impl Engine {
+    /// An engine that goes on, and with it the threads. The error says why it cannot.
+    pub(crate) fn resume(estate: Estate, mut arrived: Arrived, way_back: Option<WayBack>) -> Result<Self, String> {
+        let failed = |error: io::Error| format!("cannot go on with the fleet: {}", crate::listen::reason(&error));
+        let missing = || "cannot go on with the fleet: a descriptor is missing".to_owned();
+        let log_file = estate.log_file.map(|place| arrived.take(place).ok_or_else(missing)).transpose()?;
+        logging::apply(&estate.config.settings, estate.stderr, log_file.as_ref()).map_err(failed)?;
+        let memory = arrived.take(estate.memory).ok_or_else(missing)?;
+        let shm = Shm::open(memory.as_fd()).map_err(|error| error.to_string())?;
+        let inboxes = Arc::new(Inboxes::default());
+        let (mut inbox_ends, mut kept) = (Vec::new(), Vec::new());
+        for KeptSlot { receiving, sending, worker } in estate.slots {
+            inbox_ends.push(arrived.take(receiving).ok_or_else(missing)?);
+            inboxes.add(arrived.take(sending).ok_or_else(missing)?);
+            let control = worker.as_ref().map(|worker| arrived.take(worker.control).ok_or_else(missing)).transpose()?;
+            kept.push(worker.zip(control));
+        }
+        let listeners = estate.listeners.take(&mut arrived).ok_or_else(missing)?;
+        if listeners.keeper == Keeper::Nobody
+            && let Some(file) = listeners.unix.as_ref().and_then(Unix::file)
+        {
+            last_breath::remove_at_end(file);
+        }
+        let control_dir = estate.control_dir.map(|kept| kept.take(&mut arrived).ok_or_else(missing)).transpose()?;
+        let keeps = listeners.keeper != Keeper::Nobody;
+        let snapshot = load::snapshot(&estate.config)?;
+        let rules = rules(&estate.config, keeps);
+        let foundation = Foundation {
+            config: estate.config,
+            listeners,
+            shm,
+            memory,
+            inbox_ends,
+            inboxes,
+            snapshot,
+            log_file,
+            warned: estate.warned,
+            stderr: estate.stderr,
+            verbose: estate.verbose,
+            image: estate.image,
+            control_dir,
+        };
+        let parts = assemble(foundation)?;
+        let mut engine = Self::new(parts, estate.mock_secret);
+        engine.fleet = estate.fleet;
+        engine.fleet.go_on(rules, crate::NAME);
+        engine.generation = estate.generation;
+        engine.last_ask = estate.last_ask;
+        engine.ticket_key_since = estate.ticket_key_since;
+        engine.way_back = way_back;
+        let gate = &engine.parts.office.gate;
+        let again = |(kept, control): (KeptWorker, OwnedFd)| Worker {
+            owner: kept.owner,
+            pid: kept.pid,
+            control: Control::new(control, Arc::clone(gate)),
+        };
+        engine.workers = kept.into_iter().map(|worker| worker.map(again)).collect();
+        let control = |owner| Some(&engine.workers.iter().flatten().find(|worker| worker.owner == owner)?.control);
+        estate.parlour.resume(&engine.parts.office, control, &mut arrived);
+        for Worker { owner, pid, control } in engine.workers.iter().flatten() {
+            last_breath::remember(owner.slot, *pid);
+            process::listen(Arc::clone(&engine.parts.office), control.clone(), *owner, *pid).map_err(failed)?;
+        }
+        if engine.way_back.is_none() {
+            engine.settle();
+        }
+        Ok(engine)
+    }
+}

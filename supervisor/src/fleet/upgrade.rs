@@ -1,0 +1,175 @@
+//! Another image takes the fleet over, in the supervisor's own process, and replaces its workers one by one.
+//!
+//! First the new binary is asked, as a process beside this one, whether it can go on from here. Then everything stands still for a moment: what has
+//! arrived is dealt with, what the fleet is made of is written down, and the process executes the new binary, which goes on with
+//! [`Event::Resumed`]. Its first worker is the canary: should it not become ready, nothing has changed hands yet, and the old binary takes the
+//! fleet back. From then on it is a restart like any other.
+
+use super::event::{Action, Answer, AskId, Failure, Moment, Resumed};
+use super::{Fleet, shutdown::Phase};
+use log::Level;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How long a moment is waited for in which no configuration is on its way.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// An upgrade under way.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Upgrade {
+    /// Who asked, unless it was cancelled.
+    ask: Option<AskId>,
+    since: Moment,
+    stage: Stage,
+}
+
+/// How far it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum Stage {
+    /// The new binary is asked whether it can.
+    Preflight,
+    /// It can, and is executed as soon as everything stands still.
+    Leap,
+    /// The new image's first worker starts.
+    Canary,
+    /// The other workers are replaced.
+    Rest,
+}
+
+impl Fleet {
+    /// UPGRADE, to the binary at a path or to what is now where this one was started from.
+    pub(super) fn ask_upgrade(&mut self, ask: AskId, binary: Option<PathBuf>) {
+        let refusal = if self.upgrade.is_some() {
+            Some(Failure::Upgrading)
+        } else if self.restart.is_some() {
+            Some(Failure::Restarting)
+        } else if self.drain.is_some() || !matches!(self.phase, Phase::Running) {
+            Some(Failure::ShuttingDown)
+        } else if !self.up {
+            Some(Failure::Upgrade("the fleet is only starting".to_owned()))
+        } else {
+            None
+        };
+        if let Some(failure) = refusal {
+            return self.answer(ask, Answer::Failed(failure));
+        }
+        self.log(Level::Info, "UPGRADE command issued");
+        self.upgrade = Some(Upgrade { ask: Some(ask), since: self.now, stage: Stage::Preflight });
+        self.out.push(Action::Preflight(binary));
+    }
+
+    /// The new binary has said what it is, or why it cannot go on.
+    pub(super) fn preflighted(&mut self, outcome: Result<String, String>) {
+        let Some(upgrade) = self.upgrade.as_mut().filter(|upgrade| upgrade.stage == Stage::Preflight) else { return };
+        match outcome {
+            Ok(name) => {
+                (upgrade.stage, upgrade.since) = (Stage::Leap, self.now);
+                self.log(Level::Info, format!("UPGRADE: {name} can take over"));
+                self.try_leap();
+            }
+            Err(reason) => self.upgrade_failed(reason),
+        }
+    }
+
+    fn try_leap(&mut self) {
+        if self.reload.is_still() {
+            self.out.push(Action::StandStill);
+        }
+    }
+
+    /// All that had arrived has been dealt with.
+    pub(super) fn stands_still(&mut self) {
+        let leaps = self.upgrade.as_ref().is_some_and(|upgrade| upgrade.stage == Stage::Leap);
+        let still = self.reload.is_still() && self.drain.is_none() && self.restart.is_none() && self.is_running();
+        if leaps && still {
+            self.out.push(Action::Leap);
+        }
+    }
+
+    /// Another image goes on with the fleet, or this one again.
+    pub(super) fn resumed(&mut self, how: Resumed) {
+        match how {
+            Resumed::New => {
+                let Some(upgrade) = &mut self.upgrade else { return };
+                (upgrade.stage, upgrade.since) = (Stage::Canary, self.now);
+                let line = format!("UPGRADE: {} has taken over, its first worker starts", self.name);
+                self.log(Level::Info, line);
+                self.begin_restart(None);
+            }
+            Resumed::Back(reason) => self.upgrade_failed(reason),
+        }
+    }
+
+    /// The canary is ready: there is no way back from here, and none is needed.
+    pub(super) fn canary_ready(&mut self) {
+        if let Some(upgrade) = self.upgrade.as_mut().filter(|upgrade| upgrade.stage == Stage::Canary) {
+            upgrade.stage = Stage::Rest;
+            self.out.push(Action::Settle);
+        }
+    }
+
+    /// All workers are the new image's.
+    pub(super) fn upgraded(&mut self) {
+        let Some(upgrade) = self.upgrade.take() else { return };
+        let line = format!("UPGRADE done, {} serves", self.name);
+        self.log(Level::Info, line);
+        if let Some(ask) = upgrade.ask {
+            self.answer(ask, Answer::Done);
+        }
+    }
+
+    /// No more workers are replaced.
+    pub(super) fn upgrade_stopped(&mut self, why: String, replaced: usize, left: usize) {
+        let Some(upgrade) = &self.upgrade else { return };
+        if upgrade.stage == Stage::Canary && self.is_running() {
+            // The old image tells whoever asked.
+            return self.out.push(Action::RollBack(why));
+        }
+        self.canary_ready();
+        self.upgrade_failed(format!("{why}; workers of {}: {replaced}, of the version before: {left}", self.name));
+    }
+
+    fn upgrade_failed(&mut self, reason: String) {
+        let Some(upgrade) = self.upgrade.take() else { return };
+        self.log(Level::Error, format!("UPGRADE failed: {reason}"));
+        if let Some(ask) = upgrade.ask {
+            self.answer(ask, Answer::Failed(Failure::Upgrade(reason)));
+        }
+    }
+
+    /// Whoever asked wants no more of it. True: it was about this.
+    pub(super) fn upgrade_cancelled(&mut self, ask: AskId) -> bool {
+        let Some(upgrade) = self.upgrade.as_mut().filter(|upgrade| upgrade.ask == Some(ask)) else { return false };
+        upgrade.ask = None;
+        match upgrade.stage {
+            Stage::Preflight | Stage::Leap => {
+                self.upgrade = None;
+                self.log(Level::Info, "UPGRADE was cancelled");
+            }
+            Stage::Canary | Stage::Rest => {
+                self.replace_no_more();
+                self.log(Level::Info, "UPGRADE was cancelled; the other workers stay");
+            }
+        }
+        self.answer(ask, Answer::Failed(Failure::Cancelled));
+        true
+    }
+
+    pub(super) fn tick_upgrade(&mut self) {
+        let Some(upgrade) = self.upgrade.as_ref().filter(|upgrade| upgrade.stage == Stage::Leap) else { return };
+        if self.now.saturating_sub(upgrade.since) > PATIENCE {
+            self.upgrade_failed("a configuration is still on its way".to_owned());
+        } else {
+            self.try_leap();
+        }
+    }
+
+    /// The fleet is on its way out: it ends as what it is.
+    pub(super) fn abandon_upgrade(&mut self) {
+        let before_leap = |upgrade: &Upgrade| matches!(upgrade.stage, Stage::Preflight | Stage::Leap);
+        if self.upgrade.as_ref().is_some_and(before_leap) {
+            self.upgrade_failed("the fleet is shutting down".to_owned());
+        }
+    }
+}
