@@ -125,8 +125,8 @@ impl Fleet {
         self.next_change();
     }
 
-    fn next_change(&mut self) {
-        if !matches!(self.reload.stage, Stage::Idle) || self.reload.queue.is_empty() {
+    pub(super) fn next_change(&mut self) {
+        if !matches!(self.reload.stage, Stage::Idle) || self.reload.queue.is_empty() || self.may_roll_back() {
             return;
         }
         let job = self.reload.queue.remove(0);

@@ -101,11 +101,17 @@ impl Fleet {
         }
     }
 
+    /// The image before may come back: what it could not go on with is not begun.
+    pub(super) fn may_roll_back(&self) -> bool {
+        self.upgrade.as_ref().is_some_and(|upgrade| upgrade.stage == Stage::Canary)
+    }
+
     /// The canary is ready: there is no way back from here, and none is needed.
     pub(super) fn canary_ready(&mut self) {
         if let Some(upgrade) = self.upgrade.as_mut().filter(|upgrade| upgrade.stage == Stage::Canary) {
             upgrade.stage = Stage::Rest;
             self.out.push(Action::Settle);
+            self.next_change();
         }
     }
 
@@ -121,8 +127,7 @@ impl Fleet {
 
     /// No more workers are replaced.
     pub(super) fn upgrade_stopped(&mut self, why: String, replaced: usize, left: usize) {
-        let Some(upgrade) = &self.upgrade else { return };
-        if upgrade.stage == Stage::Canary && self.is_running() {
+        if self.may_roll_back() && self.is_running() {
             // The old image tells whoever asked.
             return self.out.push(Action::RollBack(why));
         }

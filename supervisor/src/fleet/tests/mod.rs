@@ -13,6 +13,7 @@ mod reports;
 mod resizes;
 mod restarts;
 mod shutdowns;
+mod upgrades;
 
 use super::*;
 use shared::encoding::{decode_named, encode_named};

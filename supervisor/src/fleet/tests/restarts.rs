@@ -13,7 +13,7 @@ fn unlisten(of: u8) -> ToWorker {
 
 impl World {
     /// Everybody does what they have been told to, until nothing is left to do. Gives which slots were filled, in order.
-    fn play(&mut self) -> Vec<u8> {
+    pub(super) fn play(&mut self) -> Vec<u8> {
         let mut filled = Vec::new();
         loop {
             filled.extend(self.spawned());
