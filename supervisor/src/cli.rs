@@ -34,7 +34,7 @@ pub(crate) struct Run {
     /// Log nothing to standard error
     #[arg(short, long)]
     pub(crate) quiet: bool,
-    /// Take over from the fleet that runs now
+    /// Have the fleet that runs now go on with this binary, and leave; start one if none runs
     #[arg(short = 'R', long)]
     pub(crate) reboot: bool,
     /// Log more; may be repeated

@@ -10,7 +10,7 @@ use crate::listen::{self, Inherited, Keeper, Listeners, Tcp, Unix};
 use crate::office::Office;
 use crate::orphans::{Inboxes, Orphanage};
 use crate::pidfile::{self, Pidfile};
-use crate::{last_breath, logging, mock_secret, notify, privileges, signals, stats, tls_watch};
+use crate::{last_breath, logging, mock_secret, notify, privileges, remote, signals, stats, tls_watch};
 use nix::sys::resource::{Resource, getrlimit};
 use shared::config::{Config, Problems};
 use shared::shm::Shm;
@@ -27,9 +27,10 @@ pub(crate) fn run(options: &Run) -> ExitCode {
         eprintln!("pgfleet: no configuration file specified\nTry \"pgfleet --help\" for more information.");
         return ExitCode::FAILURE;
     };
-    if options.reboot {
-        eprintln!("pgfleet: -R: taking over from a running fleet is not supported yet; stop it and start this one");
-        return ExitCode::FAILURE;
+    if options.reboot
+        && let Some(status) = remote::reboot(path)
+    {
+        return status;
     }
     match bring_up(options, path) {
         Ok(status) => ExitCode::from(status),

@@ -159,3 +159,77 @@ fn environment() -> Vec<CString> {
     };
     std::env::vars_os().filter_map(line).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::fs::File;
+    use std::os::fd::AsFd;
+    use std::process::Command;
+
+    const FAULT: &str = "PGFLEET_TEST_FAULT";
+
+    /// The new image: goes wrong with the guard armed. It is run by `whatever_goes_wrong`, in a process of its own.
+    #[test]
+    #[ignore = "ends the process that it runs in"]
+    fn goes_wrong() {
+        let Ok(fault) = std::env::var(FAULT) else { return };
+        let old = File::open("/bin/sh").unwrap();
+        let arguments = |reason: &str| {
+            let words = ["sh", "-c", "echo \"back because it $0\"; kill -ALRM $$; echo alive", reason];
+            words.map(|word| CString::new(word).unwrap()).to_vec()
+        };
+        let guard = arm(old.as_fd(), arguments, Duration::from_secs(1)).unwrap();
+        match fault.as_str() {
+            "abort" => std::process::abort(),
+            "segv" => nix::sys::signal::raise(Signal::SIGSEGV).unwrap(),
+            "overflow" => assert!(overflow(1) > 0),
+            "thread" => std::thread::spawn(|| overflow(1)).join().map(drop).unwrap(),
+            "hang" => std::thread::sleep(Duration::from_secs(20)),
+            "says so" => drop(fall_back("said so")),
+            "lifted" => {
+                guard.lift();
+                std::process::abort();
+            }
+            _ => {}
+        }
+    }
+
+    #[allow(unconditional_recursion, clippy::only_used_in_recursion)]
+    fn overflow(depth: u64) -> u64 {
+        let room = std::hint::black_box([depth; 1024]);
+        overflow(room[7] + 1) + room[9]
+    }
+
+    fn run(fault: &str) -> std::process::Output {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "sys::guard::tests::goes_wrong", "--ignored", "--nocapture", "--test-threads=1"]);
+        command.env(FAULT, fault).output().unwrap()
+    }
+
+    #[test]
+    fn whatever_goes_wrong_the_image_before_comes_back() {
+        for (fault, reason) in [
+            ("abort", "was ended by signal 6 (SIGABRT)"),
+            ("segv", "was ended by signal 11 (SIGSEGV)"),
+            ("overflow", "was ended by signal 11 (SIGSEGV)"),
+            ("thread", "was ended by signal 11 (SIGSEGV)"),
+            ("hang", "was not ready within 1 s"),
+            ("says so", "said so"),
+        ] {
+            let output = run(fault);
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert!(text.contains(&format!("back because it {reason}")), "{fault}: {output:?}");
+            // No handler is left, and the signal is not blocked: it ends the shell.
+            assert!(!text.contains("alive"), "{fault}: {output:?}");
+        }
+    }
+
+    #[test]
+    fn a_guard_that_is_lifted_brings_nothing_back() {
+        let output = run("lifted");
+        assert!(!output.status.success());
+        assert!(!String::from_utf8_lossy(&output.stdout).contains("back"), "{output:?}");
+    }
+}

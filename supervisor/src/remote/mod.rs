@@ -9,7 +9,7 @@ mod upgrade;
 
 pub(crate) use drain::run as drain;
 pub(crate) use restart::run as restart;
-pub(crate) use upgrade::run as upgrade;
+pub(crate) use upgrade::{reboot, run as upgrade};
 
 use crate::listen;
 use session::{Answer, Session};

@@ -1,7 +1,8 @@
 //! `pgfleet upgrade`: gives UPGRADE at the console, and shows what the workers do until it is answered.
 
 use super::restart::{EVERY, states};
-use crate::cli;
+use crate::{cli, listen};
+use std::path::Path;
 use std::process::ExitCode;
 
 /// Exit status 0: every worker runs the new binary.
@@ -13,6 +14,27 @@ pub(crate) fn run(options: &cli::Upgrade) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// `-R`, PgBouncer's way: the fleet that runs on `config` goes on with this very binary. `None`: there is none, and one is to be started.
+pub(crate) fn reboot(config: &Path) -> Option<ExitCode> {
+    // What is wrong with it the start says.
+    let settings = shared::config::read(config).0?.settings;
+    match listen::connect(&settings) {
+        Some(Ok(_)) => {}
+        Some(Err(_)) => return None,
+        None => {
+            eprintln!("pgfleet: unix_socket_dir is empty: a running fleet cannot be told");
+            return Some(ExitCode::FAILURE);
+        }
+    }
+    Some(match std::env::current_exe() {
+        Ok(binary) => run(&cli::Upgrade { config: config.to_owned(), binary: Some(binary) }),
+        Err(error) => {
+            eprintln!("pgfleet: this binary cannot be found: {error}");
+            ExitCode::FAILURE
+        }
+    })
 }
 
 /// The fleet's working directory is not this process's.

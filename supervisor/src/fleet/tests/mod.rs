@@ -16,8 +16,8 @@ mod shutdowns;
 mod upgrades;
 
 use super::*;
-use shared::encoding::{decode_named, encode_named};
 use shared::config::News;
+use shared::encoding::{decode_named, encode_named};
 use shared::orders::{Order, Outcome, Scope};
 use std::time::Duration;
 
