@@ -4,18 +4,23 @@
 //! what the next image goes on with. Nothing is taken from anybody. Should the exec fail, the gate is opened and all go on as if
 //! nothing had been.
 
+use crate::console;
 use crate::control::{Control, Unsent};
+use crate::fleet::Answer;
 use crate::gate::Closed;
 use crate::luggage::{Arrived, Luggage};
 use crate::office::Office;
 use crate::orphans;
+use crossbeam_channel::Receiver;
 use serde::{Deserialize, Serialize};
-use shared::ids::Owner;
+use shared::ids::{ConnectionId, Owner};
+use std::sync::Arc;
 
 /// See the module.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Parlour {
+    consoles: Vec<console::Parked>,
     backends: orphans::Kept,
     /// Answers that a worker has not taken.
     answers: Vec<(Owner, Vec<Unsent>)>,
@@ -30,6 +35,7 @@ impl Office {
         luggage: &mut Luggage,
     ) -> Parlour {
         Parlour {
+            consoles: console::park(self, closed, luggage),
             backends: self.orphans.park(closed, luggage),
             answers: workers.map(|(owner, control)| (owner, control.unsent())).collect(),
         }
@@ -37,8 +43,18 @@ impl Office {
 }
 
 impl Parlour {
-    /// Goes on with everything, before a worker is listened to. `worker` finds the control socket of one.
-    pub(crate) fn resume<'a>(self, office: &Office, worker: impl Fn(Owner) -> Option<&'a Control>, arrived: &mut Arrived) {
+    /// Goes on with everything, before a worker is listened to. `worker` finds the control socket of one; `answer` gives where the fleet's
+    /// answer to a console session will arrive, if it owes one.
+    pub(crate) fn resume<'a>(
+        self,
+        office: &Arc<Office>,
+        worker: impl Fn(Owner) -> Option<&'a Control>,
+        mut answer: impl FnMut(ConnectionId) -> Option<Receiver<Answer>>,
+        arrived: &mut Arrived,
+    ) {
+        for parked in self.consoles {
+            console::resume(office, parked, arrived, &mut answer);
+        }
         office.orphans.resume(self.backends, arrived);
         for (owner, unsent) in self.answers {
             if let Some(control) = worker(owner) {

@@ -42,6 +42,11 @@ impl Inbound {
         self.0.extend(bytes);
     }
 
+    /// Bytes that are not a whole message yet, or messages that were not asked for.
+    pub(super) fn unread(&self) -> Vec<u8> {
+        self.0.iter().copied().collect()
+    }
+
     /// The next message; `None`: more bytes are needed. Copy data, which some drivers send late, is skipped.
     pub(super) fn next(&mut self) -> Result<Option<Incoming>, Broken> {
         loop {

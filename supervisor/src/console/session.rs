@@ -1,19 +1,24 @@
-//! One console session, from its greeting to its end, in a thread of its own.
+//! One console session, from its greeting to its end: what it does whenever there is something to do. It never waits, its thread does that for
+//! it ([`super::serve`]); so it can be parked at any time, whatever it waits for ([`super::parked`]).
 
-use super::Console;
-use super::commands::{self, Context, Reply};
-use super::encode;
+use super::commands::{self, Reply};
 use super::receive::{Broken, Inbound, Incoming};
 use super::stream::Stream;
-use crate::office::Office;
-use shared::control::{Buffered, ConnectionRow, ConsoleSession, Replication};
+use super::{Console, encode};
+use crate::fleet::{Answer, Event, Moment, Request};
+use crate::office::{Input, Office};
+use crate::process::peer_has_ended;
+use crossbeam_channel::{Receiver, TryRecvError};
+use shared::control::{Buffered, ConnectionRow, ConnectionState, ConsoleSession, Replication};
+use shared::ids::Owner;
 use shared::sys::clock;
 use shared::wire::report::sqlstate;
-use std::io;
+use socket2::SockRef;
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A client that does not take its answer for this long is left.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -33,12 +38,42 @@ const TOLD_BACK: [&str; 2] = ["application_name", "IntervalStyle"];
 
 /// See the module.
 pub(super) struct Session {
-    office: Arc<Office>,
-    greeting: ConsoleSession,
-    stream: Stream,
-    killed: Arc<AtomicBool>,
-    inbound: Inbound,
-    since: Instant,
+    pub(super) client: ConsoleSession,
+    pub(super) stream: Stream,
+    pub(super) killed: Arc<AtomicBool>,
+    pub(super) inbound: Inbound,
+    pub(super) since: Moment,
+    pub(super) phase: Phase,
+    /// When the client last took something of what is unsent.
+    pub(super) taken_at: Moment,
+}
+
+/// What it is about.
+pub(super) enum Phase {
+    /// The next command, when it comes.
+    Listening,
+    /// To run this command, or to run it once more.
+    Given(String),
+    /// This command is being run. Nothing of it has happened yet that must not happen twice.
+    Running(String),
+    /// The fleet has been asked for what is answered by this tag.
+    Ordered { tag: String, answer: Receiver<Answer> },
+    /// The end, without a word.
+    Leaving,
+}
+
+/// What it waits for.
+pub(super) enum Wait {
+    /// That the client sends something.
+    Input,
+    /// That the client takes something.
+    Room,
+    /// The fleet's answer.
+    Answer(Receiver<Answer>),
+    /// The reply to this command.
+    Reply(String),
+    /// Nothing: it has ended.
+    Over,
 }
 
 /// Why a session ends.
@@ -51,173 +86,39 @@ enum End {
     Fatal(&'static str, String),
 }
 
+impl From<io::Error> for End {
+    fn from(_: io::Error) -> Self {
+        Self::Eof
+    }
+}
+
 fn violation(broken: &Broken) -> End {
     End::Fatal(sqlstate::PROTOCOL_VIOLATION, broken.to_string())
 }
 
+pub(super) fn now() -> Moment {
+    Duration::from_micros(clock::monotonic_us())
+}
+
 impl Session {
-    /// `None`: the session's TLS cannot go on here.
-    pub(super) fn new(office: Arc<Office>, mut greeting: ConsoleSession, socket: OwnedFd) -> Option<Self> {
+    /// A session as its worker passes it on; the client is to be greeted. `None`: its TLS cannot go on here.
+    pub(super) fn admit(mut client: ConsoleSession, socket: OwnedFd) -> Option<Self> {
+        // The worker's loop had it so too, but who knows of which build it is.
+        SockRef::from(&socket).set_nonblocking(true).ok()?;
         let mut inbound = Inbound::default();
-        inbound.push(&std::mem::take(&mut greeting.unread));
-        let tls = match greeting.tls.take() {
-            Some(packed) => Some(packed.unpack()?),
-            None => None,
-        };
-        let stream = Stream::new(Arc::new(socket.into()), tls);
-        Some(Self { office, greeting, stream, killed: Arc::default(), inbound, since: Instant::now() })
+        inbound.push(&std::mem::take(&mut client.unread));
+        let state = ConnectionState { tls: client.tls.take(), ..ConnectionState::default() };
+        let stream = Stream::new(Arc::new(socket), state)?;
+        let since = now();
+        let phase = Phase::Listening;
+        Some(Self { client, stream, killed: Arc::default(), inbound, since, phase, taken_at: since })
     }
 
-    pub(super) fn office(&self) -> &Arc<Office> {
-        &self.office
-    }
-
-    /// Turns the client away.
-    pub(super) fn refuse(&mut self, text: &str) {
-        let mut out = Vec::new();
-        encode::error(&mut out, "FATAL", sqlstate::TOO_MANY_CONNECTIONS, text, None);
-        let _ = self.stream.socket().set_nonblocking(true);
-        let _ = self.stream.write_all(&out);
-        self.log_error(text);
-    }
-
-    /// Serves the client to its end.
-    pub(super) fn run(&mut self) {
-        let console = Console { row: self.row(), socket: Arc::clone(self.stream.socket()), killed: Arc::clone(&self.killed) };
-        self.office.consoles().insert(self.greeting.id, console);
-        let mut end = self.serve().unwrap_or(End::Eof);
-        if self.killed.load(Ordering::Acquire) {
-            end = End::Fatal(sqlstate::ADMIN_SHUTDOWN, "admin forced disconnect".to_owned());
-        }
-        let reason = match &end {
-            End::Request => "client close request",
-            End::Eof => "client unexpected eof",
-            End::Fatal(_, text) => text.as_str(),
-        };
-        let settings = &self.office.config().settings;
-        if settings.log_disconnections {
-            log::info!("{} closing because: {reason} (age={}s)", self.prefix(), self.since.elapsed().as_secs());
-        }
-        if let End::Fatal(code, text) = &end {
-            let mut out = Vec::new();
-            encode::error(&mut out, "FATAL", code, text, None);
-            let _ = self.stream.write_all(&out);
-            self.log_error(text);
-        }
-        self.stream.close();
-        self.office.consoles().remove(&self.greeting.id);
-    }
-
-    fn serve(&mut self) -> io::Result<End> {
-        // The worker's loop had it non-blocking; here it has a thread to itself.
-        self.stream.socket().set_nonblocking(false)?;
-        self.stream.socket().set_write_timeout(Some(WRITE_TIMEOUT))?;
-        self.greet()?;
-        loop {
-            match self.inbound.next() {
-                Err(broken) => return Ok(violation(&broken)),
-                Ok(None) => match self.stream.read()? {
-                    [] => return Ok(End::Eof),
-                    bytes => self.inbound.push(bytes),
-                },
-                Ok(Some(Incoming::Terminate)) => return Ok(End::Request),
-                Ok(Some(Incoming::Query(text))) => {
-                    let Some(out) = self.answer(&text) else { return Ok(End::Eof) };
-                    self.stream.write_all(&out)?;
-                }
-                Ok(Some(Incoming::Extended)) => {
-                    return self.refuse_message("extended query protocol not supported by admin console");
-                }
-                Ok(Some(Incoming::Other(kind))) => {
-                    return self.refuse_message(&format!("unsupported packet type for admin console: {kind}"));
-                }
-            }
-        }
-    }
-
-    fn refuse_message(&mut self, text: &str) -> io::Result<End> {
-        let mut out = Vec::new();
-        self.error(&mut out, sqlstate::PROTOCOL_VIOLATION, text, None);
-        encode::ready_for_query(&mut out);
-        self.stream.write_all(&out)?;
-        Ok(violation(&Broken::Header))
-    }
-
-    fn greet(&mut self) -> io::Result<()> {
-        let mut out = Vec::new();
-        encode::authentication_ok(&mut out);
-        for (name, value) in PARAMETERS {
-            encode::parameter_status(&mut out, name, value);
-        }
-        for (name, value) in &self.greeting.parameters {
-            if let Some(known) = TOLD_BACK.iter().find(|known| known.eq_ignore_ascii_case(name)) {
-                encode::parameter_status(&mut out, known, value);
-            }
-        }
-        encode::backend_key_data(&mut out, self.greeting.cancel_key);
-        encode::ready_for_query(&mut out);
-        self.stream.write_all(&out)
-    }
-
-    /// Runs one command; `None`: the session ends without a word (SHUTDOWN, or the client has left while it waited).
-    fn answer(&mut self, text: &str) -> Option<Vec<u8>> {
-        if let Some(console) = self.office.consoles().get_mut(&self.greeting.id) {
-            console.row.request_time = clock::wall_us();
-        }
-        let context =
-            Context { office: &self.office, admin: self.greeting.admin, socket: self.stream.socket(), session: self.greeting.id };
-        let mut out = Vec::new();
-        match commands::run(&context, text) {
-            Reply::Table(table) => {
-                encode::table(&mut out, &table);
-                encode::command_complete(&mut out, "SHOW");
-            }
-            Reply::Done(tag) => encode::command_complete(&mut out, &tag),
-            Reply::Notice { text, detail, tag } => {
-                encode::notice(&mut out, "NOTICE", &text, detail.as_deref());
-                encode::command_complete(&mut out, tag);
-            }
-            Reply::Told { lines, tag } => {
-                for (severity, line) in &lines {
-                    encode::notice(&mut out, severity, line, None);
-                }
-                encode::command_complete(&mut out, &tag);
-            }
-            Reply::Error { code, text, detail } => self.error(&mut out, code, &text, detail.as_deref()),
-            Reply::Gone => return None,
-        }
-        encode::ready_for_query(&mut out);
-        Some(out)
-    }
-
-    fn error(&self, out: &mut Vec<u8>, code: &str, text: &str, detail: Option<&str>) {
-        log::error!("{text}");
-        self.log_error(text);
-        encode::error(out, "ERROR", code, text, detail);
-    }
-
-    fn log_error(&self, text: &str) {
-        if self.office.config().settings.log_pooler_errors {
-            log::warn!("{} pooler error: {text}", self.prefix());
-        }
-    }
-
-    /// How log lines name the session.
-    fn prefix(&self) -> String {
-        let ConsoleSession { id, user, peer, .. } = &self.greeting;
-        let host = match peer.address.as_str() {
-            "unix" => format!("unix({})", peer.pid),
-            address if address.contains(':') => format!("[{address}]"),
-            address => address.to_owned(),
-        };
-        format!("C-{id}: pgbouncer/{user}@{host}:{}", peer.port)
-    }
-
-    /// The session as SHOW CLIENTS lists it.
-    fn row(&self) -> ConnectionRow {
-        let ConsoleSession { id, user, peer, connected_at, parameters, .. } = &self.greeting;
-        let local = self.stream.socket().local_addr().ok().and_then(|address| address.as_socket());
-        let port = self.office.config().settings.listen_port;
+    /// As the rest of the supervisor sees it.
+    pub(super) fn row(&self, office: &Office) -> ConnectionRow {
+        let ConsoleSession { id, user, peer, connected_at, parameters, .. } = &self.client;
+        let local = SockRef::from(self.stream.socket()).local_addr().ok().and_then(|address| address.as_socket());
+        let port = office.config().settings.listen_port;
         let name = parameters.iter().find(|(name, _)| name == "application_name");
         ConnectionRow {
             id: *id,
@@ -239,8 +140,212 @@ impl Session {
             application_name: name.map_or_else(String::new, |(_, value)| value.clone()),
             prepared_statements: 0,
             fd: self.stream.socket().as_raw_fd(),
-            cancel_key: u64::from_be_bytes(self.greeting.cancel_key),
+            cancel_key: u64::from_be_bytes(self.client.cancel_key),
             buffered: Buffered::default(),
         }
+    }
+
+    /// Turns the client away.
+    pub(super) fn refuse(&mut self, office: &Office, text: &str) {
+        let mut out = Vec::new();
+        encode::error(&mut out, "FATAL", sqlstate::TOO_MANY_CONNECTIONS, text, None);
+        let _ = self.stream.send(&out).and_then(|()| self.stream.flush());
+        self.log_error(office, text);
+    }
+
+    /// The first that the client is told.
+    pub(super) fn greet(&mut self) {
+        let mut out = Vec::new();
+        encode::authentication_ok(&mut out);
+        for (name, value) in PARAMETERS {
+            encode::parameter_status(&mut out, name, value);
+        }
+        for (name, value) in &self.client.parameters {
+            if let Some(known) = TOLD_BACK.iter().find(|known| known.eq_ignore_ascii_case(name)) {
+                encode::parameter_status(&mut out, known, value);
+            }
+        }
+        encode::backend_key_data(&mut out, self.client.cancel_key);
+        encode::ready_for_query(&mut out);
+        if self.stream.send(&out).is_err() {
+            self.phase = Phase::Leaving;
+        }
+    }
+
+    /// Does what can be done now.
+    pub(super) fn advance(&mut self, office: &Office) -> Wait {
+        self.try_advance(office).unwrap_or_else(|end| {
+            self.end(office, &end);
+            Wait::Over
+        })
+    }
+
+    fn try_advance(&mut self, office: &Office) -> Result<Wait, End> {
+        if self.killed.load(Ordering::Acquire) {
+            return Err(End::Fatal(sqlstate::ADMIN_SHUTDOWN, "admin forced disconnect".to_owned()));
+        }
+        self.settle(office)?;
+        if self.stream.flush()? > 0 {
+            self.taken_at = now();
+        }
+        if !self.stream.is_sent() {
+            let is_late = now().saturating_sub(self.taken_at) >= WRITE_TIMEOUT;
+            return if is_late { Err(End::Eof) } else { Ok(Wait::Room) };
+        }
+        match &self.phase {
+            Phase::Leaving => Err(End::Eof),
+            Phase::Ordered { .. } if peer_has_ended(self.stream.socket()) => Err(End::Eof),
+            Phase::Ordered { answer, .. } => Ok(Wait::Answer(answer.clone())),
+            Phase::Given(command) | Phase::Running(command) => Ok(self.run(office, command.clone())),
+            Phase::Listening => self.listen(office),
+        }
+    }
+
+    fn listen(&mut self, office: &Office) -> Result<Wait, End> {
+        let mut has_read = false;
+        loop {
+            match self.inbound.next().map_err(|broken| violation(&broken))? {
+                // One read at a time: whoever sends without end keeps nobody inside the gate.
+                None if has_read => return Ok(Wait::Input),
+                None => match self.stream.read() {
+                    Ok([]) => return Err(End::Eof),
+                    Ok(bytes) => self.inbound.push(bytes),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Wait::Input),
+                    Err(error) => return Err(error.into()),
+                },
+                Some(Incoming::Terminate) => return Err(End::Request),
+                Some(Incoming::Query(text)) => return Ok(self.run(office, text)),
+                Some(Incoming::Extended) => {
+                    return Err(self.refuse_message(office, "extended query protocol not supported by admin console"));
+                }
+                Some(Incoming::Other(kind)) => {
+                    return Err(self.refuse_message(office, &format!("unsupported packet type for admin console: {kind}")));
+                }
+            }
+            has_read = true;
+        }
+    }
+
+    fn refuse_message(&mut self, office: &Office, text: &str) -> End {
+        match self.reply(office, Reply::error(text)) {
+            Ok(()) => violation(&Broken::Header),
+            Err(error) => error.into(),
+        }
+    }
+
+    fn run(&mut self, office: &Office, command: String) -> Wait {
+        if let Some(console) = office.consoles().get_mut(&self.client.id) {
+            console.row.request_time = clock::wall_us();
+        }
+        self.phase = Phase::Running(command.clone());
+        Wait::Reply(command)
+    }
+
+    /// What the command that was being run has led to. Whatever must not happen twice happens here, where nobody can park the session
+    /// in between.
+    pub(super) fn reply(&mut self, office: &Office, reply: Reply) -> io::Result<()> {
+        let mut out = Vec::new();
+        match reply {
+            Reply::Table(table) => {
+                encode::table(&mut out, &table);
+                encode::command_complete(&mut out, "SHOW");
+            }
+            Reply::Done(tag) => encode::command_complete(&mut out, &tag),
+            Reply::Notice { text, detail, tag } => {
+                encode::notice(&mut out, "NOTICE", &text, detail.as_deref());
+                encode::command_complete(&mut out, tag);
+            }
+            Reply::Told { lines, tag } => {
+                for (severity, line) in &lines {
+                    encode::notice(&mut out, severity, line, None);
+                }
+                encode::command_complete(&mut out, &tag);
+            }
+            Reply::Error { code, text, detail } => {
+                log::error!("{text}");
+                self.log_error(office, &text);
+                encode::error(&mut out, "ERROR", code, &text, detail.as_deref());
+            }
+            Reply::Kill(id) => {
+                let killed = office.consoles().get(&id).map(Console::kill);
+                let (request, tag) = (Request::KillClient(id), "KILL_CLIENT".to_owned());
+                return self.reply(office, if killed.is_some() { Reply::Done(tag) } else { Reply::Order { request, tag } });
+            }
+            Reply::Order { request, tag } => {
+                let answer = office.ask(request, Some(self.client.id));
+                self.phase = Phase::Ordered { tag, answer };
+                return Ok(());
+            }
+            Reply::Gone => {
+                self.phase = Phase::Leaving;
+                return Ok(());
+            }
+        }
+        encode::ready_for_query(&mut out);
+        self.phase = Phase::Listening;
+        self.taken_at = now();
+        self.stream.send(&out)
+    }
+
+    /// [`Self::reply`] from the session's thread.
+    pub(super) fn take_up(&mut self, office: &Office, reply: Reply) {
+        if self.reply(office, reply).is_err() {
+            self.phase = Phase::Leaving;
+        }
+    }
+
+    /// Takes the fleet's answer if it has come.
+    pub(super) fn settle(&mut self, office: &Office) -> io::Result<()> {
+        let Phase::Ordered { tag, answer } = &self.phase else { return Ok(()) };
+        let reply = match answer.try_recv() {
+            Ok(answer) => commands::answered(answer, tag),
+            Err(TryRecvError::Disconnected) => Reply::Gone,
+            Err(TryRecvError::Empty) => return Ok(()),
+        };
+        self.reply(office, reply)
+    }
+
+    fn end(&mut self, office: &Office, end: &End) {
+        let reason = match end {
+            End::Request => "client close request",
+            End::Eof => "client unexpected eof",
+            End::Fatal(_, text) => text.as_str(),
+        };
+        if office.config().settings.log_disconnections {
+            let age = now().saturating_sub(self.since).as_secs();
+            log::info!("{} closing because: {reason} (age={age}s)", self.prefix());
+        }
+        if let End::Fatal(code, text) = end {
+            let mut out = Vec::new();
+            encode::error(&mut out, "FATAL", code, text, None);
+            let _ = self.stream.send(&out);
+            self.log_error(office, text);
+        }
+        self.stream.close();
+        self.leave(office);
+    }
+
+    /// The end of a session that the fleet knows of.
+    pub(super) fn leave(&self, office: &Office) {
+        office.consoles().remove(&self.client.id);
+        office.shm.clients().leave(Owner::SUPERVISOR, self.client.seat);
+        office.tell(Input::Event(Event::ConsoleClosed));
+    }
+
+    fn log_error(&self, office: &Office, text: &str) {
+        if office.config().settings.log_pooler_errors {
+            log::warn!("{} pooler error: {text}", self.prefix());
+        }
+    }
+
+    /// How log lines name the session.
+    fn prefix(&self) -> String {
+        let ConsoleSession { id, user, peer, .. } = &self.client;
+        let host = match peer.address.as_str() {
+            "unix" => format!("unix({})", peer.pid),
+            address if address.contains(':') => format!("[{address}]"),
+            address => address.to_owned(),
+        };
+        format!("C-{id}: pgbouncer/{user}@{host}:{}", peer.port)
     }
 }

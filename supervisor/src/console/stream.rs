@@ -1,8 +1,10 @@
-//! A console client's connection, in the clear or inside the TLS session that came with it from its worker.
+//! A console client's connection, in the clear or inside the TLS session that came with it from its worker. Nothing here waits.
 
+use shared::control::ConnectionState;
 use shared::tls::{End, Opened, Secured};
-use socket2::Socket;
+use socket2::SockRef;
 use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 /// One read takes at most this much; a TLS record fits in.
@@ -10,17 +12,30 @@ const READ_BYTES: usize = 20 * 1024;
 
 /// See the module.
 pub(super) struct Stream {
-    socket: Arc<Socket>,
+    /// It does not block.
+    socket: Arc<OwnedFd>,
     tls: Option<Secured>,
+    /// What the socket has not taken yet, sealed already if there is TLS.
+    unsent: Vec<u8>,
     buffer: Vec<u8>,
 }
 
 impl Stream {
-    pub(super) fn new(socket: Arc<Socket>, tls: Option<Secured>) -> Self {
-        Self { socket, tls, buffer: Vec::new() }
+    /// `None`: its TLS cannot go on here.
+    pub(super) fn new(socket: Arc<OwnedFd>, state: ConnectionState) -> Option<Self> {
+        let tls = match &state.tls {
+            Some(packed) => Some(packed.unpack()?),
+            None => None,
+        };
+        Some(Self { socket, tls, unsent: state.unsent, buffer: Vec::new() })
     }
 
-    pub(super) fn socket(&self) -> &Arc<Socket> {
+    /// What goes with the socket to another image.
+    pub(super) fn park(&self) -> ConnectionState {
+        ConnectionState { unsent: self.unsent.clone(), tls: self.tls.as_ref().map(Secured::pack), ..ConnectionState::default() }
+    }
+
+    pub(super) fn socket(&self) -> &Arc<OwnedFd> {
         &self.socket
     }
 
@@ -29,73 +44,70 @@ impl Stream {
         self.tls.as_ref().map_or("", |tls| &tls.label)
     }
 
-    /// Waits until something has come; nothing when the client has left.
+    /// What has come; nothing when the client has left. `WouldBlock`: nothing that could be used, so far.
     pub(super) fn read(&mut self) -> io::Result<&[u8]> {
         self.buffer.resize(READ_BYTES, 0);
-        loop {
-            let kept = self.tls.as_ref().map_or(0, |tls| tls.partial.len());
-            if let Some(tls) = &self.tls {
-                self.buffer[..kept].copy_from_slice(&tls.partial);
+        let kept = self.tls.as_ref().map_or(0, |tls| tls.partial.len());
+        if let Some(tls) = &self.tls {
+            self.buffer[..kept].copy_from_slice(&tls.partial);
+        }
+        let n = loop {
+            match (&*SockRef::from(&self.socket)).read(&mut self.buffer[kept..]) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                read => break read?,
             }
-            let n = match (&*self.socket).read(&mut self.buffer[kept..]) {
-                Ok(0) => return Ok(&[]),
-                Ok(n) => n,
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
-            };
-            let Some(tls) = &mut self.tls else { return Ok(&self.buffer[..n]) };
-            let data = &mut self.buffer[..kept + n];
-            let Opened { plain, rest, end } = tls.session.open(data);
-            tls.partial.clear();
-            tls.partial.extend_from_slice(&data[rest..]);
-            let mut replies = Vec::new();
-            tls.session.take_replies(&mut replies);
-            (&*self.socket).write_all(&replies)?;
-            match end {
-                Some(End::Refused(alert) | End::Broken(alert)) => return Err(io::Error::other(format!("TLS error: {alert}"))),
-                Some(End::Closed) if plain == 0 => return Ok(&[]),
-                _ if plain > 0 => return Ok(&self.buffer[..plain]),
-                _ => {}
-            }
+        };
+        let Some(tls) = self.tls.as_mut().filter(|_| n > 0) else { return Ok(&self.buffer[..n]) };
+        let data = &mut self.buffer[..kept + n];
+        let Opened { plain, rest, end } = tls.session.open(data);
+        tls.partial.clear();
+        tls.partial.extend_from_slice(&data[rest..]);
+        tls.session.take_replies(&mut self.unsent);
+        match end {
+            Some(End::Refused(alert) | End::Broken(alert)) => Err(io::Error::other(format!("TLS error: {alert}"))),
+            Some(End::Closed) => Ok(&self.buffer[..plain]),
+            None if plain > 0 => Ok(&self.buffer[..plain]),
+            None => Err(ErrorKind::WouldBlock.into()),
         }
     }
 
-    /// Sends all of it.
-    pub(super) fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let Some(tls) = &mut self.tls else { return (&*self.socket).write_all(bytes) };
-        let mut sealed = Vec::new();
-        tls.session.seal(bytes, &mut sealed).map_err(|alert| io::Error::other(format!("TLS error: {alert}")))?;
+    /// Has it sent, by and by.
+    pub(super) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let Some(tls) = &mut self.tls else {
+            self.unsent.extend_from_slice(bytes);
+            return Ok(());
+        };
+        tls.session.seal(bytes, &mut self.unsent).map_err(|alert| io::Error::other(format!("TLS error: {alert}")))?;
         tls.session.rest();
-        (&*self.socket).write_all(&sealed)
+        Ok(())
+    }
+
+    /// Gives the socket what it takes; returns how much that was.
+    pub(super) fn flush(&mut self) -> io::Result<usize> {
+        let mut sent = 0;
+        while sent < self.unsent.len() {
+            match (&*SockRef::from(&self.socket)).write(&self.unsent[sent..]) {
+                Ok(n) => sent += n,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        self.unsent.drain(..sent);
+        Ok(sent)
+    }
+
+    /// Whether the socket has taken all.
+    pub(super) fn is_sent(&self) -> bool {
+        self.unsent.is_empty()
     }
 
     /// Says that nothing more will come.
     pub(super) fn close(&mut self) {
-        let Some(tls) = &mut self.tls else { return };
-        let mut sealed = Vec::new();
-        tls.session.close(&mut sealed);
+        if let Some(tls) = &mut self.tls {
+            tls.session.close(&mut self.unsent);
+        }
         // The client may have left long ago.
-        let _ = (&*self.socket).write(&sealed);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use std::os::unix::net::UnixStream;
-
-    #[test]
-    fn a_client_in_the_clear_is_read_as_it_sends() {
-        let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let mut stream = Stream::new(Arc::new(std::os::fd::OwnedFd::from(ours).into()), None);
-        theirs.write_all(b"show").unwrap();
-        assert_eq!(stream.read().unwrap(), b"show");
-        stream.write_all(b"answer").unwrap();
-        let mut answer = [0; 6];
-        theirs.read_exact(&mut answer).unwrap();
-        assert_eq!((&answer, stream.tls_label()), (b"answer", ""));
-        drop(theirs);
-        assert!(stream.read().unwrap().is_empty());
+        let _ = self.flush();
     }
 }

@@ -9,7 +9,9 @@ use crate::orphans::Inboxes;
 use crate::start::{Foundation, assemble};
 use crate::upgrade::WayBack;
 use crate::{last_breath, logging, process};
+use crossbeam_channel::bounded;
 use shared::shm::Shm;
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -72,7 +74,13 @@ impl Engine {
         };
         engine.workers = kept.into_iter().map(|worker| worker.map(again)).collect();
         let control = |owner| Some(&engine.workers.iter().flatten().find(|worker| worker.owner == owner)?.control);
-        estate.parlour.resume(&engine.parts.office, control, &mut arrived);
+        let mut answers = BTreeMap::new();
+        for (ask, session) in estate.asks {
+            let (reply, answer) = bounded(1);
+            engine.asks.insert(ask, (session, reply));
+            answers.extend(session.map(|session| (session, answer)));
+        }
+        estate.parlour.resume(&engine.parts.office, control, |session| answers.remove(&session), &mut arrived);
         for Worker { owner, pid, control } in engine.workers.iter().flatten() {
             last_breath::remember(owner.slot, *pid);
             process::listen(Arc::clone(&engine.parts.office), control.clone(), *owner, *pid).map_err(failed)?;

@@ -5,5 +5,5 @@ use crate::fleet::Request;
 
 pub(super) fn run(context: &Context<'_>, database: Option<&str>) -> Result<Reply, Reply> {
     let database = names::required(context, database, "disable")?;
-    Ok(context.order(Request::Disable(database), "DISABLE"))
+    Ok(Reply::order(Request::Disable(database), "DISABLE"))
 }

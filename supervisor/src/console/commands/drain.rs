@@ -1,13 +1,13 @@
 //! DRAIN (ours): nobody is let in and every client is sent away between two transactions. Answered when none is left.
 
-use super::{Context, Reply};
+use super::Reply;
 use crate::fleet::Request;
 use std::time::Duration;
 
 /// `None`: options that are not understood.
-pub(super) fn run(context: &Context<'_>, options: &[String]) -> Option<Reply> {
+pub(super) fn run(options: &[String]) -> Option<Reply> {
     let (per_second, deadline) = parse(options)?;
-    Some(context.order(Request::Drain { per_second, deadline }, "DRAIN"))
+    Some(Reply::order(Request::Drain { per_second, deadline }, "DRAIN"))
 }
 
 /// `[RATE clients a second] [DEADLINE seconds]`, in any order, each a whole number from 1.

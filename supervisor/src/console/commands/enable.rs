@@ -10,5 +10,5 @@ pub(super) fn run(context: &Context<'_>, database: Option<&str>) -> Result<Reply
         return Err(names::no_such(name));
     }
     let database = names::required(context, database, "enable")?;
-    Ok(context.order(Request::Enable(database), "ENABLE"))
+    Ok(Reply::order(Request::Enable(database), "ENABLE"))
 }

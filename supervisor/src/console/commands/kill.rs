@@ -16,5 +16,5 @@ pub(super) fn run(context: &Context<'_>, database: Option<&str>) -> Result<Reply
             names.into_iter().collect()
         }
     };
-    Ok(context.order(Request::Kill(scope, databases), "KILL"))
+    Ok(Reply::order(Request::Kill(scope, databases), "KILL"))
 }

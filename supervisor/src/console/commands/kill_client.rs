@@ -1,20 +1,16 @@
 //! KILL_CLIENT: closes the client with a number of SHOW CLIENTS, wherever it is, the console's own included.
 
-use super::{Context, Reply};
-use crate::fleet::{Failure, Request};
+use super::Reply;
+use crate::fleet::Failure;
 use shared::ids::ConnectionId;
 
-pub(super) fn run(context: &Context<'_>, argument: Option<&str>) -> Reply {
+pub(super) fn run(argument: Option<&str>) -> Reply {
     let digits = argument.map_or("", leading_digits);
     if digits.is_empty() {
         return Reply::error("invalid client pointer supplied");
     }
     let Ok(id) = digits.parse().map(ConnectionId) else { return Reply::failed(&Failure::ClientNotFound) };
-    if let Some(console) = context.office.consoles().get(&id) {
-        console.kill();
-        return Reply::done("KILL_CLIENT");
-    }
-    context.order(Request::KillClient(id), "KILL_CLIENT")
+    Reply::Kill(id)
 }
 
 /// As PgBouncer reads a number: what follows the digits is not looked at.

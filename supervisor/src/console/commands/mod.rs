@@ -21,25 +21,25 @@ mod wait_close;
 
 use super::encode::Table;
 use super::grammar::{self, Bad, Command};
+use super::serve::LOOK;
 use crate::fleet::{Answer, Failure, Request};
 use crate::office::Office;
 use crossbeam_channel::RecvTimeoutError;
 use shared::ids::ConnectionId;
 use shared::wire::report::sqlstate;
-use socket2::Socket;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// What a command may look at.
 pub(super) struct Context<'a> {
     pub(super) office: &'a Arc<Office>,
     pub(super) admin: bool,
-    pub(super) socket: &'a Socket,
+    pub(super) socket: &'a OwnedFd,
     /// The session that runs it.
     pub(super) session: ConnectionId,
 }
 
-/// What the client is told.
+/// What a command leads to: what the client is told, or what the session has to do first.
 #[derive(Debug, PartialEq)]
 pub(super) enum Reply {
     /// Rows, then the tag SHOW.
@@ -52,17 +52,26 @@ pub(super) enum Reply {
     Told { lines: Vec<(&'static str, String)>, tag: String },
     /// An error; the session goes on.
     Error { code: &'static str, text: String, detail: Option<String> },
+    /// The fleet is asked; if it does that, the client is told the tag.
+    Order { request: Request, tag: String },
+    /// The client with this number is ended, wherever it is.
+    Kill(ConnectionId),
     /// Nothing: the session ends.
     Gone,
 }
 
 impl Reply {
-    fn error(text: impl Into<String>) -> Self {
+    pub(super) fn error(text: impl Into<String>) -> Self {
         Self::Error { code: sqlstate::PROTOCOL_VIOLATION, text: text.into(), detail: None }
     }
 
     fn done(tag: &str) -> Self {
         Self::Done(tag.to_owned())
+    }
+
+    /// For commands whose answer is only yes or no.
+    fn order(request: Request, tag: &str) -> Self {
+        Self::Order { request, tag: tag.to_owned() }
     }
 
     fn failed(failure: &Failure) -> Self {
@@ -103,7 +112,7 @@ pub(super) fn run(context: &Context<'_>, text: &str) -> Reply {
         Err(Bad::Arguments) => return Reply::error("bad arguments"),
         Ok(Command::Set { key, value }) => return set::run(context, &key, &value),
         Ok(Command::Drain(_) | Command::Upgrade(_)) if !context.admin => return Reply::error("admin access needed"),
-        Ok(Command::Drain(options)) => return drain::run(context, &options).unwrap_or_else(invalid),
+        Ok(Command::Drain(options)) => return drain::run(&options).unwrap_or_else(invalid),
         Ok(Command::Upgrade(binary)) => return upgrade::run(context, binary.as_deref()),
         Ok(Command::Plain { word, argument }) => (word, argument),
     };
@@ -115,10 +124,10 @@ pub(super) fn run(context: &Context<'_>, text: &str) -> Reply {
         return if ADMIN.contains(&word.as_str()) { Reply::error("admin access needed") } else { invalid() };
     }
     let reply = match (word.as_str(), argument) {
-        ("reload", None) => Ok(reload::run(context)),
-        ("undrain", None) => Ok(undrain::run(context)),
-        ("restart", None) => Ok(restart::run(context)),
-        ("shutdown", mode) => shutdown::run(context, mode).ok_or_else(invalid),
+        ("reload", None) => Ok(reload::run()),
+        ("undrain", None) => Ok(undrain::run()),
+        ("restart", None) => Ok(restart::run()),
+        ("shutdown", mode) => shutdown::run(mode).ok_or_else(invalid),
         ("pause", database) => pause::run(context, database),
         ("resume", database) => resume::run(context, database),
         ("disable", database) => disable::run(context, database),
@@ -126,7 +135,7 @@ pub(super) fn run(context: &Context<'_>, text: &str) -> Reply {
         ("reconnect", database) => reconnect::run(context, database),
         ("wait_close", database) => wait_close::run(context, database),
         ("kill", database) => kill::run(context, database),
-        ("kill_client", id) => Ok(kill_client::run(context, id)),
+        ("kill_client", id) => Ok(kill_client::run(id)),
         _ => Err(invalid()),
     };
     reply.unwrap_or_else(|error| error)
@@ -138,27 +147,27 @@ fn quoted(text: &str) -> String {
     secret.map_or_else(|| text.to_owned(), |at| format!("{}****", &text[..at]))
 }
 
+/// What the fleet's answer to an order means.
+pub(super) fn answered(answer: Answer, tag: &str) -> Reply {
+    match answer {
+        Answer::Done => Reply::done(tag),
+        Answer::InForce(what) => Reply::Told { lines: news::lines(what), tag: tag.to_owned() },
+        Answer::Failed(failure) => Reply::failed(&failure),
+        _ => Reply::Gone,
+    }
+}
+
 impl Context<'_> {
-    /// Asks the fleet and waits for its answer; `None` when the client has left meanwhile or the supervisor is ending.
+    /// Asks the fleet for what can be asked for again and waits for its answer; `None` when the client has left meanwhile or the supervisor is ending.
     fn ask(&self, request: Request) -> Option<Answer> {
         let answer = self.office.ask(request, Some(self.session));
         loop {
-            match answer.recv_timeout(Duration::from_millis(500)) {
+            match answer.recv_timeout(LOOK) {
                 Ok(answer) => return Some(answer),
                 Err(RecvTimeoutError::Disconnected) => return None,
                 Err(RecvTimeoutError::Timeout) if self.client_left() => return None,
                 Err(RecvTimeoutError::Timeout) => {}
             }
-        }
-    }
-
-    /// For commands whose answer is only yes or no.
-    fn order(&self, request: Request, tag: &str) -> Reply {
-        match self.ask(request) {
-            Some(Answer::Done) => Reply::done(tag),
-            Some(Answer::InForce(what)) => Reply::Told { lines: news::lines(what), tag: tag.to_owned() },
-            Some(Answer::Failed(failure)) => Reply::failed(&failure),
-            Some(_) | None => Reply::Gone,
         }
     }
 

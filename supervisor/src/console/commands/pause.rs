@@ -6,5 +6,5 @@ use crate::fleet::Request;
 /// Answered when PostgreSQL is quiet: no worker has a server in use there, no dead worker's backend is left.
 pub(super) fn run(context: &Context<'_>, database: Option<&str>) -> Result<Reply, Reply> {
     let scope = names::scope(context, database, "pause")?;
-    Ok(context.order(Request::Pause(scope), "PAUSE"))
+    Ok(Reply::order(Request::Pause(scope), "PAUSE"))
 }

@@ -5,5 +5,5 @@ use crate::fleet::Request;
 
 pub(super) fn run(context: &Context<'_>, database: Option<&str>) -> Result<Reply, Reply> {
     let scope = names::scope(context, database, "reconnect")?;
-    Ok(context.order(Request::Reconnect(scope), "RECONNECT"))
+    Ok(Reply::order(Request::Reconnect(scope), "RECONNECT"))
 }

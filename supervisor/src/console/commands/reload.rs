@@ -1,8 +1,8 @@
 //! RELOAD: answered when every worker goes by the new configuration, or none does.
 
-use super::{Context, Reply};
+use super::Reply;
 use crate::fleet::Request;
 
-pub(super) fn run(context: &Context<'_>) -> Reply {
-    context.order(Request::Reload, "RELOAD")
+pub(super) fn run() -> Reply {
+    Reply::order(Request::Reload, "RELOAD")
 }

@@ -10,5 +10,5 @@ pub(super) fn run(context: &Context<'_>, database: Option<&str>) -> Result<Reply
         Some(name) if names::is_known(context, name) => Scope::Database(name.to_owned()),
         Some(name) => return Err(names::no_such(name)),
     };
-    Ok(context.order(Request::Resume(scope), "RESUME"))
+    Ok(Reply::order(Request::Resume(scope), "RESUME"))
 }

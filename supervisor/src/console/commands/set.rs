@@ -29,5 +29,5 @@ pub(super) fn run(context: &Context<'_>, key: &str, value: &str) -> Reply {
         return Reply::error("admin access needed");
     }
     let shown = Setting::find(key).map_or(value, |setting| setting.kind.shown(value));
-    context.order(Request::Set(key.to_owned(), value.to_owned()), &format!("SET {key}={shown}"))
+    Reply::order(Request::Set(key.to_owned(), value.to_owned()), &format!("SET {key}={shown}"))
 }

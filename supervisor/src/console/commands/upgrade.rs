@@ -16,7 +16,7 @@ pub(super) fn run(context: &Context<'_>, binary: Option<&str>) -> Reply {
     if binary.is_some() && !is_own_user(context) {
         return Reply::error("a binary may be named on the Unix socket only, by the user that the fleet runs as");
     }
-    context.order(Request::Upgrade(binary.map(Path::to_owned)), "UPGRADE")
+    Reply::order(Request::Upgrade(binary.map(Path::to_owned)), "UPGRADE")
 }
 
 fn is_own_user(context: &Context<'_>) -> bool {

@@ -5,5 +5,5 @@ use crate::fleet::Request;
 
 pub(super) fn run(context: &Context<'_>, database: Option<&str>) -> Result<Reply, Reply> {
     let scope = names::scope(context, database, "wait in")?;
-    Ok(context.order(Request::WaitClose(scope), "WAIT_CLOSE"))
+    Ok(Reply::order(Request::WaitClose(scope), "WAIT_CLOSE"))
 }
