@@ -6,6 +6,7 @@
 //! supervisor executes its own image with the hidden argument `worker`.
 #![forbid(unsafe_code)]
 
+mod asks;
 mod auth;
 mod cli;
 mod console;

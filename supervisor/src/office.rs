@@ -1,5 +1,6 @@
 //! What the supervisor's threads share: the configuration in force, the shared memory, and the way to the fleet's thread.
 
+use crate::asks::Asks;
 use crate::auth::Checks;
 use crate::console::Console;
 use crate::dns::Resolver;
@@ -68,6 +69,8 @@ pub(crate) struct Office {
     pub(crate) orphans: Orphanage,
     /// Host names.
     pub(crate) names: Resolver,
+    /// What workers have asked.
+    pub(crate) asks: Arc<Asks>,
     /// Passwords that are checked outside the workers.
     pub(crate) checks: Checks,
     /// What averages start from.
@@ -91,6 +94,7 @@ impl Office {
     ) -> Self {
         Self {
             config: RwLock::new(config),
+            asks: Asks::new(Arc::clone(&gate)),
             consoles: Mutex::default(),
             input,
             gate,

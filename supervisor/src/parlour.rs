@@ -4,13 +4,14 @@
 //! what the next image goes on with. Nothing is taken from anybody. Should the exec fail, the gate is opened and all go on as if
 //! nothing had been.
 
+use crate::asks::{self, Question};
 use crate::console;
 use crate::control::{Control, Unsent};
 use crate::fleet::Answer;
 use crate::gate::Closed;
 use crate::luggage::{Arrived, Luggage};
 use crate::office::Office;
-use crate::orphans;
+use crate::{dns, orphans, stats};
 use crossbeam_channel::Receiver;
 use serde::{Deserialize, Serialize};
 use shared::ids::{ConnectionId, Owner};
@@ -22,6 +23,10 @@ use std::sync::Arc;
 pub(crate) struct Parlour {
     consoles: Vec<console::Parked>,
     backends: orphans::Kept,
+    names: dns::Kept,
+    history: stats::Kept,
+    /// What workers have asked.
+    asks: Vec<(Owner, Question)>,
     /// Answers that a worker has not taken.
     answers: Vec<(Owner, Vec<Unsent>)>,
 }
@@ -37,6 +42,9 @@ impl Office {
         Parlour {
             consoles: console::park(self, closed, luggage),
             backends: self.orphans.park(closed, luggage),
+            names: self.names.park(closed),
+            history: self.history.park(),
+            asks: self.asks.park(closed),
             answers: workers.map(|(owner, control)| (owner, control.unsent())).collect(),
         }
     }
@@ -56,9 +64,16 @@ impl Parlour {
             console::resume(office, parked, arrived, &mut answer);
         }
         office.orphans.resume(self.backends, arrived);
+        dns::resume(office, self.names);
+        office.history.resume(self.history);
         for (owner, unsent) in self.answers {
             if let Some(control) = worker(owner) {
                 control.take_up(unsent);
+            }
+        }
+        for (owner, question) in self.asks {
+            if let Some(control) = worker(owner) {
+                asks::ask(office, owner, question, control);
             }
         }
     }

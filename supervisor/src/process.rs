@@ -3,11 +3,12 @@
 //! That thread reads until the worker's end is closed and then waits for the process without reaping it: so everything the
 //! worker said has been handled before its end is known, and its pid stays its own until the fleet's thread has reaped it.
 
+use crate::asks::{self, Question};
 use crate::control::Control;
 use crate::fleet::{Event, Said};
 use crate::gate::Gate;
 use crate::office::{Input, Office};
-use crate::{auth, console, dns, system_users};
+use crate::{console, dns};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
@@ -100,6 +101,10 @@ impl Listener {
         }
     }
 
+    fn ask(&self, question: Question) {
+        asks::ask(&self.office, self.owner, question, &self.control);
+    }
+
     /// Handles what needs no decision; the rest is the fleet's.
     fn route(&self, message: ToSupervisor, descriptors: Vec<OwnedFd>) {
         let descriptor = descriptors.into_iter().next();
@@ -123,8 +128,8 @@ impl Listener {
             ToSupervisor::Console(session) => return console::admit(&self.office, session, descriptor),
             ToSupervisor::CancelConsole { key } => return console::cancel(&self.office, key),
             ToSupervisor::Resolve { host } => return dns::resolve(&self.office, &host, &self.control),
-            ToSupervisor::NameUser { uid } => return system_users::name(uid, &self.control),
-            ToSupervisor::CheckPassword(check) => return auth::check(&self.office, check, &self.control),
+            ToSupervisor::NameUser { uid } => return self.ask(Question::NameUser(uid)),
+            ToSupervisor::CheckPassword(check) => return self.ask(Question::CheckPassword(check)),
             ToSupervisor::ServerOpened(seats) => return self.office.orphans.opened(seats, descriptor),
             ToSupervisor::ServerClosed(seats) => return self.office.orphans.closed(seats),
         };

@@ -1,43 +1,87 @@
 //! Averages: a snapshot of the fleet's totals each stats_period, and the line that it leads to.
 
-use crate::fleet::{Answer, Request};
+use crate::fleet::{Answer, Moment, Request};
 use crate::notify;
 use crate::office::Office;
+use serde::{Deserialize, Serialize};
 use shared::control::{PoolRow, ReportKind};
+use shared::sys::clock;
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// Totals by database.
 pub(crate) type Totals = BTreeMap<String, PoolRow>;
 
-/// The last two snapshots: averages run from the older one.
+/// What averages and the line start from.
 #[derive(Debug, Default)]
-pub(crate) struct History(Mutex<Option<(Snapshot, Snapshot)>>);
+pub(crate) struct History(Mutex<Kept>);
 
-#[derive(Debug, Clone)]
+/// The same while another image takes the place of this one.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Kept {
+    /// The last two snapshots: averages run from the older one.
+    snapshots: Option<(Snapshot, Snapshot)>,
+    /// What the last line told: when, and the sum over all databases.
+    told: Option<(Moment, PoolRow)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Snapshot {
-    at: Instant,
+    at: Moment,
     totals: Totals,
 }
 
 impl History {
     /// The totals that averages start from, and how long ago that was.
     pub(crate) fn base(&self) -> (Totals, Duration) {
-        let snapshots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*snapshots {
-            Some((older, _)) => (older.totals.clone(), older.at.elapsed()),
+        match &self.kept().snapshots {
+            Some((older, _)) => (older.totals.clone(), now().saturating_sub(older.at)),
             None => (Totals::new(), Duration::ZERO),
         }
     }
 
-    fn push(&self, totals: Totals) {
-        let mut snapshots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = Snapshot { at: Instant::now(), totals };
-        let older = snapshots.take().map_or_else(|| new.clone(), |(_, newer)| newer);
-        *snapshots = Some((older, new));
+    /// For the next image.
+    pub(crate) fn park(&self) -> Kept {
+        self.kept().clone()
     }
+
+    /// Goes on with what was parked.
+    pub(crate) fn resume(&self, kept: Kept) {
+        *self.kept() = kept;
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long ago the last line was told. The first call begins the first period.
+    fn silence(&self) -> Duration {
+        let mut kept = self.kept();
+        let (at, _) = kept.told.get_or_insert_with(|| (now(), PoolRow::default()));
+        now().saturating_sub(*at)
+    }
+
+    /// Takes the totals as they are now; returns the line.
+    fn push(&self, totals: Totals) -> String {
+        let mut kept = self.kept();
+        let now = now();
+        let mut sum = PoolRow::default();
+        for row in totals.values() {
+            crate::fleet::add_counters(&mut sum, row);
+        }
+        let (told_at, told) = kept.told.replace((now, sum.clone())).unwrap_or_else(|| (now, PoolRow::default()));
+        let new = Snapshot { at: now, totals };
+        let older = kept.snapshots.take().map_or_else(|| new.clone(), |(_, newer)| newer);
+        kept.snapshots = Some((older, new));
+        line(&told, &sum, now.saturating_sub(told_at))
+    }
+}
+
+fn now() -> Moment {
+    Duration::from_micros(clock::monotonic_us())
 }
 
 /// Sums each database's pools over all workers.
@@ -88,27 +132,17 @@ pub(crate) fn start(office: Arc<Office>) -> io::Result<()> {
 }
 
 fn run(office: &Office) {
-    let mut before = (PoolRow::default(), Instant::now());
-    let mut last = Instant::now();
     loop {
         // The period may change under way: it is looked at often, the fleet is not asked before it is over.
         std::thread::sleep(Duration::from_secs(1));
         let settings = &office.config().settings;
-        if settings.stats_period.is_zero() || last.elapsed() < settings.stats_period {
+        if settings.stats_period.is_zero() || office.history.silence() < settings.stats_period {
             continue;
         }
-        last = Instant::now();
         let Ok(Answer::Rows { live, retired, removed, .. }) = office.ask(Request::Report(ReportKind::Pools), None).recv() else {
             continue;
         };
-        let totals = totals(live.iter().flat_map(|(_, rows)| &rows.pools).chain(&retired).chain(&removed));
-        let mut sum = PoolRow::default();
-        for row in totals.values() {
-            crate::fleet::add_counters(&mut sum, row);
-        }
-        office.history.push(totals);
-        let line = line(&before.0, &sum, before.1.elapsed());
-        before = (sum, Instant::now());
+        let line = office.history.push(totals(live.iter().flat_map(|(_, rows)| &rows.pools).chain(&retired).chain(&removed)));
         notify::status(&line);
         if settings.log_stats {
             log::info!("{line}");
@@ -118,7 +152,9 @@ fn run(office: &Office) {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+    use shared::encoding::{decode_named, encode_named};
 
     #[test]
     fn the_line_is_pgbouncers() {
@@ -146,5 +182,24 @@ mod tests {
     fn nothing_counted_divides_by_nothing() {
         let none = PoolRow::default();
         assert!(line(&none, &none, Duration::ZERO).starts_with("stats: 0 xacts/s"));
+    }
+
+    #[test]
+    fn averages_and_the_line_go_on_in_the_next_image() {
+        let counted = |xact_count| Totals::from([("db".to_owned(), PoolRow { xact_count, ..PoolRow::default() })]);
+        let history = History::default();
+        history.silence();
+        history.push(counted(10));
+        history.push(counted(30));
+        let kept = history.park();
+        let next = History::default();
+        next.silence();
+        next.resume(decode_named(&encode_named(&[], &kept).unwrap()).unwrap());
+        assert_eq!(next.park(), kept);
+        let (base, elapsed) = next.base();
+        assert_eq!((base, elapsed > Duration::ZERO), (counted(10), true));
+        next.push(counted(70));
+        assert_eq!(next.base().0, counted(30), "the snapshot before the last one");
+        assert_eq!(next.park().told.unwrap().1.xact_count, 70);
     }
 }

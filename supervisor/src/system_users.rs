@@ -1,17 +1,24 @@
 //! Names of the operating system's users for the workers, looked up here because NSS may ask a server for them.
 
-use crate::control::Control;
+use crate::asks::Owed;
 use nix::unistd::{Uid, User};
 use shared::control::ToWorker;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Looks `uid` up in a thread and tells the worker that asked. A worker asks for one user once at a time.
-pub(crate) fn name(uid: u32, from: &Control) {
-    let answer_to = from.clone();
-    let thread = std::thread::Builder::new()
-        .name("nss".into())
-        .spawn(move || answer_to.answer(&ToWorker::UserNamed { uid, name: look_up(uid) }));
+pub(crate) fn name(uid: u32, owed: Owed) {
+    // Whoever comes first takes it: the thread, or this one if there is no thread.
+    let owed = Arc::new(Mutex::new(Some(owed)));
+    let answer = move |owed: &Mutex<Option<Owed>>, name| {
+        let owed = owed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(owed) = owed {
+            owed.answer(&ToWorker::UserNamed { uid, name });
+        }
+    };
+    let taken = Arc::clone(&owed);
+    let thread = std::thread::Builder::new().name("nss".into()).spawn(move || answer(&taken, look_up(uid)));
     if let Err(error) = thread {
-        from.answer(&ToWorker::UserNamed { uid, name: Err(format!("no thread for the look-up: {error}")) });
+        answer(&owed, Err(format!("no thread for the look-up: {error}")));
     }
 }
 

@@ -11,7 +11,7 @@ mod trust;
 
 pub(crate) use helper::run as pam_helper;
 
-use crate::control::Control;
+use crate::asks::Owed;
 use crate::office::Office;
 use shared::auth::Password;
 use shared::control::{PasswordCheck, PasswordMethod, PasswordOutcome, ToWorker, WaitingClient};
@@ -39,12 +39,12 @@ struct Check {
     password: Password,
     address: String,
     until: Instant,
-    from: Control,
+    owed: Owed,
 }
 
 impl Check {
     fn answer(self, outcome: PasswordOutcome) {
-        self.from.answer(&ToWorker::PasswordChecked { client: self.client, outcome });
+        self.owed.answer(&ToWorker::PasswordChecked { client: self.client, outcome });
     }
 
     /// Nobody could say whether the password is right.
@@ -59,11 +59,11 @@ impl Check {
     }
 }
 
-/// Has a password checked for the worker behind `from`. Never blocks.
-pub(crate) fn check(office: &Arc<Office>, asked: PasswordCheck, from: &Control) {
+/// Has a password checked for a worker. Never blocks.
+pub(crate) fn check(office: &Arc<Office>, asked: PasswordCheck, owed: Owed) {
     let patience = Some(office.config().settings.client_login_timeout).filter(|limit| !limit.is_zero()).unwrap_or(PATIENCE);
     let PasswordCheck { client, method, user, password, address } = asked;
-    let check = Check { client, user, password, address, until: Instant::now() + patience, from: from.clone() };
+    let check = Check { client, user, password, address, until: Instant::now() + patience, owed };
     match method {
         PasswordMethod::Ldap(options) => office.checks.ldap.check(*options, check),
         PasswordMethod::Pam { service } => office.checks.pam.check(service, check),

@@ -11,16 +11,19 @@ mod zones;
 pub(crate) use zones::start as start_zone_checks;
 
 use crate::control::Control;
-use crate::fleet::Event;
+use crate::fleet::{Event, Moment};
+use crate::gate::Closed;
 use crate::office::{Input, Office};
 use client::Client;
+use serde::{Deserialize, Serialize};
 use shared::config::Settings;
 use shared::control::{Resolved, ToWorker};
+use shared::sys::clock;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, ToSocketAddrs};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use zones::Serials;
 
 const SYSTEM_RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -28,16 +31,16 @@ const SYSTEM_RESOLV_CONF: &str = "/etc/resolv.conf";
 type Addresses = Result<Vec<IpAddr>, String>;
 
 /// What is known of a name.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Name {
     addresses: Addresses,
-    until: Instant,
+    until: Moment,
     /// A look-up is under way.
     pending: bool,
 }
 
 /// The names that were asked for.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Names(BTreeMap<String, Name>);
 
 /// What a worker that asks for a name gets.
@@ -52,12 +55,14 @@ enum Step {
 }
 
 impl Names {
-    fn ask(&mut self, host: &str, now: Instant) -> Step {
+    fn ask(&mut self, host: &str, now: Moment) -> Step {
         match self.0.get_mut(host) {
             Some(name) if name.pending => Step::Wait,
-            Some(name) if name.until > now => {
-                Step::Answer(Resolved { host: host.to_owned(), addresses: name.addresses.clone(), lifetime: name.until - now })
-            }
+            Some(name) if name.until > now => Step::Answer(Resolved {
+                host: host.to_owned(),
+                addresses: name.addresses.clone(),
+                lifetime: name.until.saturating_sub(now),
+            }),
             Some(name) => {
                 name.pending = true;
                 Step::LookUp
@@ -81,8 +86,13 @@ impl Names {
             .collect()
     }
 
+    /// Those that are being looked up.
+    fn pending(&self) -> Vec<String> {
+        self.0.iter().filter(|(_, name)| name.pending).map(|(host, _)| host.clone()).collect()
+    }
+
     /// A look-up is done. Gives what the workers are told.
-    fn settle(&mut self, host: &str, addresses: Addresses, settings: &Settings, now: Instant) -> Resolved {
+    fn settle(&mut self, host: &str, addresses: Addresses, settings: &Settings, now: Moment) -> Resolved {
         let lifetime = if addresses.is_ok() { settings.dns_max_ttl } else { settings.dns_nxdomain_ttl };
         let known = self.0.remove(host).and_then(|name| name.addresses.ok());
         let addresses = match (addresses, known) {
@@ -92,6 +102,14 @@ impl Names {
         self.0.insert(host.to_owned(), Name { addresses: addresses.clone(), until: now + lifetime, pending: false });
         Resolved { host: host.to_owned(), addresses, lifetime }
     }
+}
+
+/// What is known, while another image takes the place of this one.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Kept {
+    names: Names,
+    serials: Serials,
 }
 
 /// See the module.
@@ -132,11 +150,16 @@ impl Resolver {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// For the next image.
+    pub(crate) fn park(&self, _: &Closed<'_>) -> Kept {
+        Kept { names: self.names().clone(), serials: self.serials().clone() }
+    }
+
     /// Every name that was looked up, its remaining time and its addresses (SHOW DNS_HOSTS).
     pub(crate) fn known(&self) -> Vec<(String, Duration, Vec<IpAddr>)> {
-        let now = Instant::now();
+        let now = now();
         let row = |(host, name): (&String, &Name)| {
-            (host.clone(), name.until.saturating_duration_since(now), name.addresses.clone().unwrap_or_default())
+            (host.clone(), name.until.saturating_sub(now), name.addresses.clone().unwrap_or_default())
         };
         self.names().0.iter().map(row).collect()
     }
@@ -148,9 +171,19 @@ impl Resolver {
     }
 }
 
+/// Goes on with what was parked. Names that were being looked up are looked up anew.
+pub(crate) fn resume(office: &Arc<Office>, kept: Kept) {
+    let pending = kept.names.pending();
+    *office.names.names() = kept.names;
+    *office.names.serials() = kept.serials;
+    for host in pending {
+        look_up_aside(office, &host);
+    }
+}
+
 /// Answers `from`, now or when the look-up is done.
 pub(crate) fn resolve(office: &Arc<Office>, host: &str, from: &Control) {
-    let step = office.names.names().ask(host, Instant::now());
+    let step = office.names.names().ask(host, now());
     match step {
         Step::Answer(resolved) => {
             // A worker that is gone needs no answer, and one that does not read asks again.
@@ -188,11 +221,17 @@ fn look_up(host: &str) -> Addresses {
     Ok(found.map(|address| address.ip()).filter(|ip| seen.insert(*ip)).collect())
 }
 
+fn now() -> Moment {
+    Duration::from_micros(clock::monotonic_us())
+}
+
 fn settle(office: &Office, host: &str, addresses: Addresses) {
     if let Err(error) = &addresses {
         log::warn!("DNS lookup failed: {host}: {error}");
     }
-    let resolved = office.names.names().settle(host, addresses, &office.config().settings, Instant::now());
+    // Looked up and told, or neither.
+    let _pass = office.gate.enter();
+    let resolved = office.names.names().settle(host, addresses, &office.config().settings, now());
     office.tell(Input::Event(Event::Resolved(resolved)));
 }
 
@@ -200,12 +239,14 @@ fn settle(office: &Office, host: &str, addresses: Addresses) {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::office::tests::office;
+    use shared::encoding::{decode_named, encode_named};
 
     const A: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
 
     #[test]
     fn one_look_up_at_a_time() {
-        let (mut names, settings, start) = (Names::default(), Settings::default(), Instant::now());
+        let (mut names, settings, start) = (Names::default(), Settings::default(), now());
         assert_eq!(names.ask("db", start), Step::LookUp);
         assert_eq!(names.ask("db", start + Duration::from_secs(60)), Step::Wait);
         let told = names.settle("db", Ok(vec![A]), &settings, start);
@@ -216,7 +257,7 @@ mod tests {
 
     #[test]
     fn old_addresses_outlive_failures() {
-        let (mut names, mut settings, start) = (Names::default(), Settings::default(), Instant::now());
+        let (mut names, mut settings, start) = (Names::default(), Settings::default(), now());
         settings.dns_nxdomain_ttl = Duration::from_secs(3);
         names.ask("db", start);
         let failed = names.settle("db", Err("none".into()), &settings, start);
@@ -225,5 +266,21 @@ mod tests {
         let failed = names.settle("db", Err("timeout".into()), &settings, start);
         assert_eq!((failed.addresses, failed.lifetime), (Ok(vec![A]), settings.dns_nxdomain_ttl));
         assert_eq!(names.ask("db", start + settings.dns_nxdomain_ttl), Step::LookUp);
+    }
+
+    #[test]
+    fn the_next_image_knows_the_names_and_looks_up_what_is_pending() {
+        let (old, _inputs) = office();
+        old.names.names().ask("db", now());
+        old.names.names().settle("db", Ok(vec![A]), &old.config().settings, now());
+        old.names.names().ask("127.0.0.2", now());
+        old.names.serials().note("example", 7);
+        let kept = old.names.park(&old.gate.close());
+        let (next, inputs) = office();
+        resume(&next, decode_named(&encode_named(&[], &kept).unwrap()).unwrap());
+        let Ok(Input::Event(Event::Resolved(told))) = inputs.recv_timeout(Duration::from_secs(20)) else { panic!() };
+        assert_eq!((told.host.as_str(), told.addresses), ("127.0.0.2", Ok(vec!["127.0.0.2".parse().unwrap()])));
+        assert_eq!(next.names.serials().note("example", 8), Some(7));
+        assert!(matches!(next.names.names().ask("db", now()), Step::Answer(Resolved { addresses: Ok(_), .. })));
     }
 }

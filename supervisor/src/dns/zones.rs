@@ -3,6 +3,7 @@
 
 use super::{Resolver, look_up_aside};
 use crate::office::Office;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
@@ -12,12 +13,12 @@ use std::time::{Duration, Instant};
 const BEAT: Duration = Duration::from_millis(250);
 
 /// Serial numbers by zone.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Serials(BTreeMap<String, u32>);
 
 impl Serials {
     /// Notes a zone's serial number. Gives the one before, if it was another.
-    fn note(&mut self, zone: &str, serial: u32) -> Option<u32> {
+    pub(super) fn note(&mut self, zone: &str, serial: u32) -> Option<u32> {
         self.0.insert(zone.to_owned(), serial).filter(|old| *old != serial)
     }
 }
