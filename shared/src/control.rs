@@ -264,6 +264,9 @@ pub enum ToSupervisor {
     },
     /// Who is left here after a `Part`.
     Remaining {
+        /// How many it has just sent away.
+        #[serde(default)]
+        gone: u32,
         /// Clients that are idle.
         idle: u32,
         /// Others that have not been sent away.

@@ -3,8 +3,11 @@
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// The most workers a fleet can have: the waiting word of a pool has one bit for each.
+/// The most slots, and so workers, a fleet can have: the waiting word of a pool has one bit for each.
 pub const MAX_WORKERS: usize = 64;
+
+/// The most workers that `workers` may ask for: one slot is for the successor of a worker that is being replaced.
+pub const MOST_WORKERS: usize = MAX_WORKERS - 1;
 
 /// A worker's place in the fleet, `0..MAX_WORKERS`. A slot owns listeners and an inbox; processes come and go on it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]

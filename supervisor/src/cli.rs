@@ -67,10 +67,7 @@ pub(crate) enum Command {
     /// Send the clients of the running fleet away, each between two transactions; exit status 0 when none is left
     Drain(Drain),
     /// Replace every worker of the running fleet by a new process, one after the other; no client notices
-    Restart {
-        /// The configuration that the fleet runs on
-        config: PathBuf,
-    },
+    Restart(Restart),
     /// Have another binary take the running fleet over; no client notices
     Upgrade(Upgrade),
     /// A worker; only the supervisor starts it
@@ -108,6 +105,16 @@ pub(crate) struct Drain {
     /// Let clients in again instead
     #[arg(long, conflicts_with_all = ["rate", "deadline"])]
     pub(crate) undo: bool,
+}
+
+/// `pgfleet restart`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Restart {
+    /// The configuration that the fleet runs on
+    pub(crate) config: PathBuf,
+    /// How long sessions that cannot move, those that wait for a paused pool say, may hold up each worker, until they are cut off; without it: for ever
+    #[arg(long, value_name = "S", value_parser = seconds)]
+    pub(crate) deadline: Option<u32>,
 }
 
 fn per_second(text: &str) -> Result<u32, String> {
@@ -172,6 +179,15 @@ mod tests {
             let words = ["pgfleet", "drain"].into_iter().chain(wrong.split_whitespace());
             assert!(Cli::try_parse_from(words).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn restarts() {
+        for (words, expected) in [("restart a.ini", None), ("restart --deadline 30s a.ini", Some(30))] {
+            let Some(Command::Restart(restart)) = parse(words).command else { panic!("{words}") };
+            assert_eq!((restart.config.as_os_str(), restart.deadline), ("a.ini".as_ref(), expected), "{words}");
+        }
+        assert!(Cli::try_parse_from(["pgfleet", "restart", "a.ini", "--deadline", "0"]).is_err());
     }
 
     #[test]

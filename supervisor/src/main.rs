@@ -65,7 +65,7 @@ fn main() -> ExitCode {
         Some(cli::Command::Check { config }) => check(&config),
         Some(cli::Command::Convert { config }) => convert(&config),
         Some(cli::Command::Drain(drain)) => remote::drain(&drain),
-        Some(cli::Command::Restart { config }) => remote::restart(&config),
+        Some(cli::Command::Restart(options)) => remote::restart(&options),
         Some(cli::Command::Upgrade(upgrade)) => remote::upgrade(&upgrade),
         None if cli.run.version => {
             println!("{NAME}");

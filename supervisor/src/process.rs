@@ -114,7 +114,7 @@ impl Listener {
             ToSupervisor::Refused { generation, reason } => Said::Refused(generation, reason),
             ToSupervisor::Committed { generation } => Said::Committed(generation),
             ToSupervisor::Done { number, outcome } => Said::Done(number, outcome),
-            ToSupervisor::Remaining { idle, others } => Said::Remaining { idle, others },
+            ToSupervisor::Remaining { gone, idle, others } => Said::Remaining { gone, idle, others },
             ToSupervisor::Drained => Said::Drained,
             ToSupervisor::Listening { of } => Said::Listening(of),
             ToSupervisor::CannotListen { of } => Said::CannotListen(of),

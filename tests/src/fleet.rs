@@ -248,6 +248,13 @@ impl Unstarted {
         self.complete(command, &[])
     }
 
+    /// A command whose processes may each have this many descriptors.
+    pub fn command_with_descriptors(&self, most: usize) -> Command {
+        let mut command = account::server(Path::new("bash"));
+        command.args(["-c", &format!("ulimit -n {most}; exec \"$0\" \"$@\""), &program::under_test()[0]]);
+        self.complete(command, &[])
+    }
+
     fn complete(&self, mut command: Command, arguments: &[&str]) -> Command {
         let words = program::under_test();
         let log = File::options().create(true).append(true).open(self.folder().join("log.txt")).unwrap();

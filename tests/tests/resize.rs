@@ -453,8 +453,8 @@ fn more_workers_than_there_are_descriptors_for() {
     let mut fleet = Fleet::builder(&server).workers(2).start();
     fleet.all_workers();
     fleet.change("query_wait_timeout", 77);
-    fleet.resize(64);
-    fleet.wait_for_log("workers: no 62 more than 2: ");
+    fleet.resize(63);
+    fleet.wait_for_log("workers: no 61 more than 2: ");
     fleet.wait_for_log("RELOAD failed, the configuration in force stays as it was");
     let mut console = fleet.console();
     assert_eq!(console.query("reload").errors[0].text(), "RELOAD failed, see logs for additional details");

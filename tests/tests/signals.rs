@@ -3,8 +3,9 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use end_to_end::frontend::query;
-use end_to_end::{Client, Fleet, Postgres, SOON, each_worker_count, process, wait_until};
+use end_to_end::{Client, Fleet, Postgres, Regulars, SOON, each_worker_count, process, wait_until};
 use nix::sys::signal::Signal;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 #[test]
@@ -262,4 +263,54 @@ fn a_signal_to_a_worker_is_not_a_shutdown() {
         }
     }
     assert_eq!(fleet.workers(), pids);
+}
+
+/// Signals of all kinds but those that end a fleet, at supervisor and workers, and those at workers only, while these are replaced.
+#[test]
+fn a_storm_of_signals_drops_nobody() {
+    let server = Postgres::start();
+    let mut fleet = Fleet::builder(&server).workers(3).pool_size(6).start();
+    fleet.all_workers();
+    let regulars = Regulars::start(fleet.port(), 12, "app", Duration::ZERO);
+    let harmless = [Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2];
+    let ending = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT];
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..3 {
+                let answer = fleet.console().query("restart");
+                assert_eq!(answer.tags, ["RESTART"], "{answer:?}\n{}", fleet.log());
+            }
+            over.store(true, Ordering::Relaxed);
+        });
+        let mut round: usize = 0;
+        while !over.load(Ordering::Relaxed) {
+            round += 1;
+            fleet.signal(harmless[round % 3]);
+            if round.is_multiple_of(7) {
+                fleet.signal(harmless[round / 7 % 3]);
+            }
+            for (number, pid) in fleet.workers().into_iter().enumerate() {
+                process::signal(pid, harmless[(round + number) % 3]);
+                process::signal(pid, ending[(round + number) % 3]);
+            }
+            // A transaction that a pause holds up ends the worker's hand-over only with it.
+            if round.is_multiple_of(20) {
+                fleet.signal(Signal::SIGUSR2);
+                let seen = regulars.answered();
+                wait_until("traffic", SOON, || regulars.answered() > seen);
+            }
+        }
+    });
+    fleet.signal(Signal::SIGUSR2);
+    let seen = regulars.answered();
+    wait_until("traffic when all is over", SOON, || regulars.answered() > seen + 50);
+    let states = fleet.console().query("show databases");
+    assert_eq!(states.lookup("name", "app", "paused"), "0");
+    assert_eq!(fleet.all_workers().len(), 3);
+    for visit in regulars.finish() {
+        assert!(visit.lost.is_none() && visit.greeted && visit.answered > 0, "{visit:?}");
+    }
+    fleet.signal(Signal::SIGTERM);
+    assert_eq!(fleet.wait_for_exit().code(), Some(0));
 }

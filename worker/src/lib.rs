@@ -60,8 +60,7 @@ fn report_panics() {
 /// What the signals of PgBouncer's mean is for the whole fleet, and the supervisor's to act on: a worker that happens to get one (a
 /// terminal, a service manager, `pkill`) must neither end nor do a part of it. The thread that calls this is the process's only one.
 fn ignore_signals() {
-    let signals: SigSet = ENDING.into_iter().chain([Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2]).collect();
-    if let Err(error) = signals.thread_block() {
+    if let Err(error) = shared::sys::process::fleet_signals().thread_block() {
         eprintln!("pgfleet worker: could not block signals: {}", error.desc());
     }
 }

@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, AsRawFd};
 impl Worker {
     /// Answers the supervisor's request.
     pub(crate) fn report(&mut self, id: u32, what: ReportKind) {
+        self.recall(|_| true);
         let mut rows = ReportRows {
             pools: self.pools.indices().into_iter().map(|pool| self.pool_row(pool)).collect(),
             connections: match what {

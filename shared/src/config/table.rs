@@ -12,7 +12,7 @@ use super::settings::{Group, SetError, Setting, default_text, default_value, set
 use super::words::Words;
 use crate::auth::LdapOptions;
 use crate::auth::demands::RequireAuth;
-use crate::ids::MAX_WORKERS;
+use crate::ids::MOST_WORKERS;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -268,8 +268,8 @@ settings! {
         "How much is logged: 0 normal, 1 debug messages, 2 everything.";
     worker_hang_timeout: Duration = "10", Seconds, Fleet, Reload, Works,
         "A worker that has given no sign of life for this long is killed and replaced; 0: never.";
-    workers: u32 = "0", int(0, MAX_WORKERS as i64, "processes"), Fleet, Reload, Works,
-        "How many workers serve clients; 0: as many as there are CPUs. Those that are too many after a reload end when their clients have left; those that are added get new clients only.";
+    workers: u32 = "0", int(0, MOST_WORKERS as i64, "processes"), Fleet, Reload, Works,
+        "How many workers serve clients; 0: as many as there are CPUs. There is room for 64, and one place is for the successor of a worker that is being replaced. Those that are too many after a reload end when their clients have left; those that are added get new clients only.";
 }
 
 impl Settings {
@@ -279,6 +279,6 @@ impl Settings {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             n => n as usize,
         };
-        wanted.min(MAX_WORKERS)
+        wanted.min(MOST_WORKERS)
     }
 }

@@ -1,10 +1,10 @@
 //! Starting a worker: a new process image with four descriptors and nothing else from its parent.
 
 use crate::control::CONTROL_FD;
+use crate::sys::process;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::libc;
 use nix::sys::resource::{Resource, getrlimit};
-use nix::sys::signal::SigSet;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
@@ -15,7 +15,7 @@ use std::process::Command;
 /// Returns its pid; the caller reaps it.
 ///
 /// `exe` is `/proc/self/exe` for the image that runs now, whatever has become of its file, or `/proc/self/fd/N` for an open one.
-/// The child has an empty signal mask, and its own process group, so that a terminal's ^C reaches the supervisor only.
+/// The child has the fleet's signals blocked from its first moment, and its own process group, so that a terminal's ^C reaches the supervisor only.
 pub fn spawn_worker(exe: &Path, args: &[&str], control: OwnedFd) -> io::Result<u32> {
     // std's own pipe for reporting a failed exec must not lie where `control` goes: if CONTROL_FD is free, this occupies it.
     let placed = duplicate_from(&control, CONTROL_FD)?;
@@ -37,7 +37,8 @@ fn duplicate_from(fd: &OwnedFd, lowest: RawFd) -> io::Result<OwnedFd> {
 }
 
 fn prepare_child(control: RawFd) -> io::Result<()> {
-    SigSet::empty().thread_set_mask()?;
+    // A signal to the whole fleet that came before the child could block it would be its end.
+    process::fleet_signals().thread_set_mask()?;
     if control == CONTROL_FD {
         // SAFETY: open in this process (the parent owns it across the fork) and borrowed for one call.
         fcntl(unsafe { BorrowedFd::borrow_raw(control) }, FcntlArg::F_SETFD(FdFlag::empty()))?;
@@ -70,8 +71,8 @@ fn close_on_exec_from(first: RawFd) -> io::Result<()> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::sys::{memfd, process, seqpacket};
-    use nix::sys::signal::Signal;
+    use crate::sys::{memfd, seqpacket};
+    use nix::sys::signal::{SigSet, Signal};
     use nix::sys::wait::{WaitStatus, waitpid};
     use nix::unistd::Pid;
     use std::os::fd::AsFd;
@@ -99,14 +100,13 @@ mod tests {
     }
 
     #[test]
-    fn the_child_blocks_no_signal_and_leads_its_own_group() {
+    fn the_child_blocks_the_fleet_s_signals_and_leads_its_own_group() {
         let mut blocked = SigSet::empty();
-        blocked.add(Signal::SIGUSR1);
-        blocked.add(Signal::SIGTERM);
+        blocked.add(Signal::SIGALRM);
         blocked.thread_block().unwrap();
         let (pid, text) = answer(r#"read -r a b c d group rest < /proc/$$/stat; echo "$group $(grep SigBlk /proc/$$/status)" >&3"#);
         blocked.thread_unblock().unwrap();
-        assert_eq!(text, format!("{pid} SigBlk:\t0000000000000000"));
+        assert_eq!(text, format!("{pid} SigBlk:\t0000000000004a07"));
     }
 
     #[test]

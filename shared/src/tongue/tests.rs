@@ -124,7 +124,7 @@ fn to_supervisor() -> Vec<ToSupervisor> {
         ToSupervisor::ServerClosed(seats()),
         ToSupervisor::Listening { of: Slot(2) },
         ToSupervisor::CannotListen { of: Slot(2) },
-        ToSupervisor::Remaining { idle: 1, others: 2 },
+        ToSupervisor::Remaining { gone: 3, idle: 1, others: 2 },
         ToSupervisor::CheckPassword(check(PasswordMethod::Pam { service: "pgfleet".into() })),
         ToSupervisor::CancelConsole { key: [255; 8] },
         ToSupervisor::Welcome(Welcome { database: "d".into(), user: "u".into(), parameters: pairs() }),

@@ -35,6 +35,8 @@ pub(super) struct Said {
 /// The helper's life.
 pub(crate) fn run() -> ExitCode {
     let _ = process::set_name("pgfleet pam");
+    // Programs that a module starts are to end as they always do.
+    let _ = process::fleet_signals().thread_unblock();
     // A module that hangs would keep this process when the supervisor is killed.
     let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
     match process::take_control() {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cmd    := WS* WORD (WS+ WORD)? WS* (";" WS*)?
-//! drain  := WS* "drain" (WS+ WORD)* WS* (";" WS*)?
+//! ours   := WS* ("drain" | "restart") (WS+ WORD)* WS* (";" WS*)?
 //! upgrade := WS* "upgrade" (WS+ STRING)? WS* (";" WS*)?
 //! set    := WS* "set" WS+ (("session" | "local") WS+)? WORD WS* ("=" | "to") WS* (STRING | WORD) WS* (";" WS*)?
 //! WORD   := [0-9A-Za-z_]+  |  "…" with "" for a quote
@@ -23,6 +23,8 @@ pub(crate) enum Command {
     },
     /// DRAIN (ours), with its options as they were written.
     Drain(Vec<String>),
+    /// RESTART (ours), with its options as they were written.
+    Restart(Vec<String>),
     /// UPGRADE (ours), perhaps with the path of a binary.
     Upgrade(Option<String>),
     /// SET.
@@ -55,8 +57,9 @@ pub(crate) fn parse(text: &str) -> Result<Command, Bad> {
     let command = if word.eq_ignore_ascii_case("set") {
         rest.set()?
     } else if word.eq_ignore_ascii_case("drain") {
-        let words = std::iter::from_fn(|| if rest.blank() { rest.word() } else { None });
-        Command::Drain(words.map(|word| limited(word, LONGEST_ARGUMENT)).collect::<Result<_, _>>()?)
+        Command::Drain(rest.words()?)
+    } else if word.eq_ignore_ascii_case("restart") {
+        Command::Restart(rest.words()?)
     } else if word.eq_ignore_ascii_case("upgrade") {
         let path = if rest.blank() { rest.quoted('\'') } else { None };
         Command::Upgrade(path.map(|path| limited(path, LONGEST_PATH)).transpose()?)
@@ -113,6 +116,12 @@ impl Rest<'_> {
             }
         }
         None
+    }
+
+    /// All words that are left.
+    fn words(&mut self) -> Result<Vec<String>, Bad> {
+        let words = std::iter::from_fn(|| if self.blank() { self.word() } else { None });
+        words.map(|word| limited(word, LONGEST_ARGUMENT)).collect()
     }
 
     /// Behind the word SET.
@@ -184,6 +193,8 @@ mod tests {
         assert_eq!(parse("Drain RATE 10 deadline 30;"), drain(&["RATE", "10", "deadline", "30"]));
         assert_eq!(parse("drain rate=10"), Err(Bad::Syntax));
         assert_eq!(parse("drain 10/s"), Err(Bad::Syntax));
+        assert_eq!(parse("restart"), Ok(Command::Restart(vec![])));
+        assert_eq!(parse("RESTART deadline 5;"), Ok(Command::Restart(vec!["deadline".into(), "5".into()])));
     }
 
     #[test]

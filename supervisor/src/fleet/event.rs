@@ -164,8 +164,10 @@ pub(crate) enum Said {
     Committed(u64),
     /// It has carried out the order with this number.
     Done(u32, Outcome),
-    /// While the fleet is drained: who is left in it.
+    /// While clients are sent away: who is left.
     Remaining {
+        /// Clients that it has just sent away.
+        gone: u32,
         /// Clients that are idle.
         idle: u32,
         /// Others that have not been sent away.
@@ -300,7 +302,10 @@ pub(crate) enum Request {
     /// KILL_CLIENT.
     KillClient(ConnectionId),
     /// RESTART.
-    Restart,
+    Restart {
+        /// How long the sessions that cannot move may hold up each worker.
+        deadline: Option<Duration>,
+    },
     /// UPGRADE, to this binary; without one: to what is now where the running one was started from.
     Upgrade(Option<PathBuf>),
     /// SHUTDOWN.
@@ -323,6 +328,8 @@ pub(crate) enum Answer {
     Done,
     /// A configuration is in force, and this is new about it.
     InForce(News),
+    /// Every worker is a new process. So many clients were cut off for that.
+    Restarted(u32),
     /// Refused or failed.
     Failed(Failure),
     /// The rows of each worker that answered, and what the dead ones had counted.

@@ -171,7 +171,7 @@ impl Fleet {
         if process.incarnation != incarnation {
             return;
         }
-        let pid = process.pid;
+        let (pid, was_leaving) = (process.pid, process.leaving);
         if self.is_successor_starting(slot) {
             self.successor_failed(slot, format!("worker {slot} (pid {pid}) ended before it was ready: {ended}"));
         } else if matches!(self.phase, Phase::Running)
@@ -192,10 +192,10 @@ impl Fleet {
                 self.log(Level::Warn, format!("worker {slot} (pid {pid}) ended: {ended}"));
             }
         }
-        self.predecessor_left(slot);
-        self.reports.left(slot);
+        self.predecessor_left(slot, lost);
+        self.reports.left(slot, was_leaving && ended == Ended::Status(0));
         self.left_reload(slot);
-        self.left_orders(slot);
+        self.left_orders(slot, was_leaving);
         self.left_drain(slot);
         self.finish_reports();
         self.start_due();

@@ -195,7 +195,10 @@ impl Fleet {
             Said::Refused(generation, reason) => self.refused(slot, generation, &reason),
             Said::Committed(generation) => self.committed(slot, generation),
             Said::Done(number, outcome) => self.order_done(slot, number, outcome),
-            Said::Remaining { idle, others } => self.remaining(slot, idle, others),
+            Said::Remaining { gone, idle, others } => {
+                self.cut_off(slot, gone);
+                self.remaining(slot, idle, others);
+            }
             Said::Drained => self.worker_drained(slot),
             Said::Listening(of) => self.listens(slot, of),
             Said::CannotListen(of) => self.cannot_listen(slot, of),
@@ -225,7 +228,7 @@ impl Fleet {
             Request::Enable(database) => self.ask_enable(ask, database),
             Request::Reconnect(scope) => self.ask_reconnect(ask, scope),
             Request::WaitClose(scope) => self.ask_wait_close(ask, scope),
-            Request::Restart => self.ask_restart(ask),
+            Request::Restart { deadline } => self.ask_restart(ask, deadline),
             Request::Upgrade(binary) => self.ask_upgrade(ask, binary),
             Request::Kill(scope, databases) => self.ask_kill(ask, &scope, &databases),
             Request::KillClient(id) => self.ask_kill_client(ask, id),

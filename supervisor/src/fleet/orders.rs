@@ -5,7 +5,7 @@
 //! waited for. So a death never leaves a session waiting, and no order is lost on a successor.
 
 use super::Fleet;
-use super::event::{Answer, AskId, Failure};
+use super::event::{Answer, AskId, Failure, Moment};
 use super::idle::Leaving;
 use super::shutdown::Phase;
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,10 @@ use shared::control::ToWorker;
 use shared::ids::{ConnectionId, Slot};
 use shared::orders::{Order, Outcome, Scope};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// Workers that have nothing to wait for answer within this.
+const PROMPT: Duration = Duration::from_millis(250);
 
 /// How many databases one message names: it has to fit into a datagram.
 const NAMES: usize = 1000;
@@ -30,6 +34,31 @@ struct Open {
     until: Until,
     waiting: BTreeSet<Slot>,
     ask: Option<AskId>,
+    /// When the workers were told.
+    #[serde(default)]
+    since: Moment,
+    /// How often.
+    #[serde(default)]
+    rounds: u32,
+    /// A worker has been leaving meanwhile.
+    #[serde(default)]
+    moved: bool,
+}
+
+impl Open {
+    /// What to tell the workers again, if sessions may have moved past it: one that goes from a worker that has not looked to one that has is seen
+    /// by neither. Asked again, both have looked while it was on one side, unless it moves again in the very moment.
+    fn again(&self, now: Moment) -> Option<Order> {
+        let prompt = self.rounds > 1 && now.saturating_sub(self.since) < PROMPT;
+        if !self.moved || prompt {
+            return None;
+        }
+        match &self.until {
+            Until::Found { id, found: false } => Some(Order::KillClient(*id)),
+            Until::Closed(scope) => Some(Order::WaitClose(scope.clone())),
+            _ => None,
+        }
+    }
 }
 
 /// What an order waits for, besides every worker's word.
@@ -44,7 +73,12 @@ pub(super) enum Until {
     /// WAIT_CLOSE: the same.
     Closed(Scope),
     /// KILL_CLIENT: whether a worker had the client.
-    Found(bool),
+    Found {
+        /// Whom.
+        id: ConnectionId,
+        /// So far.
+        found: bool,
+    },
     /// UNDRAIN: the listeners open when every worker lets clients in.
     Undrained,
     /// The fleet's own: pools that nobody uses are removed.
@@ -99,13 +133,23 @@ pub(super) fn issued(verb: &str, scope: &Scope) -> String {
 impl Fleet {
     /// Sends an order to all workers; `ask` is answered when it is done.
     pub(super) fn order(&mut self, order: Order, until: Until, ask: Option<AskId>) {
+        self.give(order, until, ask, 1);
+        self.check_orders();
+    }
+
+    fn give(&mut self, order: Order, until: Until, ask: Option<AskId>, rounds: u32) {
         self.orders.last += 1;
         let number = self.orders.last;
         self.marks.obey(number, &order);
         self.broadcast(&ToWorker::Order { number, order });
         let waiting = self.live().into_iter().collect();
-        self.orders.open.push(Open { number, until, waiting, ask });
-        self.check_orders();
+        let (since, moved) = (self.now, self.someone_leaves());
+        self.orders.open.push(Open { number, until, waiting, ask, since, rounds, moved });
+    }
+
+    /// Whether a worker leaves.
+    fn someone_leaves(&self) -> bool {
+        self.slots.iter().any(|slot| slot.process().is_some_and(|process| process.leaving))
     }
 
     /// DISABLE.
@@ -153,7 +197,7 @@ impl Fleet {
 
     /// KILL_CLIENT. Only the worker that has the client knows it.
     pub(super) fn ask_kill_client(&mut self, ask: AskId, id: ConnectionId) {
-        self.order(Order::KillClient(id), Until::Found(false), Some(ask));
+        self.order(Order::KillClient(id), Until::Found { id, found: false }, Some(ask));
     }
 
     /// Nobody can be paused, killed or connected anew in a fleet that is ending.
@@ -171,7 +215,7 @@ impl Fleet {
             return;
         }
         match (&mut open.until, outcome) {
-            (Until::Found(found), outcome) => *found |= outcome == Outcome::Done,
+            (Until::Found { found, .. }, outcome) => *found |= outcome == Outcome::Done,
             (Until::Forgotten(leaving), Outcome::Forgotten { counted, kept }) => {
                 leaving.keep(&kept);
                 let entries = &self.rules.entries;
@@ -183,9 +227,10 @@ impl Fleet {
     }
 
     /// A worker is gone, and with it all that an order could be about.
-    pub(super) fn left_orders(&mut self, slot: Slot) {
+    pub(super) fn left_orders(&mut self, slot: Slot, was_leaving: bool) {
         for open in &mut self.orders.open {
             open.waiting.remove(&slot);
+            open.moved |= was_leaving;
         }
         self.check_orders();
     }
@@ -198,8 +243,17 @@ impl Fleet {
             open.waiting.is_empty() && !held_up
         };
         let done: Vec<Open> = self.orders.open.extract_if(.., |open| over(open)).collect();
-        for Open { until, ask, .. } in done {
-            let answer = if until == Until::Found(false) { Answer::Failed(Failure::ClientNotFound) } else { Answer::Done };
+        let (leaving, mut given) = (self.someone_leaves(), false);
+        for mut open in done {
+            open.moved |= leaving;
+            if let Some(order) = open.again(self.now) {
+                self.give(order, open.until, open.ask, open.rounds + 1);
+                given = true;
+                continue;
+            }
+            let Open { until, ask, .. } = open;
+            let found = !matches!(until, Until::Found { found: false, .. });
+            let answer = if found { Answer::Done } else { Answer::Failed(Failure::ClientNotFound) };
             match until {
                 Until::Forgotten(leaving) => self.forgotten(&leaving),
                 Until::Undrained => self.open_listeners(),
@@ -208,6 +262,10 @@ impl Fleet {
             if let Some(ask) = ask {
                 self.answer(ask, answer);
             }
+        }
+        if given {
+            // There may be nobody left to wait for.
+            self.check_orders();
         }
     }
 

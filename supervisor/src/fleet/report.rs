@@ -38,6 +38,10 @@ struct Gather {
     /// `None`: the fleet's own sample.
     ask: Option<AskId>,
     waiting: BTreeSet<Slot>,
+    /// Workers to be asked when those have answered.
+    #[serde(default)]
+    then: BTreeSet<Slot>,
+    what: ReportKind,
     rows: Vec<(Slot, ReportRows)>,
     deadline: Moment,
     /// Somebody has not answered in time.
@@ -51,11 +55,15 @@ impl Reports {
     }
 
     /// A worker is gone: nobody waits for its rows, its counters retire.
-    pub(super) fn left(&mut self, slot: Slot) {
+    pub(super) fn left(&mut self, slot: Slot, handed_over: bool) {
         for gather in &mut self.open {
             gather.waiting.remove(&slot);
-            // Rows that arrived before the death stand for connections that are gone, and its counters retire just below.
-            gather.rows.retain(|(from, _)| *from != slot);
+            gather.then.remove(&slot);
+            // Rows that arrived before the death stand for connections that are gone, unless it has handed them over. Its counters retire just below.
+            gather.rows.retain(|(from, _)| handed_over || *from != slot);
+            for (_, rows) in gather.rows.iter_mut().filter(|(from, _)| *from == slot) {
+                rows.pools.clear();
+            }
         }
         for row in self.latest.remove(&slot).unwrap_or_default() {
             let key = (row.database.clone(), row.user.clone());
@@ -127,11 +135,32 @@ impl Fleet {
         // 0 is a leaving worker's last report, which nobody has asked for.
         self.reports.last_id = self.reports.last_id.checked_add(1).unwrap_or(1);
         let id = self.reports.last_id;
-        let waiting: BTreeSet<Slot> = self.all().filter(|slot| self.slots[slot.index()].serving()).collect();
-        for &slot in &waiting {
+        let serving = self.all().filter(|slot| self.slots[slot.index()].serving());
+        // Sessions move from workers that leave to those that stay: asked in this order, none is missed.
+        let leaves = |slot: &Slot| self.slots[slot.index()].process().is_some_and(|process| process.leaving);
+        let (waiting, then) = serving.partition(leaves);
+        let deadline = self.now + PATIENCE;
+        self.reports.open.push(Gather { id, ask, waiting, then, what, rows: Vec::new(), deadline, silent: false });
+        let waiting = self.reports.open.last().map_or_else(BTreeSet::new, |gather| gather.waiting.clone());
+        for slot in waiting {
             self.send(slot, ToWorker::Report { id, what });
         }
-        self.reports.open.push(Gather { id, ask, waiting, rows: Vec::new(), deadline: self.now + PATIENCE, silent: false });
+        self.go_on_gathering();
+    }
+
+    /// Asks the workers that stay where those that leave have answered.
+    fn go_on_gathering(&mut self) {
+        for at in 0..self.reports.open.len() {
+            let gather = &mut self.reports.open[at];
+            if !gather.waiting.is_empty() {
+                continue;
+            }
+            gather.waiting = std::mem::take(&mut gather.then);
+            let (id, what, waiting) = (gather.id, gather.what, gather.waiting.clone());
+            for slot in waiting {
+                self.send(slot, ToWorker::Report { id, what });
+            }
+        }
     }
 
     pub(super) fn reported(&mut self, slot: Slot, id: u32, rows: ReportRows) {
@@ -150,9 +179,11 @@ impl Fleet {
     pub(super) fn tick_reports(&mut self) {
         let mut silent = BTreeSet::new();
         for gather in &mut self.reports.open {
-            if gather.deadline <= self.now {
-                gather.silent |= !gather.waiting.is_empty();
+            if gather.deadline <= self.now && !gather.waiting.is_empty() {
+                gather.silent = true;
                 silent.append(&mut gather.waiting);
+                // Those behind it have their own time.
+                gather.deadline = self.now + PATIENCE;
             }
         }
         for slot in silent {
@@ -169,6 +200,7 @@ impl Fleet {
 
     /// Answers every report that nobody is waited for any more.
     pub(super) fn finish_reports(&mut self) {
+        self.go_on_gathering();
         while let Some(at) = self.reports.open.iter().position(|gather| gather.waiting.is_empty()) {
             let gather = self.reports.open.swap_remove(at);
             let mut live = gather.rows;

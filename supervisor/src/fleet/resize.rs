@@ -103,8 +103,8 @@ impl Fleet {
                 && clients > 0
                 && !std::mem::replace(&mut process.leaving_logged, true)
             {
-                let pid = process.pid;
-                self.log(Level::Info, format!("worker {slot} (pid {pid}) leaves when its clients have gone: {clients}"));
+                let (pid, limit) = (process.pid, self.time_to_leave(slot));
+                self.log(Level::Info, format!("worker {slot} (pid {pid}) leaves when its clients have gone: {clients}{limit}"));
             }
         }
     }

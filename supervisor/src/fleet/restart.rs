@@ -4,18 +4,23 @@
 //! handing over, waiting, holds between the two as between any. When it is ready, the predecessor leaves as it would when the fleet shrinks: its listeners
 //! and its sessions go to others, most of them to the new one, which has the fewest. Then the vacated slot is the next successor's.
 //!
+//! Sessions that cannot move, those of a paused pool in a transaction say, keep their worker for as long as they need, or up to a deadline: then they are cut off.
+//!
 //! A successor that dies or hangs before it is ready ends the restart, and those that were not replaced go on.
 
-use super::event::{Action, Answer, AskId, Failure, Moment};
+use super::event::{Action, Answer, AskId, Failure, Holdings, Moment};
 use super::listening::Listening;
 use super::lives::{Life, SlotState};
 use super::{Fleet, shutdown::Phase};
 use log::Level;
 use serde::{Deserialize, Serialize};
-use shared::control::ToWorker;
+use shared::control::{Parting, ToWorker};
 use shared::ids::{MAX_WORKERS, Slot};
 use std::collections::VecDeque;
 use std::time::Duration;
+
+/// How long a worker may take to be gone when its clients have been cut off.
+const LAST_WORDS: Duration = Duration::from_secs(10);
 
 /// How long a successor may take to be ready.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -29,6 +34,12 @@ pub(super) struct Restart {
     pending: VecDeque<Slot>,
     step: Option<Step>,
     replaced: usize,
+    /// How long the sessions that cannot move may hold up each worker; `None`: for ever.
+    #[serde(default)]
+    deadline: Option<Duration>,
+    /// Clients that were cut off because of it.
+    #[serde(default)]
+    cut_off: u32,
 }
 
 /// One worker's replacement.
@@ -36,26 +47,28 @@ pub(super) struct Restart {
 struct Step {
     old: Slot,
     new: Slot,
+    /// The new one starts, or the old one leaves, since then.
     since: Moment,
     /// The new one is ready, the old one leaves.
     ready: bool,
 }
 
 impl Fleet {
-    pub(super) fn ask_restart(&mut self, ask: AskId) {
+    pub(super) fn ask_restart(&mut self, ask: AskId, deadline: Option<Duration>) {
         if self.upgrade.is_some() {
             return self.answer(ask, Answer::Failed(Failure::Upgrading));
         }
         if self.restart.is_some() {
             return self.answer(ask, Answer::Failed(Failure::Restarting));
         }
-        self.log(Level::Info, "RESTART command issued");
-        self.begin_restart(Some(ask));
+        let limit = deadline.map_or(String::new(), |limit| format!(", deadline {} s", limit.as_secs()));
+        self.log(Level::Info, format!("RESTART command issued{limit}"));
+        self.begin_restart(Some(ask), deadline);
     }
 
-    pub(super) fn begin_restart(&mut self, ask: Option<AskId>) {
+    pub(super) fn begin_restart(&mut self, ask: Option<AskId>, deadline: Option<Duration>) {
         let pending = self.members.iter().copied().collect();
-        self.restart = Some(Restart { ask, pending, step: None, replaced: 0 });
+        self.restart = Some(Restart { ask, pending, step: None, replaced: 0, deadline, cut_off: 0 });
         self.next_restart();
     }
 
@@ -67,11 +80,12 @@ impl Fleet {
         // One that is started anew anyway, or leaves, needs no other successor.
         let old = old.into_iter().find(|slot| members.contains(slot) && slots[slot.index()].process().is_some());
         let Some(old) = old else {
-            let (ask, replaced) = (restart.ask, restart.replaced);
+            let (ask, replaced, cut_off) = (restart.ask, restart.replaced, restart.cut_off);
             self.restart = None;
-            self.log(Level::Info, format!("workers restarted: {replaced}"));
+            let lost = if cut_off > 0 { format!("; clients cut off at the deadline: {cut_off}") } else { String::new() };
+            self.log(Level::Info, format!("workers restarted: {replaced}{lost}"));
             return match ask {
-                Some(ask) => self.answer(ask, Answer::Done),
+                Some(ask) => self.answer(ask, Answer::Restarted(cut_off)),
                 None => self.upgraded(),
             };
         };
@@ -132,8 +146,9 @@ impl Fleet {
             return;
         }
         self.canary_ready();
+        let now = self.now;
         let Some(step) = self.restart.as_mut().and_then(|restart| restart.step.as_mut()) else { return };
-        step.ready = true;
+        (step.ready, step.since) = (true, now);
         let old = step.old;
         self.members.remove(&old);
         self.settle_listening();
@@ -141,7 +156,8 @@ impl Fleet {
     }
 
     /// A process has ended that was to be replaced.
-    pub(super) fn predecessor_left(&mut self, slot: Slot) {
+    pub(super) fn predecessor_left(&mut self, slot: Slot, lost: Holdings) {
+        self.cut_off(slot, lost.clients);
         if self.step().is_none_or(|step| step.old != slot) {
             return;
         }
@@ -191,5 +207,41 @@ impl Fleet {
         {
             self.kill(slot, "is not ready in time");
         }
+        self.tick_deadline();
+    }
+
+    /// Cuts off what is left in a worker that is being replaced when its time is over. Sessions come and go meanwhile: those that could not move
+    /// because they were logging in can by now, and others have come back.
+    fn tick_deadline(&mut self) {
+        let Some((old, late)) = self.late() else { return };
+        if self.slots[old.index()].process().is_none_or(|process| !process.leaving) {
+            return;
+        }
+        if late >= LAST_WORDS {
+            return self.kill(old, "has not left at the deadline");
+        }
+        self.send(old, ToWorker::Part(Parting::All));
+    }
+
+    /// The worker whose time to leave is over, and for how long.
+    fn late(&self) -> Option<(Slot, Duration)> {
+        let step = self.step().filter(|step| step.ready)?;
+        let deadline = self.restart.as_ref()?.deadline?;
+        Some((step.old, self.now.checked_sub(step.since + deadline)?))
+    }
+
+    /// A worker has sent clients away: at the deadline, if its time is over.
+    pub(super) fn cut_off(&mut self, slot: Slot, clients: u32) {
+        if self.late().is_some_and(|(late, _)| late == slot)
+            && let Some(restart) = &mut self.restart
+        {
+            restart.cut_off += clients;
+        }
+    }
+
+    /// How long a worker that leaves may take, as the log says it.
+    pub(super) fn time_to_leave(&self, slot: Slot) -> String {
+        let limit = self.restart.as_ref().filter(|restart| restart.step.is_some_and(|step| step.old == slot));
+        limit.and_then(|restart| restart.deadline).map_or(String::new(), |limit| format!("; they have {} s", limit.as_secs()))
     }
 }

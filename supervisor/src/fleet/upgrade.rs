@@ -95,7 +95,7 @@ impl Fleet {
                 (upgrade.stage, upgrade.since) = (Stage::Canary, self.now);
                 let line = format!("UPGRADE: {} has taken over, its first worker starts", self.name);
                 self.log(Level::Info, line);
-                self.begin_restart(None);
+                self.begin_restart(None, None);
             }
             Resumed::Back(reason) => self.upgrade_failed(reason),
         }

@@ -20,10 +20,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 /// Gives `command` at the console of the fleet that runs on `config`. Until it is answered, `line` of SHOW WORKERS is printed, looked at this often, when
-/// it is another; and in the end `done`. Exit status 1, with the reason on standard error, if it has failed.
+/// it is another; and in the end what it has said, and `done`. Exit status 1, with the reason on standard error, if it has failed.
 fn follow(config: &Path, command: &str, every: Duration, line: impl Fn(&Answer) -> String, done: &str) -> ExitCode {
     match followed(config, command, every, line) {
-        Ok(()) => {
+        Ok(notices) => {
+            for line in &notices {
+                say(line);
+            }
             say(done);
             ExitCode::SUCCESS
         }
@@ -34,7 +37,7 @@ fn follow(config: &Path, command: &str, every: Duration, line: impl Fn(&Answer) 
     }
 }
 
-fn followed(config: &Path, command: &str, every: Duration, line: impl Fn(&Answer) -> String) -> Result<(), String> {
+fn followed(config: &Path, command: &str, every: Duration, line: impl Fn(&Answer) -> String) -> Result<Vec<String>, String> {
     let (config, problems) = config::read(config);
     let settings = config.ok_or_else(|| problems.to_string())?.settings;
     let mut session = Session::open(&settings)?;
@@ -44,7 +47,7 @@ fn followed(config: &Path, command: &str, every: Duration, line: impl Fn(&Answer
     let mut shown = String::new();
     loop {
         if let Some(answer) = session.answer(Some(every)).map_err(lost)? {
-            return answer.error.map_or(Ok(()), Err);
+            return answer.error.map_or(Ok(answer.notices), Err);
         }
         observer.send("SHOW WORKERS").map_err(lost)?;
         let Some(workers) = observer.answer(None).map_err(lost)? else { continue };

@@ -1,8 +1,8 @@
 //! `pgfleet restart`: gives RESTART at the console, and shows what the workers do until it is answered.
 
 use super::session::Answer;
+use crate::cli;
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,8 +10,9 @@ use std::time::Duration;
 pub(super) const EVERY: Duration = Duration::from_millis(500);
 
 /// Exit status 0: every worker has been replaced.
-pub(crate) fn run(config: &Path) -> ExitCode {
-    super::follow(config, "RESTART", EVERY, states, "restarted")
+pub(crate) fn run(options: &cli::Restart) -> ExitCode {
+    let deadline = options.deadline.map_or(String::new(), |seconds| format!(" DEADLINE {seconds}"));
+    super::follow(&options.config, &format!("RESTART{deadline}"), EVERY, states, "restarted")
 }
 
 pub(super) fn states(workers: &Answer) -> String {

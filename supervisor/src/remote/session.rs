@@ -24,6 +24,8 @@ pub(super) struct Answer {
     /// The columns' names.
     columns: Vec<String>,
     rows: Vec<Vec<String>>,
+    /// What it has said besides.
+    pub(super) notices: Vec<String>,
     /// Its error, if it has failed.
     pub(super) error: Option<String>,
 }
@@ -116,6 +118,10 @@ impl Answer {
                     .map_err(|error| malformed(&error.to_string()))?;
             }
             b'D' => self.rows.push(values(body).ok_or_else(|| malformed("a row"))?),
+            b'N' => {
+                let fields = backend::fields(body).map_err(|error| malformed(&error.to_string()))?;
+                self.notices.push(text(fields.message));
+            }
             b'E' => {
                 let fields = backend::fields(body).map_err(|error| malformed(&error.to_string()))?;
                 self.error = Some(text(fields.message));

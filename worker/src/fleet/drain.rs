@@ -49,7 +49,7 @@ impl Worker {
                 others += 1;
             }
         }
-        self.control.send(&ToSupervisor::Remaining { idle, others }, &[]);
+        self.control.send(&ToSupervisor::Remaining { gone: turns, idle, others }, &[]);
     }
 
     /// A client's transaction has ended. One that keeps its server may have gone on with its next one already.

@@ -112,7 +112,9 @@ impl Worker {
             + self.lends.count()
             + self.moves.descriptors()
             + self.listeners.len();
-        open + reserve.min(self.descriptor_limit / 8) < self.descriptor_limit
+        // Where there are few, more is kept back from clients than from what other workers lend: without servers clients are of no use.
+        let most = self.descriptor_limit / if reserve > RESERVE { 4 } else { 8 };
+        open + reserve.min(most) < self.descriptor_limit
     }
 
     fn colleague_says(&mut self, message: ToInbox, fds: Vec<OwnedFd>) {

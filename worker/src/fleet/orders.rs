@@ -192,6 +192,7 @@ impl Worker {
 
     /// False: there is no such client, or it is ending already.
     fn kill_client(&mut self, id: ConnectionId) -> bool {
+        self.recall(|client| client.id == id);
         let found = self.clients.iter().find(|(_, client)| client.id == id && client.is_alive()).map(|(index, _)| index);
         if let Some(client) = found {
             self.close_client(client, &Ending::Fatal(sqlstate::ADMIN_SHUTDOWN, "admin forced disconnect".to_owned()));

@@ -40,7 +40,7 @@ fn a_second_main_section_starts_from_the_defaults() {
     assert_eq!(
         folder.check("a.ini"),
         [
-            "a.ini:4: workers: invalid value \"nonsense\": must be a whole number from 0 to 64",
+            "a.ini:4: workers: invalid value \"nonsense\": must be a whole number from 0 to 63",
             "a.ini:6: another [pgbouncer] section puts what was set before back to its default: listen_port, workers",
         ]
     );

@@ -7,6 +7,7 @@ mod kill;
 mod kill_client;
 mod names;
 mod news;
+mod options;
 mod pause;
 mod reconnect;
 mod reload;
@@ -89,20 +90,8 @@ impl Reply {
 }
 
 /// Commands that only an admin may give.
-const ADMIN: [&str; 12] = [
-    "disable",
-    "enable",
-    "kill",
-    "kill_client",
-    "pause",
-    "reconnect",
-    "reload",
-    "restart",
-    "resume",
-    "shutdown",
-    "undrain",
-    "wait_close",
-];
+const ADMIN: [&str; 11] =
+    ["disable", "enable", "kill", "kill_client", "pause", "reconnect", "reload", "resume", "shutdown", "undrain", "wait_close"];
 
 /// Runs one command text.
 pub(super) fn run(context: &Context<'_>, text: &str) -> Reply {
@@ -111,8 +100,11 @@ pub(super) fn run(context: &Context<'_>, text: &str) -> Reply {
         Err(Bad::Syntax) => return invalid(),
         Err(Bad::Arguments) => return Reply::error("bad arguments"),
         Ok(Command::Set { key, value }) => return set::run(context, &key, &value),
-        Ok(Command::Drain(_) | Command::Upgrade(_)) if !context.admin => return Reply::error("admin access needed"),
+        Ok(Command::Drain(_) | Command::Restart(_) | Command::Upgrade(_)) if !context.admin => {
+            return Reply::error("admin access needed");
+        }
         Ok(Command::Drain(options)) => return drain::run(&options).unwrap_or_else(invalid),
+        Ok(Command::Restart(options)) => return restart::run(&options).unwrap_or_else(invalid),
         Ok(Command::Upgrade(binary)) => return upgrade::run(context, binary.as_deref()),
         Ok(Command::Plain { word, argument }) => (word, argument),
     };
@@ -126,7 +118,6 @@ pub(super) fn run(context: &Context<'_>, text: &str) -> Reply {
     let reply = match (word.as_str(), argument) {
         ("reload", None) => Ok(reload::run()),
         ("undrain", None) => Ok(undrain::run()),
-        ("restart", None) => Ok(restart::run()),
         ("shutdown", mode) => shutdown::run(mode).ok_or_else(invalid),
         ("pause", database) => pause::run(context, database),
         ("resume", database) => resume::run(context, database),
@@ -150,7 +141,11 @@ fn quoted(text: &str) -> String {
 /// What the fleet's answer to an order means.
 pub(super) fn answered(answer: Answer, tag: &str) -> Reply {
     match answer {
-        Answer::Done => Reply::done(tag),
+        Answer::Done | Answer::Restarted(0) => Reply::done(tag),
+        Answer::Restarted(cut_off) => {
+            let line = ("WARNING", format!("clients cut off at the deadline: {cut_off}"));
+            Reply::Told { lines: vec![line], tag: tag.to_owned() }
+        }
         Answer::InForce(what) => Reply::Told { lines: news::lines(what), tag: tag.to_owned() },
         Answer::Failed(failure) => Reply::failed(&failure),
         _ => Reply::Gone,

@@ -28,7 +28,7 @@ impl World {
                 let part = if let Idle(most) = parting { most.min(*left) } else { *left };
                 *left -= part;
                 turns += part;
-                let said = Said::Remaining { idle: *left, others: 0 };
+                let said = Said::Remaining { gone: 0, idle: *left, others: 0 };
                 self.say(slot.into(), said);
             }
             gone.push(turns);
@@ -176,11 +176,11 @@ fn a_successor_is_drained_too() {
     let mut w = World::up(2);
     w.ask(1, drain(Some(8), None));
     w.shut(&[50, 50]);
-    w.say(0, Said::Remaining { idle: 50, others: 0 });
+    w.say(0, Said::Remaining { gone: 0, idle: 50, others: 0 });
     w.die(0, KILLED);
     assert!(w.actions.iter().any(|action| matches!(action, Action::Spawn { marks, .. } if marks.draining)));
     w.say(0, Said::Ready);
-    w.say(1, Said::Remaining { idle: 0, others: 0 });
+    w.say(1, Said::Remaining { gone: 0, idle: 0, others: 0 });
     w.hold(secs(1), &[4, 50], false);
     assert_eq!(w.partings(), [(0, Idle(4)), (1, Idle(0))]);
 }

@@ -199,3 +199,38 @@ fn a_fleet_that_is_ending_takes_no_orders() {
         assert_eq!(w.answered(ask), Some(&Answer::Failed(Failure::ShuttingDown)));
     }
 }
+
+/// A session that moves from a worker that has not been told to one that has been is seen by neither.
+#[test]
+fn what_sessions_may_have_moved_past_is_told_again() {
+    for (request, first, last) in [
+        (Request::KillClient(ConnectionId(7)), Outcome::NotFound, Answer::Failed(Failure::ClientNotFound)),
+        (Request::WaitClose(app()), Outcome::Done, Answer::Done),
+    ] {
+        let mut w = World::up(2);
+        w.resize(1);
+        w.listening(0, 1);
+        w.ask(1, request);
+        let number = w.last_order;
+        for slot in [0, 1] {
+            w.say(slot, Said::Done(number, first.clone()));
+        }
+        assert_eq!((w.orders().len(), w.answered(1)), (2, None));
+        // It took a while: sessions have moved since some have looked.
+        w.tick(secs(1));
+        for slot in [0, 1] {
+            w.say(slot, Said::Done(number + 1, first.clone()));
+        }
+        assert_eq!(w.answered(1), None);
+        w.done(0, number + 2);
+        w.say(1, Said::Done(number + 2, first));
+        let found = if last == Answer::Done { last } else { Answer::Done };
+        assert_eq!(w.answered(1), Some(&found), "a moment later nobody has anything to wait for");
+    }
+    let mut w = World::up(2);
+    w.ask(1, Request::KillClient(ConnectionId(7)));
+    for slot in [0, 1] {
+        w.say(slot, Said::Done(1, Outcome::NotFound));
+    }
+    assert_eq!(w.answered(1), Some(&Answer::Failed(Failure::ClientNotFound)), "where nobody leaves, once is enough");
+}

@@ -91,3 +91,20 @@ fn lines_for_show_workers() {
     assert_eq!(lines[0].uptime, Duration::from_millis(500));
     assert_eq!((lines[1].state, lines[1].pid, lines[1].restarts), ("backoff", None, 2));
 }
+
+/// A session that moves from a worker that has not been asked to one that has answered would be in no row.
+#[test]
+fn workers_that_leave_are_asked_first() {
+    let mut w = World::up(2);
+    w.resize(1);
+    w.listening(0, 1);
+    w.ask(9, Request::Report(ReportKind::Clients));
+    let Some((1, ToWorker::Report { id, .. })) = w.sent().pop() else { panic!() };
+    w.say(1, rows_for(id, 3));
+    assert!(matches!(w.sent().as_slice(), [(0, ToWorker::Report { .. })]));
+    w.die(1, Ended::Status(0));
+    w.say(0, rows_for(id, 4));
+    let Some(Answer::Rows { live, .. }) = w.answered(9) else { panic!() };
+    assert_eq!(live.len(), 2, "what it has handed over meanwhile is in its rows");
+    assert!(live[1].1.pools.is_empty(), "and its counters are among those of workers that are no more");
+}

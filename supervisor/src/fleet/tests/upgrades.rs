@@ -50,7 +50,7 @@ fn a_binary_that_cannot_changes_nothing() {
     w.leap(2);
     w.event(Event::Resumed(Resumed::Back("/opt/new cannot be executed".into())));
     assert!(w.failed(2, "cannot be executed"));
-    w.ask(3, Request::Restart);
+    w.ask(3, Request::Restart { deadline: None });
     assert_eq!(w.play().len(), 2);
 }
 
@@ -91,7 +91,7 @@ fn a_later_worker_that_fails_leaves_both_versions() {
     w.die(0, KILLED);
     assert!(w.failed(1, "workers of pgfleet 0.2.0: 1, of the version before: 2"), "{:?}", w.actions);
     assert!(!w.actions.iter().any(|action| matches!(action, Action::RollBack(_))));
-    w.ask(2, Request::Restart);
+    w.ask(2, Request::Restart { deadline: None });
     w.play();
     assert_eq!(w.states().iter().filter(|(_, state)| *state == "serving").count(), 3);
 }
@@ -122,10 +122,10 @@ fn one_thing_at_a_time() {
     w.ask(1, Request::Upgrade(None));
     w.ask(2, Request::Upgrade(None));
     assert_eq!(w.answered(2), Some(&Answer::Failed(Failure::Upgrading)));
-    w.ask(3, Request::Restart);
+    w.ask(3, Request::Restart { deadline: None });
     assert_eq!(w.answered(3), Some(&Answer::Failed(Failure::Upgrading)));
     w.event(Event::Preflighted(Err("no".into())));
-    w.ask(4, Request::Restart);
+    w.ask(4, Request::Restart { deadline: None });
     w.ask(5, Request::Upgrade(None));
     assert_eq!(w.answered(5), Some(&Answer::Failed(Failure::Restarting)));
     w.say(2, Said::Ready);

@@ -1,8 +1,9 @@
 //! A session arrives from another worker.
 
 use super::state::{Linked, Place, State};
+use crate::client::accept::ACCEPT_RESERVE;
 use crate::client::replication::Dedication;
-use crate::client::{Client, ClientSeats, ClientState, Link, Session};
+use crate::client::{Client, ClientSeats, ClientState, Ending, Link, Session};
 use crate::clock::Instant;
 use crate::pool::PoolIndex;
 use crate::socket::Conn;
@@ -11,11 +12,13 @@ use shared::control::{MovedSession, ToInbox};
 use shared::encoding::decode_named;
 use shared::ids::{LimitId, Owner, SeatIndex};
 use shared::tls::Role;
+use shared::wire::report::sqlstate;
 use std::os::fd::OwnedFd;
 
 /// Why a session is not taken over.
 enum Refusal {
-    /// This worker has begun to leave since the sender looked, or somebody waits for the end of the session's transaction.
+    /// This worker has begun to leave since the sender looked, or has no more room for clients if they are to get servers, or somebody waits for
+    /// the end of the session's transaction.
     NotNow,
     Cannot(String),
 }
@@ -39,7 +42,7 @@ impl Worker {
     fn take_session(&mut self, moved: &MovedSession, client: Option<OwnedFd>, server: Option<OwnedFd>) -> Result<(), Refusal> {
         let cannot = |why: &str| Refusal::Cannot(why.to_owned());
         let client = client.ok_or_else(|| cannot("it came without its socket"))?;
-        if self.life != Life::Serving {
+        if self.life != Life::Serving || !self.has_spare_descriptors(ACCEPT_RESERVE) {
             return Err(Refusal::NotNow);
         }
         let mut state: State = decode_named(&moved.state.0).map_err(|error| cannot(&error.to_string()))?;
@@ -56,7 +59,8 @@ impl Worker {
             return Ok(());
         }
         let place = std::mem::replace(&mut state.place, Place::Idle);
-        let client = self.restored(moved, state, conn, pool);
+        let (seats, missing) = self.seats_moved(moved, &state, pool);
+        let client = self.restored(seats, state, conn, pool);
         match (place, server) {
             (Place::Linked(linked), Some(socket)) => self.arrive_linked(client, pool, *linked, socket),
             (Place::Queued { since, notified }, _) => {
@@ -65,6 +69,12 @@ impl Worker {
                 }
             }
             _ => drop(self.admit_moved(client, pool, None)),
+        }
+        if let Some(name) = missing
+            && let Some(index) = self.by_seat.get(&moved.seat).copied()
+        {
+            let text = format!("client connections exceeded ({name})");
+            self.close_client(index, &Ending::Fatal(sqlstate::TOO_MANY_CONNECTIONS, text));
         }
         Ok(())
     }
@@ -79,12 +89,7 @@ impl Worker {
     }
 
     /// The client as it was, without a server.
-    fn restored(&mut self, moved: &MovedSession, state: State, conn: Conn, pool: PoolIndex) -> Client {
-        let seats = ClientSeats {
-            client: moved.seat,
-            database: self.seat_moved(moved.from, state.database_seat),
-            user: self.seat_moved(moved.from, state.user_seat),
-        };
+    fn restored(&mut self, seats: ClientSeats, state: State, conn: Conn, pool: PoolIndex) -> Client {
         let params = state.params.intern(&mut self.interner);
         let startup = state.startup.map(|startup| startup.intern(&mut self.interner));
         let mut session = Session {
@@ -113,9 +118,34 @@ impl Worker {
         }
     }
 
-    /// The seat of a limit of clients goes with the client. `None` if its sender has died a moment ago, and the seat with it.
-    fn seat_moved(&self, from: Owner, seat: Option<(LimitId, SeatIndex)>) -> Option<(LimitId, SeatIndex)> {
-        seat.filter(|(limit, seat)| self.shm.seats(*limit).give(from, *seat, self.me))
+    /// The seats of limits of clients go with the client. Also the setting whose seat there is no more, if there is one.
+    fn seats_moved(&self, moved: &MovedSession, state: &State, pool: PoolIndex) -> (ClientSeats, Option<&'static str>) {
+        let most = (
+            self.config.max_db_client_connections(&self.pools.get(pool).entry),
+            self.config.max_user_client_connections(&state.user),
+        );
+        let database = self.seat_moved(moved.from, state.database_seat, most.0);
+        let user = self.seat_moved(moved.from, state.user_seat, most.1);
+        let missing = match (&database, &user) {
+            (Err(()), _) => Some("max_db_client_connections"),
+            (_, Err(())) => Some("max_user_client_connections"),
+            _ => None,
+        };
+        (ClientSeats { client: moved.seat, database: database.unwrap_or(None), user: user.unwrap_or(None) }, missing)
+    }
+
+    /// One of them. If its sender has died since this worker accepted the client, the seat was freed with its others, and the client needs another:
+    /// the error says that somebody was quicker.
+    fn seat_moved(&self, from: Owner, seat: Option<(LimitId, SeatIndex)>, most: u32) -> Result<Option<(LimitId, SeatIndex)>, ()> {
+        let Some((limit, seat)) = seat else { return Ok(None) };
+        let seats = self.shm.seats(limit);
+        if seats.give(from, seat, self.me) {
+            return Ok(Some((limit, seat)));
+        }
+        if most == 0 {
+            return Ok(None);
+        }
+        seats.take(self.me, most as usize).map(|seat| Some((limit, seat))).ok_or(())
     }
 
     fn arrive_linked(&mut self, client: Client, pool: PoolIndex, linked: Linked, socket: OwnedFd) {
@@ -138,5 +168,32 @@ impl Worker {
         }
         server.dedication = dedicated.map(|parameters| Box::new(Dedication { client: 0, id, replication, parameters }));
         self.admit_moved(client, pool, Some(index));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use shared::config::Config;
+    use shared::ids::{Incarnation, Slot};
+    use shared::shm::Limit;
+
+    /// The client would have gone on without one, and the limit would have let in one too many.
+    #[test]
+    fn a_seat_that_has_died_with_its_sender_is_taken_anew_or_missed() {
+        let worker = Worker::alone(Config::default());
+        let from = Owner { slot: Slot(7), incarnation: Incarnation(77) };
+        let limit = worker.shm.limit(Limit::DatabaseClients("d")).unwrap();
+        let seats = worker.shm.seats(limit);
+        let seat = Some((limit, seats.take(from, 1).unwrap()));
+        assert_eq!(worker.seat_moved(from, seat, 1), Ok(seat), "it is given");
+        assert!(seats.leave(worker.me, seat.unwrap().1));
+        let seat = Some((limit, seats.take(from, 1).unwrap()));
+        worker.shm.bury(from);
+        assert!(worker.seat_moved(from, seat, 1).unwrap().is_some());
+        assert_eq!(seats.in_use(), 1);
+        assert_eq!(worker.seat_moved(from, seat, 1), Err(()), "somebody was quicker");
+        assert_eq!((worker.seat_moved(from, seat, 0), worker.seat_moved(from, None, 1)), (Ok(None), Ok(None)));
     }
 }

@@ -234,6 +234,16 @@ impl Worker {
         }
     }
 
+    /// Goes on with sessions under way, unless their receivers are quicker: whoever looks for one here or, after that, there finds it once.
+    pub(crate) fn recall(&mut self, wanted: impl Fn(&Client) -> bool) {
+        let (recalled, others) = std::mem::take(&mut self.moves.under_way).into_iter().partition(|moved| wanted(&moved.client));
+        self.moves.under_way = others;
+        let recalled: Vec<Move> = recalled;
+        for moved in recalled {
+            self.bring_back(moved);
+        }
+    }
+
     /// Goes on with a session that was sent, unless its receiver was quicker.
     fn bring_back(&mut self, moved: Move) {
         let Move { client, server, queued, ticket, .. } = moved;

@@ -10,7 +10,7 @@ const LINES: [&str; 20] = [
     "SHOW STATS|STATS_TOTALS|STATS_AVERAGES|TOTALS",
     "SET key = arg",
     "RELOAD",
-    "RESTART",
+    "RESTART [DEADLINE <seconds>]",
     "PAUSE [<db>]",
     "RESUME [<db>]",
     "DISABLE <db>",

@@ -6,7 +6,7 @@ use shared::control::{ConnectionRow, PeerRow, PoolRow, ReportRows};
 use shared::ids::Slot;
 use shared::orders::PoolName;
 use shared::shm::Shm;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 /// What the workers reported, and what those that are no more had counted.
 #[derive(Debug, Default)]
@@ -59,9 +59,10 @@ impl Rows {
         shm.pools().filter_map(|pool| shm.pool_names(pool)).filter(|name| !self.forgotten.contains(name))
     }
 
-    /// All connections, by worker.
+    /// All connections, by worker. One that has moved between two workers' answers is in both.
     pub(super) fn connections(&self) -> impl Iterator<Item = &ConnectionRow> {
-        self.live.iter().flat_map(|(_, rows)| &rows.connections)
+        let mut seen = HashSet::new();
+        self.live.iter().flat_map(|(_, rows)| &rows.connections).filter(move |row| seen.insert(row.id))
     }
 
     /// One of the counts, summed.
@@ -101,6 +102,16 @@ pub(super) fn servers(pool: &PoolRow) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shared::ids::ConnectionId;
+
+    #[test]
+    fn a_connection_that_moves_meanwhile_is_listed_once() {
+        let row = |id| ConnectionRow { id: ConnectionId(id), ..ConnectionRow::default() };
+        let report = |connections| ReportRows { connections, ..ReportRows::default() };
+        let live = vec![(Slot(0), report(vec![row(1), row(2)])), (Slot(1), report(vec![row(2), row(3)]))];
+        let rows = Rows { live, ..Rows::default() };
+        assert_eq!(rows.connections().map(|row| row.id.0).collect::<Vec<_>>(), [1, 2, 3]);
+    }
 
     #[test]
     fn one_row_for_a_pool() {
