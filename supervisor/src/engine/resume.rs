@@ -10,7 +10,10 @@ use crate::start::{Foundation, assemble};
 use crate::upgrade::WayBack;
 use crate::{last_breath, logging, process};
 use crossbeam_channel::bounded;
-use shared::shm::Shm;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use shared::ids::{Owner, Slot};
+use shared::shm::{Shm, WorkerRow};
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -85,9 +88,31 @@ impl Engine {
             last_breath::remember(owner.slot, *pid);
             process::listen(Arc::clone(&engine.parts.office), control.clone(), *owner, *pid).map_err(failed)?;
         }
+        engine.end_strangers();
         if engine.way_back.is_none() {
             engine.settle();
         }
         Ok(engine)
+    }
+
+    /// Workers that the estate does not know: an image that has failed had started them after it was written.
+    fn end_strangers(&self) {
+        let shm = &self.parts.office.shm;
+        for (place, worker) in self.workers.iter().enumerate() {
+            let slot = Slot(place as u8);
+            let WorkerRow { pid, incarnation, .. } = shm.workers().get(slot);
+            let known = worker.as_ref().is_some_and(|worker| worker.owner.incarnation == incarnation);
+            if pid == 0 || known {
+                continue;
+            }
+            log::warn!("worker {slot} (pid {pid}) is the failed version's, killing it");
+            if let Err(error) = kill(Pid::from_raw(pid as i32), Signal::SIGKILL) {
+                log::error!("could not kill worker {slot} (pid {pid}): {}", error.desc());
+            }
+            super::reap(pid);
+            let orphans = shm.bury(Owner { slot, incarnation });
+            shm.workers().vacate(slot);
+            self.parts.office.orphans.buried(slot, orphans);
+        }
     }
 }

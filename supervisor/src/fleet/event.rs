@@ -389,7 +389,7 @@ pub(crate) enum Failure {
     #[error("an upgrade is under way already")]
     Upgrading,
     /// The binary before goes on, or some of its workers.
-    #[error("UPGRADE failed: {0}")]
+    #[error("{0}")]
     Upgrade(String),
     /// The configuration was not put in force, for these reasons.
     #[error("RELOAD failed, see logs for additional details")]

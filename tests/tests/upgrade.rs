@@ -1,0 +1,247 @@
+//! Another binary takes the running fleet over: the same process, the same clients, the same servers.
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use end_to_end::program::binary;
+use end_to_end::{Client, Fleet, Postgres, SOON, frontend, process, wait_until};
+use nix::sys::signal::Signal;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+/// A binary under this name in the fleet's folder.
+fn copy(fleet: &Fleet, from: &Path, name: &str) -> PathBuf {
+    let to = fleet.folder().join(name);
+    fs::copy(from, &to).unwrap();
+    fs::set_permissions(&to, Permissions::from_mode(0o755)).unwrap();
+    to
+}
+
+fn upgrade(fleet: &Fleet, to: Option<&Path>) -> Output {
+    let mut arguments = vec!["upgrade"];
+    if let Some(to) = to {
+        arguments.extend(["--binary", to.to_str().unwrap()]);
+    }
+    fleet.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).output().unwrap()
+}
+
+#[track_caller]
+fn is_upgraded(fleet: &Fleet, before: &[u32]) {
+    let after = fleet.all_workers();
+    assert!(after.len() == before.len() && before.iter().all(|pid| !after.contains(pid)), "{before:?} {after:?}");
+}
+
+#[test]
+fn from_the_shell() {
+    let server = Postgres::start();
+    let fleet = Fleet::builder(&server).start();
+    let (before, supervisor) = (fleet.all_workers(), fleet.pid());
+    let mut client = fleet.client();
+    client.query("set application_name = 'stays'");
+    let backend = client.value("select pg_backend_pid()");
+    let done = upgrade(&fleet, None);
+    assert!(done.status.success(), "{done:?}");
+    assert!(String::from_utf8_lossy(&done.stdout).ends_with("upgraded\n"), "{done:?}");
+    is_upgraded(&fleet, &before);
+    assert_eq!(fleet.pid(), supervisor);
+    assert_eq!(client.value("show application_name"), "stays");
+    assert_eq!(client.value("select pg_backend_pid()"), backend);
+}
+
+/// A client that is in a transaction and stays there while something fails.
+struct Unmoved {
+    workers: Vec<u32>,
+    client: Client,
+}
+
+impl Unmoved {
+    fn new(fleet: &Fleet) -> Self {
+        let mut client = fleet.client();
+        assert_eq!(client.query("begin").status, 'T');
+        Self { workers: fleet.all_workers(), client }
+    }
+
+    #[track_caller]
+    fn check(mut self, fleet: &Fleet) {
+        assert_eq!(fleet.all_workers(), self.workers);
+        assert_eq!(self.client.query("commit").errors.len(), 0);
+        assert_eq!(fleet.client().value("select 1"), "1");
+    }
+}
+
+#[test]
+fn a_binary_that_cannot_take_over_changes_nothing() {
+    let server = Postgres::start();
+    let mut fleet = Fleet::builder(&server).start();
+    let faulty = Path::new(env!("CARGO_BIN_EXE_faulty"));
+    let plain = copy(&fleet, &binary(), "plain");
+    fs::set_permissions(&plain, Permissions::from_mode(0o644)).unwrap();
+    let text = fleet.folder().join("text");
+    fs::write(&text, "no program").unwrap();
+    fs::set_permissions(&text, Permissions::from_mode(0o755)).unwrap();
+    for (binary, reason) in [
+        (plain, "cannot be executed: Permission denied"),
+        (text, "ended without an answer: exit status"),
+        (fleet.folder().join("absent"), "No such file or directory"),
+        (fleet.folder().to_owned(), "is not a file"),
+        (copy(&fleet, faulty, "ends"), "ended without an answer: exit status 3"),
+        (copy(&fleet, faulty, "crashes"), "ended without an answer: signal 6 (SIGABRT)"),
+        (copy(&fleet, faulty, "hangs"), "does not answer within 10 s"),
+    ] {
+        let unmoved = Unmoved::new(&fleet);
+        let output = upgrade(&fleet, Some(&binary));
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains(reason), "{output:?}");
+        unmoved.check(&fleet);
+    }
+    let unmoved = Unmoved::new(&fleet);
+    fleet.change("pool_size_of_the_moon", 3);
+    let output = upgrade(&fleet, None);
+    // Neither does the command accept such a file; the console asks the new binary.
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let refused = fleet.console().query("upgrade");
+    assert!(
+        refused.errors[0].text().contains("refuses") && refused.errors[0].text().contains("pool_size_of_the_moon"),
+        "{refused:?}"
+    );
+    unmoved.check(&fleet);
+}
+
+/// The worker that the new image of this file has started, as soon as there is one; `None`: the upgrade was quicker.
+fn canary(fleet: &Fleet, image: &Path, mut ended: impl FnMut() -> bool) -> Option<u32> {
+    let of_image = |pid: &u32| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == image);
+    while !ended() {
+        if of_image(&fleet.pid())
+            && let Some(pid) = process::children(fleet.pid()).into_iter().find(of_image)
+        {
+            return Some(pid);
+        }
+    }
+    None
+}
+
+/// Does something to the canary as it starts; gives what the command has said. One that is ready too soon is tried again.
+fn disturb(fleet: &Fleet, act: impl Fn(u32)) -> Output {
+    for attempt in 0..50 {
+        let image = copy(fleet, &binary(), &format!("new{attempt}"));
+        let arguments = ["upgrade", "--binary", image.to_str().unwrap()];
+        let mut command = fleet.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        if let Some(pid) = canary(fleet, &image, || command.try_wait().unwrap().is_some()) {
+            act(pid);
+        }
+        let output = command.wait_with_output().unwrap();
+        if !output.status.success() {
+            return output;
+        }
+    }
+    panic!("the canary was always ready before");
+}
+
+#[test]
+fn a_canary_that_fails_brings_the_binary_before_back() {
+    let server = Postgres::start();
+    let fleet = Fleet::builder(&server).workers(1).start();
+    let supervisor = fleet.pid();
+    let mut client = fleet.client();
+    assert_eq!(client.query("begin").status, 'T');
+    for (fault, reason) in [(Signal::SIGKILL, "ended before it was ready: signal 9"), (Signal::SIGSTOP, "signal 9")] {
+        let output = disturb(&fleet, |canary| process::signal(canary, fault));
+        assert!(String::from_utf8_lossy(&output.stderr).contains(reason), "{output:?}");
+        assert!(fleet.logged("the version before is brought back") > 0);
+        assert_eq!(process::children(supervisor).len(), 1, "nothing is left of it");
+    }
+    let before = fleet.all_workers();
+    let done = upgrade(&fleet, None);
+    assert!(done.status.success(), "{done:?}");
+    is_upgraded(&fleet, &before);
+    assert_eq!(client.query("commit").errors.len(), 0);
+}
+
+#[test]
+fn a_new_supervisor_that_crashes_brings_the_binary_before_back() {
+    let server = Postgres::start();
+    let fleet = Fleet::builder(&server).start();
+    let supervisor = fleet.pid();
+    let before = fleet.all_workers();
+    let mut client = fleet.client();
+    assert_eq!(client.query("begin").status, 'T');
+    let output = disturb(&fleet, |canary| {
+        process::signal(canary, Signal::SIGSTOP);
+        process::signal(supervisor, Signal::SIGSEGV);
+    });
+    assert!(String::from_utf8_lossy(&output.stderr).contains("was ended by signal 11 (SIGSEGV)"), "{output:?}");
+    assert_eq!(fleet.pid(), supervisor);
+    wait_until("the canary to be gone", SOON, || process::children(supervisor).len() == before.len());
+    assert_eq!(client.query("commit").errors.len(), 0);
+    let before = fleet.all_workers();
+    let done = upgrade(&fleet, None);
+    assert!(done.status.success(), "{done:?}");
+    is_upgraded(&fleet, &before);
+}
+
+/// What waits at the console goes on waiting, and is answered by another image.
+#[test]
+fn sessions_of_the_console_go_on() {
+    let server = Postgres::start();
+    let fleet = Fleet::builder(&server).start();
+    let mut client = fleet.client();
+    assert_eq!(client.query("begin").status, 'T');
+    let (mut idle, mut pausing) = (fleet.console(), fleet.console());
+    assert!(!idle.query("show pools").rows.is_empty());
+    pausing.send(&frontend::query("pause app"));
+    fleet.wait_for_log("PAUSE 'app' command issued");
+    let before = fleet.all_workers();
+    // A paused pool's linked session stays with its worker: its transaction is waited for.
+    let mut upgrading = fleet.console();
+    upgrading.send(&frontend::query("upgrade"));
+    fleet.wait_for_log("has taken over");
+    assert!(!idle.query("show databases").rows.is_empty());
+    assert_eq!(client.query("commit").errors.len(), 0);
+    assert_eq!(pausing.answer().tags, ["PAUSE"]);
+    assert_eq!(upgrading.answer().tags, ["UPGRADE"]);
+    is_upgraded(&fleet, &before);
+    assert_eq!(pausing.query("resume app").tags, ["RESUME"]);
+    assert_eq!(client.value("select 1"), "1");
+}
+
+/// A signal that comes while everything stands still is obeyed by whoever goes on.
+#[test]
+fn signals_are_not_lost() {
+    let server = Postgres::start();
+    let mut fleet = Fleet::builder(&server).start();
+    for round in 0..5 {
+        let name = format!("round{round}");
+        let mut upgrading = fleet.console();
+        upgrading.send(&frontend::query("upgrade"));
+        fleet.change_database(&name, format!("host=127.0.0.1 port={} dbname=app", server.port()));
+        std::thread::sleep(Duration::from_millis(round * 4));
+        fleet.signal(Signal::SIGHUP);
+        assert_eq!(upgrading.answer().tags, ["UPGRADE"]);
+        wait_until("the new configuration", SOON, || {
+            fleet.console().query("show databases").rows.iter().any(|row| row[0].as_deref() == Some(name.as_str()))
+        });
+    }
+}
+
+#[test]
+fn who_may_say_which_binary() {
+    let server = Postgres::start();
+    let fleet = Fleet::builder(&server).start();
+    let refused = fleet.console().query(&format!("upgrade '{}'", binary().display()));
+    assert!(refused.errors[0].text().contains("by the user that the fleet runs as"), "{refused:?}");
+    let before = fleet.all_workers();
+    assert_eq!(fleet.console().query("upgrade").tags, ["UPGRADE"]);
+    is_upgraded(&fleet, &before);
+}
+
+#[test]
+fn as_pgbouncer_spells_it() {
+    let server = Postgres::start();
+    let fleet = Fleet::builder(&server).start();
+    let before = fleet.all_workers();
+    let output = fleet.command(&["-R"]).output().unwrap();
+    assert!(output.status.success(), "{}", fleet.log());
+    is_upgraded(&fleet, &before);
+}
