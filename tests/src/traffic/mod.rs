@@ -62,11 +62,13 @@ const COPIES: [(&str, Part, bool, bool); 4] = [
 ];
 
 /// What clients of PostgreSQL itself do.
-const WITNESSES: [(&str, Part); 4] = [
+const WITNESSES: [(&str, Part); 6] = [
     ("simple queries", queries::simple),
     ("extended queries", queries::extended),
     ("a prepared statement", queries::prepared),
     ("connections for one query", queries::visits),
+    ("cancels", cancels::of_its_own),
+    ("COPY from a client", copies::into),
 ];
 
 /// How much of it there is to be.
@@ -125,7 +127,7 @@ pub struct Traffic {
 impl Traffic {
     /// Opens every server of both pools, and begins; each client has had an answer when this returns.
     pub fn start(plan: Plan, fleet: &Fleet, server: &Postgres, authority: &Authority) -> Traffic {
-        server.admin().batch_execute(transactions::TABLE).unwrap();
+        server.admin().batch_execute(&[transactions::TABLE, copies::CHECK].concat()).unwrap();
         fill(plan, fleet, server);
         let mut traffic = Traffic { clock: Arc::default(), stop: Arc::default(), clients: Vec::new() };
         let versions = [&rustls::version::TLS13, &rustls::version::TLS12].map(|version| authority.client(version, None));

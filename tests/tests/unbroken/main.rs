@@ -1,7 +1,7 @@
 //! Workers are replaced, again and again, under everything that clients do: no client notices, and nothing grows.
 //!
-//! `scripts/soak` runs the long form. On whatever machine, the short one tells pauses of the fleet's from the machine's by clients of PostgreSQL's
-//! own, and by a time without events; the long one demands that nobody waits for a quarter of a second, whoever is to blame.
+//! `scripts/soak` runs the long form: on a quiet machine nobody waits for a quarter of a second. The short one is held on any machine; clients of
+//! PostgreSQL's own, and a time without events, tell what is the machine's.
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, missing_docs)]
 
@@ -37,7 +37,7 @@ fn events() -> (bool, Vec<Event>) {
     };
     let otherwise = if wanted.is_some() { 0 } else { 5 };
     let of = |event, kind| std::iter::repeat_n(event, count(kind).unwrap_or(otherwise));
-    (wanted.is_some(), of(Event::Restart, "restarts").collect())
+    (wanted.is_some(), of(Event::Restart, "restarts").chain(of(Event::Upgrade, "upgrades")).collect())
 }
 
 fn backends(server: &Postgres) -> BTreeSet<i32> {
