@@ -11,6 +11,7 @@ use crate::upgrade::WayBack;
 use crate::{last_breath, logging, process};
 use crossbeam_channel::bounded;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use shared::ids::{Owner, Slot};
 use shared::shm::{Shm, WorkerRow};
@@ -88,11 +89,22 @@ impl Engine {
             last_breath::remember(owner.slot, *pid);
             process::listen(Arc::clone(&engine.parts.office), control.clone(), *owner, *pid).map_err(failed)?;
         }
+        engine.reap_helpers();
         engine.end_strangers();
         if engine.way_back.is_none() {
             engine.settle();
         }
         Ok(engine)
+    }
+
+    /// Processes that a thread of the image before had started and would have waited for. Those that have not ended yet are the next image's.
+    fn reap_helpers(&self) {
+        let children = std::fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
+        let children = children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok());
+        let is_worker = |pid: &u32| self.workers.iter().flatten().any(|worker| worker.pid == *pid);
+        for pid in children.filter(|pid| !is_worker(pid)) {
+            let _ = waitpid(Pid::from_raw(pid as i32), Some(WaitPidFlag::WNOHANG));
+        }
     }
 
     /// Workers that the estate does not know: an image that has failed had started them after it was written.
