@@ -41,7 +41,7 @@ pub fn encode_long<M: Serialize>(message: &M) -> Result<Vec<u8>, MessageError> {
 pub enum ToWorker {
     /// The first message of a worker's life. Descriptors, in this order: shared memory, configuration snapshot, a sealed memfd with postcard's list of
     /// the [`Keys`] that other workers have learned, log file (if `log_file`), its own inbox's receiving end, the sending ends of the inboxes of slots `0..inboxes`, `listeners` TCP listeners of its slot,
-    /// `unix_listeners` shared Unix listeners.
+    /// `unix_listeners` shared Unix listeners, its door (if `door`).
     Start {
         /// The slot it serves.
         slot: Slot,
@@ -65,6 +65,16 @@ pub enum ToWorker {
         mock_secret: [u8; 32],
         /// Welcomes that other workers have learned.
         welcomes: Vec<Welcome>,
+        /// Whether there is a door: see [`crate::door`].
+        #[serde(default)]
+        door: bool,
+    },
+    /// Of a supervisor that has found the worker at its door, after its `Hello`; answered by `Estate` and `Servers`.
+    Adopt,
+    /// That supervisor has what it needs, and this is how the fleet stands. Descriptors: the sending ends of the inboxes of all slots.
+    Adopted {
+        /// What orders have left behind.
+        marks: Marks,
     },
     /// A new configuration; take it aside and answer `Prepared` or `Refused`. Descriptors: the snapshot, then the log file if `log_file`.
     Prepare {
@@ -274,12 +284,61 @@ pub enum ToSupervisor {
     },
     /// Check a password where that may take long; answered by `PasswordChecked`.
     CheckPassword(PasswordCheck),
+    /// The answer to `Adopt`. Descriptors, in this order: the configuration in force, a sealed memfd with postcard's [`Lore`], its inbox's receiving
+    /// and sending end, its TCP listeners, its Unix listeners.
+    Estate(Box<Estate>),
+    /// Its server connections, at most [`MOST_SERVERS`] in a message. Descriptors: a duplicate of the socket of each.
+    Servers(Vec<ServerSeats>),
     /// A cancel request for a console session, which has this cancel key.
     CancelConsole {
         /// The key.
         key: [u8; 8],
     },
 }
+
+/// What a worker has that its supervisor must have too.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Estate {
+    /// The slot and the life.
+    pub owner: Owner,
+    /// How far it has come.
+    pub stage: WorkerStage,
+    /// How many slots it knows of.
+    pub slots: u8,
+    /// Whose each of its TCP listeners is.
+    pub tcp: Vec<Slot>,
+    /// How many Unix listeners it has.
+    pub unix: u8,
+    /// What orders have left behind there,
+    pub marks: Marks,
+    /// and the last of them.
+    pub last_order: u32,
+    /// The key of the mock SCRAM salts.
+    pub mock_secret: [u8; 32],
+    /// How many server connections it has: they are named by `Servers`.
+    pub servers: u32,
+}
+
+/// How far a worker has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WorkerStage {
+    /// It serves.
+    Serving,
+    /// It was told to leave, or to stop, and goes on doing so.
+    Leaving,
+}
+
+/// What workers have learned, as a new supervisor is told.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lore {
+    /// What logins have taught.
+    pub learned: Vec<Learned>,
+    /// What pools' clients are greeted with.
+    pub welcomes: Vec<Welcome>,
+}
+
+/// The most server connections that one message names.
+pub const MOST_SERVERS: usize = 200;
 
 /// A client that waits for an answer, in its worker's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,6 +9,7 @@ pub mod auth;
 pub mod balance;
 pub mod config;
 pub mod control;
+pub mod door;
 pub mod encoding;
 pub mod ids;
 pub mod log;
@@ -20,3 +21,6 @@ pub mod sys;
 pub mod tls;
 mod tongue;
 pub mod wire;
+
+/// The program's name and version.
+pub const NAME: &str = concat!("pgfleet ", env!("CARGO_PKG_VERSION"));

@@ -84,6 +84,9 @@ pub(crate) struct KeptWorker {
     pub(crate) pid: u32,
     /// The supervisor's end of its control socket.
     pub(crate) control: Place,
+    /// What holds the process, if it is no child.
+    #[serde(default)]
+    pub(crate) held: Option<Place>,
 }
 
 /// An estate as it travels: the numbers of the descriptors on its list, and itself.

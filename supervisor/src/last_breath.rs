@@ -3,22 +3,42 @@
 //! The pids stand in atomics, so that the panic hook needs no lock and no allocation to end them. A supervisor that is killed
 //! runs nothing of this: its workers go on serving.
 
+use crate::process::Process;
 use nix::errno::Errno;
+use nix::poll::PollTimeout;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use shared::ids::{MAX_WORKERS, Slot};
 use shared::sys::guard;
+use shared::sys::pidfd::PidFd;
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Mutex};
 
 static PIDS: [AtomicI32; MAX_WORKERS] = [const { AtomicI32::new(0) }; MAX_WORKERS];
+/// Those that another supervisor has started.
+static ADOPTED: Mutex<Vec<(Slot, Arc<PidFd>)>> = Mutex::new(Vec::new());
 static FILES: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
-/// A worker runs on the slot; 0: it has been reaped.
-pub(crate) fn remember(slot: Slot, pid: u32) {
-    PIDS[slot.index()].store(pid as i32, Ordering::SeqCst);
+/// A worker runs on the slot.
+pub(crate) fn remember(slot: Slot, process: &Process) {
+    match process {
+        Process::Child(pid) => PIDS[slot.index()].store(*pid as i32, Ordering::SeqCst),
+        Process::Adopted(_, process) => {
+            if let Ok(mut adopted) = ADOPTED.lock() {
+                adopted.push((slot, Arc::clone(process)));
+            }
+        }
+    }
+}
+
+/// It has been reaped.
+pub(crate) fn forget(slot: Slot) {
+    PIDS[slot.index()].store(0, Ordering::SeqCst);
+    if let Ok(mut adopted) = ADOPTED.lock() {
+        adopted.retain(|(other, _)| *other != slot);
+    }
 }
 
 /// A file to be removed whatever happens.
@@ -34,6 +54,13 @@ pub(crate) fn end_workers() {
     for pid in pids.into_iter().filter(|&pid| pid > 0) {
         // Ours until reaped, so the pid cannot be another's.
         let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+    let adopted = ADOPTED.try_lock().map_or_else(|_| Vec::new(), |mut adopted| std::mem::take(&mut *adopted));
+    for (_, process) in &adopted {
+        let _ = process.signal(Signal::SIGKILL);
+    }
+    for (_, process) in &adopted {
+        let _ = process.wait(PollTimeout::NONE);
     }
     for pid in pids.into_iter().filter(|&pid| pid > 0) {
         while waitpid(Pid::from_raw(pid), None) == Err(Errno::EINTR) {}

@@ -6,6 +6,7 @@
 //! supervisor executes its own image with the hidden argument `worker`.
 #![forbid(unsafe_code)]
 
+mod adoption;
 mod asks;
 mod auth;
 mod cli;
@@ -43,7 +44,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 /// Our name and version.
-const NAME: &str = concat!("pgfleet ", env!("CARGO_PKG_VERSION"));
+const NAME: &str = shared::NAME;
 
 fn main() -> ExitCode {
     // Before anything else: an image that goes on has its guard first.

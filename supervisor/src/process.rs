@@ -2,28 +2,93 @@
 //!
 //! That thread reads until the worker's end is closed and then waits for the process without reaping it: so everything the
 //! worker said has been handled before its end is known, and its pid stays its own until the fleet's thread has reaped it.
+//! A worker that another supervisor has started is nobody's child here, and held by a descriptor instead.
 
 use crate::asks::{self, Question};
 use crate::control::Control;
-use crate::fleet::{Event, Said};
+use crate::fleet::{Ended, Event, Said};
 use crate::gate::Gate;
 use crate::office::{Input, Office};
 use crate::{console, dns};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 use shared::control::{self, MAX_MESSAGE, ReportRows, ToSupervisor};
 use shared::ids::{Owner, Slot};
+use shared::sys::pidfd::PidFd;
 use shared::sys::{memfd, seqpacket, spawn};
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use zeroize::Zeroize;
 
 /// The longest report that is read, in bytes: some 250,000 connections.
 const MAX_REPORT: usize = 128 * 1024 * 1024;
+
+/// A process that is ours to end, and that nothing else can be mistaken for.
+#[derive(Debug, Clone)]
+pub(crate) enum Process {
+    /// A child, until it is reaped.
+    Child(u32),
+    /// Another supervisor's.
+    Adopted(u32, Arc<PidFd>),
+}
+
+impl Process {
+    /// As another image of this process has had it.
+    pub(crate) fn new(pid: u32, held: Option<OwnedFd>) -> Self {
+        held.map_or(Process::Child(pid), |held| Process::Adopted(pid, Arc::new(held.into())))
+    }
+
+    /// What holds one that is no child.
+    pub(crate) fn held(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Process::Child(_) => None,
+            Process::Adopted(_, process) => Some(process.as_fd()),
+        }
+    }
+
+    /// Its number.
+    pub(crate) fn pid(&self) -> u32 {
+        match self {
+            Process::Child(pid) | Process::Adopted(pid, _) => *pid,
+        }
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(&self) -> io::Result<()> {
+        match self {
+            Process::Child(pid) => Ok(kill(Pid::from_raw(*pid as i32), Signal::SIGKILL)?),
+            Process::Adopted(_, process) => process.signal(Signal::SIGKILL),
+        }
+    }
+
+    /// Waits for its end. It is not reaped.
+    fn wait(&self) {
+        match self {
+            Process::Child(pid) => {
+                let pid = Pid::from_raw(*pid as i32);
+                while waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) == Err(Errno::EINTR) {}
+            }
+            Process::Adopted(pid, process) => {
+                if let Err(error) = process.wait(PollTimeout::NONE) {
+                    log::error!("could not wait for process {pid}: {error}");
+                }
+            }
+        }
+    }
+
+    /// How it ended. After [`Self::wait`], once.
+    pub(crate) fn reap(&self) -> Ended {
+        match self {
+            Process::Child(pid) => crate::engine::reap(*pid),
+            Process::Adopted(..) => Ended::Unseen,
+        }
+    }
+}
 
 /// Starts a worker's process from this process's own image, whatever has become of its file.
 pub(crate) fn start(gate: &Arc<Gate>) -> io::Result<(Control, u32)> {
@@ -49,14 +114,13 @@ pub(crate) fn peer_has_ended(socket: &impl AsFd) -> bool {
 }
 
 /// Listens to a worker from a thread of its own until its process has ended.
-pub(crate) fn listen(office: Arc<Office>, control: Control, owner: Owner, pid: u32) -> io::Result<()> {
+pub(crate) fn listen(office: Arc<Office>, control: Control, owner: Owner, process: Process) -> io::Result<()> {
     let listener = Listener { office, control, owner };
     let run = move || {
         if let Err(error) = listener.read_all() {
             log::error!("control socket of worker {}: {error}", listener.owner.slot);
         }
-        let pid = Pid::from_raw(pid as i32);
-        while waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) == Err(Errno::EINTR) {}
+        process.wait();
         listener.office.tell(Input::Gone(listener.owner.slot, listener.owner.incarnation));
     };
     std::thread::Builder::new().name(format!("worker {}", owner.slot)).spawn(run)?;
@@ -130,6 +194,9 @@ impl Listener {
             ToSupervisor::Resolve { host } => return dns::resolve(&self.office, &host, &self.control),
             ToSupervisor::NameUser { uid } => return self.ask(Question::NameUser(uid)),
             ToSupervisor::CheckPassword(check) => return self.ask(Question::CheckPassword(check)),
+            ToSupervisor::Estate(_) | ToSupervisor::Servers(_) => {
+                return log::error!("worker {} says what it has without having been asked", self.owner.slot);
+            }
             ToSupervisor::ServerOpened(seats) => return self.office.orphans.opened(seats, descriptor),
             ToSupervisor::ServerClosed(seats) => return self.office.orphans.closed(seats),
         };

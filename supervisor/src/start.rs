@@ -1,6 +1,7 @@
 //! Bringing a fleet up, in PgBouncer's order: configuration, user, already running?, background, descriptors, listeners, pidfile,
 //! shared memory, workers.
 
+use crate::adoption::{self, Adopted};
 use crate::cli::Run;
 use crate::control_dir::ControlDir;
 use crate::dns::{self, Resolver};
@@ -52,8 +53,9 @@ fn bring_up(options: &Run, path: &Path) -> Result<u8, String> {
     let settings = &config.settings;
     privileges::drop_to(options.user.as_deref().or(settings.user.as_deref()))?;
     let control_dir = ControlDir::open(settings)?;
+    let found = control_dir.as_ref().map(adoption::find).transpose()?.flatten();
     let passed_on = Unix::inherit(settings, &mut inherited)?;
-    if passed_on.is_none() {
+    if passed_on.is_none() && found.is_none() {
         listen::check_running(settings)?;
     }
     if !settings.pidfile.is_empty() {
@@ -73,22 +75,11 @@ fn bring_up(options: &Run, path: &Path) -> Result<u8, String> {
     raise_descriptors(&config);
     let warned = problems.warnings().map(ToString::to_string).collect();
     warn(&problems);
-    let slots = settings.worker_count();
     let keeper = match inherited.is_activated() {
         true => Keeper::Manager,
         false if notify::has_store() => Keeper::Store,
         false => Keeper::Nobody,
     };
-    let (tcp, addresses) = Tcp::resolve_beside(settings, &inherited)?.open(slots, &mut inherited)?;
-    drop(inherited);
-    let mut unix = if passed_on.is_some() { passed_on } else { Unix::open(settings)? };
-    if keeper == Keeper::Nobody {
-        if let Some(file) = unix.as_ref().and_then(Unix::file) {
-            last_breath::remove_at_end(file);
-        }
-    } else if let Some(unix) = &mut unix {
-        unix.keep();
-    }
     let _pidfile = match settings.pidfile.as_str() {
         "" => None,
         file => {
@@ -96,6 +87,50 @@ fn bring_up(options: &Run, path: &Path) -> Result<u8, String> {
             Some(Pidfile::create(Path::new(file))?)
         }
     };
+    let rest = Rest { keeper, log_file, warned, stderr, verbose: options.verbose };
+    let claimed = match (found, &control_dir) {
+        (Some(found), Some(control_dir)) => found.claim(control_dir)?,
+        _ => None,
+    };
+    match claimed {
+        Some(claimed) => {
+            let adopted = adoption::put_together(claimed, config.path, passed_on, &mut inherited)?;
+            drop(inherited);
+            go_on(adopted, rest, control_dir)
+        }
+        None => begin(config, passed_on, inherited, rest, control_dir),
+    }
+}
+
+/// What there is besides, whether the fleet is new or not.
+struct Rest {
+    keeper: Keeper,
+    log_file: Option<OwnedFd>,
+    warned: HashSet<String>,
+    stderr: bool,
+    verbose: u8,
+}
+
+/// A new fleet, from its listeners to its end.
+fn begin(
+    config: Config,
+    passed_on: Option<Unix>,
+    mut inherited: Inherited,
+    rest: Rest,
+    control_dir: Option<ControlDir>,
+) -> Result<u8, String> {
+    let settings = &config.settings;
+    let Rest { keeper, log_file, warned, stderr, verbose } = rest;
+    let (tcp, addresses) = Tcp::resolve_beside(settings, &inherited)?.open(settings.worker_count(), &mut inherited)?;
+    drop(inherited);
+    let mut unix = if passed_on.is_some() { passed_on } else { Unix::open_anew(settings)? };
+    if keeper == Keeper::Nobody {
+        if let Some(file) = unix.as_ref().and_then(Unix::file) {
+            last_breath::remove_at_end(file);
+        }
+    } else if let Some(unix) = &mut unix {
+        unix.keep();
+    }
     let listeners = Listeners { tcp, addresses, unix, keeper, sinks: Vec::new() };
     let snapshot = load::snapshot(&config)?;
     let (shm, memory) = Shm::create().map_err(|error| format!("could not create shared memory: {error}"))?;
@@ -106,7 +141,6 @@ fn bring_up(options: &Run, path: &Path) -> Result<u8, String> {
         inbox_ends.push(receiving);
         inboxes.add(sending);
     }
-    let verbose = options.verbose;
     let foundation = Foundation {
         config,
         listeners,
@@ -126,6 +160,36 @@ fn bring_up(options: &Run, path: &Path) -> Result<u8, String> {
     let mock_secret = mock_secret::make()?;
     last_breath::on_panic();
     Ok(Engine::new(parts, mock_secret).start())
+}
+
+/// A fleet whose supervisor has died, to its end.
+fn go_on(adopted: Adopted, rest: Rest, control_dir: Option<ControlDir>) -> Result<u8, String> {
+    let Rest { keeper, log_file, warned, stderr, verbose } = rest;
+    let Adopted { config, shm, memory, inbox_ends, inboxes, tcp, addresses, unix, rescued } = adopted;
+    let file = unix.as_ref().and_then(Unix::file).filter(|_| keeper == Keeper::Nobody);
+    let listeners = Listeners { tcp, addresses, unix, keeper, sinks: Vec::new() };
+    let snapshot = load::snapshot(&config)?;
+    let foundation = Foundation {
+        config,
+        listeners,
+        shm,
+        memory,
+        inbox_ends,
+        inboxes,
+        snapshot,
+        log_file,
+        warned,
+        stderr,
+        verbose,
+        image: std::env::current_exe().unwrap_or_default(),
+        control_dir,
+    };
+    let (engine, first) = Engine::rescue(assemble(foundation)?, rescued)?;
+    if let Some(file) = file {
+        last_breath::remove_at_end(file);
+    }
+    last_breath::on_panic();
+    Ok(engine.run(first))
 }
 
 /// What a fleet stands on, new or gone on with.

@@ -64,14 +64,20 @@ impl History {
         now().saturating_sub(*at)
     }
 
+    fn is_new(&self) -> bool {
+        self.kept().told.is_none()
+    }
+
+    /// The first period begins with these: workers that were adopted have counted before.
+    fn begin(&self, totals: &Totals) {
+        self.kept().told = Some((now(), sum(totals)));
+    }
+
     /// Takes the totals as they are now; returns the line.
     fn push(&self, totals: Totals) -> String {
         let mut kept = self.kept();
         let now = now();
-        let mut sum = PoolRow::default();
-        for row in totals.values() {
-            crate::fleet::add_counters(&mut sum, row);
-        }
+        let sum = sum(&totals);
         let (told_at, told) = kept.told.replace((now, sum.clone())).unwrap_or_else(|| (now, PoolRow::default()));
         let new = Snapshot { at: now, totals };
         let older = kept.snapshots.take().map_or_else(|| new.clone(), |(_, newer)| newer);
@@ -93,6 +99,24 @@ pub(crate) fn totals<'a>(rows: impl Iterator<Item = &'a PoolRow>) -> Totals {
         crate::fleet::add_counters(total, row);
     }
     totals
+}
+
+fn sum(totals: &Totals) -> PoolRow {
+    let mut sum = PoolRow::default();
+    for row in totals.values() {
+        crate::fleet::add_counters(&mut sum, row);
+    }
+    sum
+}
+
+/// What all workers have counted.
+fn count(office: &Office) -> Option<Totals> {
+    match office.ask(Request::Report(ReportKind::Pools), None).recv() {
+        Ok(Answer::Rows { live, retired, removed, .. }) => {
+            Some(totals(live.iter().flat_map(|(_, rows)| &rows.pools).chain(&retired).chain(&removed)))
+        }
+        _ => None,
+    }
 }
 
 /// What a second of the time between two totals brought: sums and rates as the line prints them.
@@ -132,6 +156,11 @@ pub(crate) fn start(office: Arc<Office>) -> io::Result<()> {
 }
 
 fn run(office: &Office) {
+    if office.history.is_new()
+        && let Some(totals) = count(office)
+    {
+        office.history.begin(&totals);
+    }
     loop {
         // The period may change under way: it is looked at often, the fleet is not asked before it is over.
         std::thread::sleep(Duration::from_secs(1));
@@ -139,10 +168,8 @@ fn run(office: &Office) {
         if settings.stats_period.is_zero() || office.history.silence() < settings.stats_period {
             continue;
         }
-        let Ok(Answer::Rows { live, retired, removed, .. }) = office.ask(Request::Report(ReportKind::Pools), None).recv() else {
-            continue;
-        };
-        let line = office.history.push(totals(live.iter().flat_map(|(_, rows)| &rows.pools).chain(&retired).chain(&removed)));
+        let Some(totals) = count(office) else { continue };
+        let line = office.history.push(totals);
         notify::status(&line);
         if settings.log_stats {
             log::info!("{line}");

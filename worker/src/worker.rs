@@ -6,6 +6,7 @@
 
 use crate::client::{Client, ClientState};
 use crate::clock::{Instant, now};
+use crate::fleet::adoption::Adoption;
 use crate::fleet::handover;
 use crate::fleet::lend::Lends;
 use crate::fleet::orders::Owed;
@@ -46,6 +47,10 @@ pub(crate) const TICK: Duration = Duration::from_millis(100);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Source {
     Control,
+    /// Where another supervisor finds this worker.
+    Door,
+    /// Who says that it is one.
+    Guest,
     Inbox,
     Listener(usize),
     Client(usize),
@@ -63,6 +68,8 @@ impl From<Source> for Token {
             Source::Carrier(i) => (3, i),
             Source::Inbox => (4, 0),
             Source::Control => (5, 0),
+            Source::Door => (5, 1),
+            Source::Guest => (5, 2),
         };
         Token(kind << 32 | index)
     }
@@ -78,7 +85,11 @@ impl From<Token> for Source {
             2 => Source::Listener(index),
             3 => Source::Carrier(index),
             4 => Source::Inbox,
-            _ => Source::Control,
+            _ => match index {
+                1 => Source::Door,
+                2 => Source::Guest,
+                _ => Source::Control,
+            },
         }
     }
 }
@@ -117,11 +128,15 @@ pub(crate) struct Worker {
     pub(crate) marks: Marks,
     /// Orders that wait for servers.
     pub(crate) owed: Vec<Owed>,
+    /// The last order.
+    pub(crate) last_order: u32,
     /// Has said that no server is left.
     pub(crate) drained: bool,
 
     pub(crate) poll: Poll,
     pub(crate) control: Control,
+    /// How another supervisor is to adopt it.
+    pub(crate) adoption: Adoption,
     pub(crate) inbox: OwnedFd,
     /// Sending ends of all workers' inboxes, by slot.
     pub(crate) inboxes: Vec<OwnedFd>,
@@ -197,6 +212,7 @@ pub(crate) struct Start {
     pub(crate) marks: Marks,
     pub(crate) poll: Poll,
     pub(crate) control: Control,
+    pub(crate) adoption: Adoption,
     pub(crate) inbox: OwnedFd,
     pub(crate) inboxes: Vec<OwnedFd>,
 }
@@ -216,9 +232,11 @@ impl Worker {
             life: Life::Serving,
             marks: start.marks,
             owed: Vec::new(),
+            last_order: 0,
             drained: false,
             poll: start.poll,
             control: start.control,
+            adoption: start.adoption,
             inbox: start.inbox,
             inboxes: start.inboxes,
             listeners: Vec::new(),
@@ -348,6 +366,8 @@ impl Worker {
             Source::Carrier(index) => self.carrier_event(index),
             Source::Inbox => self.inbox_readable(),
             Source::Control => self.control_event(event.is_readable(), event.is_writable()),
+            Source::Door => self.somebody_knocks(),
+            Source::Guest => self.guest_speaks(),
         }
     }
 
@@ -359,6 +379,7 @@ impl Worker {
         self.expire_servers();
         self.tick_pools();
         self.tick_leaving();
+        self.tick_adoption();
         self.inbox_readable();
         self.tick_carriers();
         self.accept_stalled();
@@ -445,6 +466,7 @@ impl Worker {
             marks: Marks::default(),
             poll: Poll::new().unwrap(),
             control: Control::new(control),
+            adoption: Adoption::default(),
             inbox,
             inboxes: vec![sending],
         })

@@ -42,6 +42,13 @@ impl Shm {
         orphans
     }
 
+    /// Clears up after a supervisor that is known to be dead: frees what its console's clients had, and what it was about to free. The draining
+    /// connections stay, and are [`Self::orphans`].
+    pub fn bury_supervisor(&self) {
+        self.free_clients(Owner::SUPERVISOR);
+        self.free_unreferenced(Owner::SUPERVISOR);
+    }
+
     /// Every draining connection: for a supervisor that was started anew.
     pub fn orphans(&self) -> Vec<Orphan> {
         self.servers().filter_map(|(pool, seat)| self.orphan(pool, seat)).collect()
@@ -223,6 +230,24 @@ mod tests {
         assert_eq!((shm.clients().in_use(), per_database.in_use()), (1, 1));
         let found: Vec<_> = keys.into_iter().map(|key| shm.clients().find(key).map(|(_, owner)| owner)).collect();
         assert_eq!(found, [None, None, Some(B)]);
+    }
+
+    #[test]
+    fn what_a_dead_supervisor_had_is_freed_and_its_orphans_stay() {
+        let (shm, pool, limits) = fleet();
+        let per_database = shm.seats(shm.limit(Limit::DatabaseClients("d")).unwrap());
+        per_database.take(Owner::SUPERVISOR, 3).unwrap();
+        let seat = shm.clients().take(A, 3).unwrap();
+        let console = shm.clients().take(Owner::SUPERVISOR, 3).unwrap();
+        shm.clients().new_key(Owner::SUPERVISOR, console, 42, 0).unwrap();
+        shm.take_server(A, pool, &limits).unwrap();
+        let orphans = shm.bury(A);
+        // It was killed in the middle of another burial.
+        let halfway = shm.clients().take(B, 3).unwrap();
+        assert!(shm.region().clients[halfway.0 as usize].word.drain_of_dead(B.incarnation));
+        shm.bury_supervisor();
+        assert_eq!((shm.clients().in_use(), per_database.in_use()), (0, 0), "{seat:?}");
+        assert_eq!((shm.orphans(), in_use(&shm, pool, &limits)), (orphans, [1; 3]));
     }
 
     /// A worker that died between two steps of `take_server`: a seat taken, nothing refers to it yet.

@@ -91,6 +91,11 @@ impl WorkerTable<'_> {
         next(last).map(Incarnation)
     }
 
+    /// The last that there has been.
+    pub fn last_incarnation(&self) -> Incarnation {
+        Incarnation(self.0.header.next_incarnation.load(Ordering::Acquire).max(Incarnation::SUPERVISOR.0))
+    }
+
     /// Enters a worker that is being started: no counts yet, and its heartbeat is now.
     pub fn start(&self, owner: Owner, pid: u32, started_at_us: u64, now_us: u64) {
         let Some(cell) = self.cell(owner.slot) else { return };
@@ -101,6 +106,7 @@ impl WorkerTable<'_> {
         cell.started_at.store(started_at_us, Ordering::Relaxed);
         cell.pid.store(pid, Ordering::Relaxed);
         cell.incarnation.store(owner.incarnation.0, Ordering::Release);
+        self.0.header.next_incarnation.fetch_max(owner.incarnation.0, Ordering::AcqRel);
         self.set_state(owner.slot, WorkerState::Starting);
     }
 

@@ -10,6 +10,7 @@ pub mod inherited;
 pub mod map;
 pub mod memfd;
 pub mod peer;
+pub mod pidfd;
 pub mod process;
 pub mod seqpacket;
 pub mod spawn;

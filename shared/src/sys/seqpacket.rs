@@ -9,7 +9,7 @@ use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, cmsg_space, sendmsg, setsockopt, socketpair, sockopt,
 };
 use std::io::{self, IoSlice};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// The most descriptors one datagram can carry (Linux's SCM_MAX_FD).
 pub const MAX_FDS: usize = 253;
@@ -31,13 +31,18 @@ pub struct Received {
 /// Two connected ends, both close-on-exec and blocking. The send buffer is 1 MiB, or what `net.core.wmem_max` allows.
 pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let (a, b) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
-    for end in [&a, &b] {
-        // With CAP_NET_ADMIN beyond wmem_max; else Linux itself cuts the value down and reports success.
-        if setsockopt(end, sockopt::SndBufForce, &SEND_BUFFER).is_err() {
-            setsockopt(end, sockopt::SndBuf, &SEND_BUFFER)?;
-        }
-    }
+    enlarge(&a)?;
+    enlarge(&b)?;
     Ok((a, b))
+}
+
+/// Gives a socket the send buffer that [`pair`] gives.
+pub fn enlarge(socket: &impl AsFd) -> io::Result<()> {
+    // With CAP_NET_ADMIN beyond wmem_max; else Linux itself cuts the value down and reports success.
+    if setsockopt(socket, sockopt::SndBufForce, &SEND_BUFFER).is_err() {
+        setsockopt(socket, sockopt::SndBuf, &SEND_BUFFER)?;
+    }
+    Ok(())
 }
 
 /// Sends one datagram. Blocks or returns `WouldBlock` as the descriptor's own O_NONBLOCK says; `BrokenPipe` when nobody holds the other end.

@@ -41,6 +41,7 @@ fn to_worker() -> Vec<ToWorker> {
         stderr: false,
         mock_secret: [250; 32],
         welcomes: vec![welcome.clone()],
+        door: true,
     };
     let orders = [
         Order::Pause(Scope::All),

@@ -5,6 +5,7 @@
 
 mod grow;
 pub(crate) mod load;
+mod rescue;
 mod resume;
 mod spawn;
 mod unread;
@@ -19,15 +20,16 @@ use crate::listen::{self, Keeper, Listeners, Stray};
 use crate::notify::{self, Watchdog};
 use crate::office::{Candidate, Input, Office};
 use crate::orphans::{Inboxes, wake_waiters};
+use crate::process::Process;
 use crate::upgrade::{Binary, WayBack};
 use crate::{last_breath, logging};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use load::{Ground, Source};
-use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use shared::config::{Config, Database};
 use shared::control::{StopMode, ToWorker};
+use shared::door;
 use shared::ids::{ConnectionId, Incarnation, Owner, PoolId, Slot};
 use shared::shm::{Shm, WorkerRow, WorkerState};
 use shared::sys::clock;
@@ -73,14 +75,14 @@ pub(crate) struct Parts {
     pub(crate) verbose: u8,
     /// Where the image that runs was found, and where an upgrade finds the next.
     pub(crate) image: PathBuf,
-    /// The directory by which there is no second fleet beside this one.
+    /// The directory by which there is no second fleet beside this one, with the workers' doors.
     pub(crate) control_dir: Option<ControlDir>,
 }
 
 /// A worker's process.
 struct Worker {
     owner: Owner,
-    pid: u32,
+    process: Process,
     control: Control,
 }
 
@@ -285,6 +287,10 @@ impl Engine {
                 descriptors.extend(inboxes.iter().skip(usize::from(first)).map(AsFd::as_fd));
                 ToWorker::Inboxes { first }
             }
+            (ToWorker::Adopted { marks }, _) => {
+                descriptors.extend(inboxes.iter().map(AsFd::as_fd));
+                ToWorker::Adopted { marks }
+            }
             (ToWorker::Listen { of, .. }, _) => {
                 let listeners = &self.parts.listeners;
                 let unix = listeners.unix.as_ref().filter(|_| of == slot);
@@ -319,9 +325,9 @@ impl Engine {
 
     fn kill(&self, slot: Slot) {
         if let Some(worker) = &self.workers[slot.index()]
-            && let Err(error) = kill(Pid::from_raw(worker.pid as i32), Signal::SIGKILL)
+            && let Err(error) = worker.process.kill()
         {
-            log::error!("could not kill worker {slot} (pid {}): {}", worker.pid, error.desc());
+            log::error!("could not kill worker {slot} (pid {}): {}", worker.process.pid(), listen::reason(&error));
         }
     }
 
@@ -346,12 +352,15 @@ impl Engine {
     fn gone(&mut self, slot: Slot, incarnation: Incarnation) {
         let place = &mut self.workers[slot.index()];
         let Some(worker) = place.take_if(|worker| worker.owner.incarnation == incarnation) else { return };
-        let ended = reap(worker.pid);
-        last_breath::remember(slot, 0);
+        let ended = worker.process.reap();
+        last_breath::forget(slot);
         let office = &self.parts.office;
         let lost = holdings(&office.shm.workers().get(slot));
         let orphans = office.shm.bury(worker.owner);
         office.shm.workers().vacate(slot);
+        if let Some(directory) = &self.parts.control_dir {
+            door::remove(directory.as_fd(), slot);
+        }
         let databases = orphans.iter().map(|orphan| database_of(&office.shm, orphan.seats.pool)).collect();
         office.orphans.buried(slot, orphans);
         wake_waiters(&office.shm, &self.parts.inboxes);

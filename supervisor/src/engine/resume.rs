@@ -6,9 +6,10 @@ use crate::estate::{Estate, KeptSlot, KeptWorker};
 use crate::listen::{Keeper, Unix};
 use crate::luggage::Arrived;
 use crate::orphans::Inboxes;
+use crate::process::{self, Process};
 use crate::start::{Foundation, assemble};
 use crate::upgrade::WayBack;
-use crate::{last_breath, logging, process};
+use crate::{last_breath, logging};
 use crossbeam_channel::bounded;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, waitpid};
@@ -17,7 +18,7 @@ use shared::ids::{Owner, Slot};
 use shared::shm::{Shm, WorkerRow};
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 impl Engine {
@@ -34,8 +35,11 @@ impl Engine {
         for KeptSlot { receiving, sending, worker } in estate.slots {
             inbox_ends.push(arrived.take(receiving).ok_or_else(missing)?);
             inboxes.add(arrived.take(sending).ok_or_else(missing)?);
-            let control = worker.as_ref().map(|worker| arrived.take(worker.control).ok_or_else(missing)).transpose()?;
-            kept.push(worker.zip(control));
+            let worker = worker.map(|KeptWorker { owner, pid, control, held }| {
+                let held = held.map(|held| arrived.take(held).ok_or_else(missing)).transpose()?;
+                Ok::<_, String>((owner, Process::new(pid, held), arrived.take(control).ok_or_else(missing)?))
+            });
+            kept.push(worker.transpose()?);
         }
         let listeners = estate.listeners.take(&mut arrived).ok_or_else(missing)?;
         if listeners.keeper == Keeper::Nobody
@@ -71,11 +75,7 @@ impl Engine {
         engine.ticket_key_since = estate.ticket_key_since;
         engine.way_back = way_back;
         let gate = &engine.parts.office.gate;
-        let again = |(kept, control): (KeptWorker, OwnedFd)| Worker {
-            owner: kept.owner,
-            pid: kept.pid,
-            control: Control::new(control, Arc::clone(gate)),
-        };
+        let again = |(owner, process, control)| Worker { owner, process, control: Control::new(control, Arc::clone(gate)) };
         engine.workers = kept.into_iter().map(|worker| worker.map(again)).collect();
         let control = |owner| Some(&engine.workers.iter().flatten().find(|worker| worker.owner == owner)?.control);
         let mut answers = BTreeMap::new();
@@ -85,9 +85,9 @@ impl Engine {
             answers.extend(session.map(|session| (session, answer)));
         }
         estate.parlour.resume(&engine.parts.office, control, |session| answers.remove(&session), &mut arrived);
-        for Worker { owner, pid, control } in engine.workers.iter().flatten() {
-            last_breath::remember(owner.slot, *pid);
-            process::listen(Arc::clone(&engine.parts.office), control.clone(), *owner, *pid).map_err(failed)?;
+        for Worker { owner, process, control } in engine.workers.iter().flatten() {
+            last_breath::remember(owner.slot, process);
+            process::listen(Arc::clone(&engine.parts.office), control.clone(), *owner, process.clone()).map_err(failed)?;
         }
         engine.reap_helpers();
         engine.end_strangers();

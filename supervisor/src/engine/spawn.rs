@@ -1,12 +1,13 @@
 //! Starting a worker on a slot: its process, its place in the worker table, and its first message with all that the slot owns.
 
 use super::{Engine, Worker};
-use crate::process;
-use crate::{control::Control, last_breath};
+use crate::process::{self, Process};
+use crate::{control::Control, last_breath, listen};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use shared::auth::scram::Keys;
 use shared::control::{self, ToWorker, Welcome};
+use shared::door;
 use shared::ids::Owner;
 use shared::orders::Marks;
 use shared::sys::{clock, memfd};
@@ -23,21 +24,22 @@ impl Engine {
     pub(super) fn spawn(&mut self, owner: Owner, marks: Marks, welcomes: Vec<Welcome>, keys: &[Keys]) -> io::Result<u32> {
         let keys = written(keys)?;
         let (control, pid) = process::start(&self.parts.office.gate)?;
-        last_breath::remember(owner.slot, pid);
+        let process = Process::Child(pid);
+        last_breath::remember(owner.slot, &process);
         let table = self.parts.office.shm.workers();
         table.start(owner, pid, clock::wall_us(), clock::monotonic_us());
         let begun = self
             .greet(&control, owner, marks, fitting(welcomes), &keys)
-            .and_then(|()| process::listen(Arc::clone(&self.parts.office), control.clone(), owner, pid));
+            .and_then(|()| process::listen(Arc::clone(&self.parts.office), control.clone(), owner, process.clone()));
         if let Err(error) = begun {
             // Nobody listens to it yet, so it is reaped here.
             let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
             super::reap(pid);
-            last_breath::remember(owner.slot, 0);
+            last_breath::forget(owner.slot);
             table.vacate(owner.slot);
             return Err(error);
         }
-        self.workers[owner.slot.index()] = Some(Worker { owner, pid, control });
+        self.workers[owner.slot.index()] = Some(Worker { owner, process, control });
         Ok(pid)
     }
 
@@ -46,6 +48,7 @@ impl Engine {
         let none = Vec::new();
         let inboxes = parts.inboxes.ends();
         let tcp = parts.listeners.tcp.get(owner.slot.index()).unwrap_or(&none);
+        let door = self.door(owner);
         let message = ToWorker::Start {
             slot: owner.slot,
             incarnation: owner.incarnation,
@@ -58,6 +61,7 @@ impl Engine {
             stderr: parts.stderr,
             mock_secret: self.mock_secret,
             welcomes,
+            door: door.is_some(),
         };
         let mut descriptors: Vec<BorrowedFd<'_>> = vec![parts.memory.as_fd(), parts.snapshot.as_fd(), keys.as_fd()];
         descriptors.extend(parts.log_file.as_ref().map(AsFd::as_fd));
@@ -65,11 +69,24 @@ impl Engine {
         descriptors.extend(inboxes.iter().map(AsFd::as_fd));
         descriptors.extend(tcp.iter().map(AsFd::as_fd));
         descriptors.extend(parts.listeners.unix.as_ref().map(AsFd::as_fd));
+        descriptors.extend(door.as_ref().map(AsFd::as_fd));
         match control.send(&message, &descriptors) {
             // It has died already: a start like any other that fails soon, with a proper end.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             other => other,
         }
+    }
+}
+
+impl Engine {
+    /// Where another supervisor would find the worker.
+    fn door(&self, owner: Owner) -> Option<OwnedFd> {
+        let directory = self.parts.control_dir.as_ref()?;
+        let warn = |error: &io::Error| {
+            let error = listen::reason(error);
+            log::warn!("worker {} has no door: {error}; should the supervisor crash, it cannot be adopted", owner.slot);
+        };
+        door::bind(directory.as_fd(), owner.slot).inspect_err(warn).ok()
     }
 }
 

@@ -145,8 +145,9 @@ impl Engine {
             sending: load.add(sending.as_fd()),
             worker: worker.as_ref().map(|worker| KeptWorker {
                 owner: worker.owner,
-                pid: worker.pid,
+                pid: worker.process.pid(),
                 control: load.add(worker.control.as_fd()),
+                held: worker.process.held().map(|process| load.add(process)),
             }),
         });
         let slots = slots.collect();

@@ -8,7 +8,7 @@ use shared::auth::Secret;
 use shared::auth::scram::Keys;
 use shared::config::News;
 use shared::control::{Learned, ReportKind, ReportRows, Resolved, StopMode, ToWorker, Welcome};
-use shared::ids::{ConnectionId, Incarnation, Slot};
+use shared::ids::{ConnectionId, Incarnation, Owner, Slot};
 use shared::orders::{Marks, Outcome, PoolName, Scope};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -27,6 +27,8 @@ pub(crate) struct AskId(pub u64);
 pub(crate) enum Event {
     /// The listeners and the shared memory stand: begin.
     Start,
+    /// As `Start`, with workers of a supervisor that has died.
+    Adopted(Box<Survivors>),
     /// The process asked for by [`Action::Spawn`] exists.
     Spawned {
         /// Where.
@@ -121,6 +123,44 @@ pub(crate) enum Resumed {
     New,
     /// The one from before it, and why.
     Back(String),
+}
+
+/// What is left of a fleet whose supervisor has died.
+#[derive(Debug, Default)]
+pub(crate) struct Survivors {
+    /// How many workers there are to be.
+    pub(crate) wanted: usize,
+    /// Those that there are.
+    pub(crate) workers: Vec<Survivor>,
+    /// Who accepts from each slot's listeners; `None`: it has no listeners.
+    pub(crate) listening: Vec<Option<BTreeSet<Slot>>>,
+    /// What orders have left behind.
+    pub(crate) marks: Marks,
+    /// The last order.
+    pub(crate) last_order: u32,
+    /// The last life.
+    pub(crate) last_incarnation: u32,
+    /// Keys that clients have proved to know.
+    pub(crate) keys: Vec<Keys>,
+    /// What pools' clients are greeted with.
+    pub(crate) welcomes: Vec<Welcome>,
+    /// What not all workers know.
+    pub(crate) news: Vec<ToWorker>,
+    /// The database of each server connection that has outlived its worker.
+    pub(crate) orphans: Vec<String>,
+}
+
+/// One of its workers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Survivor {
+    /// The slot and the life.
+    pub(crate) owner: Owner,
+    /// The process.
+    pub(crate) pid: u32,
+    /// Since when it runs.
+    pub(crate) since: Moment,
+    /// It was told to leave.
+    pub(crate) leaving: bool,
 }
 
 /// How a slot's worker fares, by the worker table.
@@ -241,12 +281,22 @@ pub(crate) enum Ended {
     Status(i32),
     /// By a signal.
     Signal(i32),
+    /// Nobody has seen how: it was another supervisor's child.
+    Unseen,
+}
+
+impl Ended {
+    /// Whether it ended by itself, with nothing left to do.
+    pub(super) fn is_orderly(self, lost: Holdings) -> bool {
+        self == Ended::Status(0) || self == Ended::Unseen && lost == Holdings::default()
+    }
 }
 
 impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Ended::Status(code) => write!(f, "exit status {code}"),
+            Ended::Unseen => f.write_str("how is not known, as another supervisor had started it"),
             Ended::Signal(number) => match nix::sys::signal::Signal::try_from(number) {
                 Ok(name) => write!(f, "signal {number} ({name})"),
                 Err(_) => write!(f, "signal {number}"),

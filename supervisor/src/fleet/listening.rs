@@ -30,7 +30,7 @@ pub(super) struct Listening {
 }
 
 impl Listening {
-    /// The slot's own worker does.
+    /// The worker of this slot does.
     pub(super) fn at(slot: Slot) -> Self {
         Self { by: slot, next: None, ask_again: None, none: false }
     }
@@ -164,7 +164,7 @@ impl Fleet {
     }
 
     /// A slot that has no process now is asked when it has one.
-    fn tell_listener(&mut self, slot: Slot, message: ToWorker) {
+    pub(super) fn tell_listener(&mut self, slot: Slot, message: ToWorker) {
         if self.slots[slot.index()].process().is_some() {
             self.send(slot, message);
         }

@@ -1,7 +1,8 @@
 //! Slots and the processes on them: start, death, successor.
 
 use super::backoff::Backoff;
-use super::event::{Action, Ended, Holdings, Moment, Notice, WorkerLine};
+use super::event::Ended;
+use super::event::{Action, Holdings, Moment, Notice, Survivor, WorkerLine};
 use super::{Fleet, shutdown::Phase};
 use log::Level;
 use serde::{Deserialize, Serialize};
@@ -66,6 +67,13 @@ impl Process {
 }
 
 impl SlotState {
+    /// One on which a worker of another supervisor's serves.
+    pub(super) fn adopted(survivor: &Survivor, now: Moment) -> Self {
+        let mut process = Process::new(survivor.owner.incarnation, survivor.since);
+        (process.pid, process.ready_at, process.leaving) = (survivor.pid, Some(now), survivor.leaving);
+        Self { life: Life::Serving(process), backoff: Backoff::default(), started: 1 }
+    }
+
     pub(super) fn process(&self) -> Option<&Process> {
         match &self.life {
             Life::Vacant { .. } => None,
@@ -174,8 +182,7 @@ impl Fleet {
         let (pid, was_leaving) = (process.pid, process.leaving);
         if self.is_successor_starting(slot) {
             self.successor_failed(slot, format!("worker {slot} (pid {pid}) ended before it was ready: {ended}"));
-        } else if matches!(self.phase, Phase::Running)
-            && (!self.stays(slot) || (ended == Ended::Status(0) && self.is_recalled(slot)))
+        } else if matches!(self.phase, Phase::Running) && (!self.stays(slot) || (ended.is_orderly(lost) && self.is_recalled(slot)))
         {
             self.left(slot, pid, ended, lost);
         } else if matches!(self.phase, Phase::Running) {
@@ -188,7 +195,7 @@ impl Fleet {
             self.log(Level::Warn, format!("worker {slot} (pid {pid}) ended: {ended}; {next}{}", lost.mourned()));
         } else {
             self.slots[slot.index()].life = Life::Vacant { start_at: None };
-            if ended != Ended::Status(0) {
+            if !ended.is_orderly(lost) {
                 self.log(Level::Warn, format!("worker {slot} (pid {pid}) ended: {ended}"));
             }
         }

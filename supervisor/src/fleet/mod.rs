@@ -4,6 +4,7 @@
 //! clock is touched here, so every order of crashes, reloads and signals can be played through in a unit test. [`crate::engine`]
 //! owns the one `Fleet` there is and carries its actions out.
 
+mod adoption;
 mod backoff;
 mod drain;
 mod event;
@@ -25,7 +26,7 @@ mod upgrade;
 
 pub(crate) use event::{
     Action, Answer, AskId, Changed, Ended, Event, Failure, Holdings, Loaded, Moment, Notice, Pulse, Request, Resumed, Rules, Said,
-    Signal,
+    Signal, Survivor, Survivors,
 };
 
 use drain::Drain;
@@ -131,6 +132,7 @@ impl Fleet {
         self.now = now;
         match event {
             Event::Start => self.start_all(),
+            Event::Adopted(survivors) => self.adopt(*survivors),
             Event::Spawned { slot, pid } => self.spawned(slot, pid),
             Event::SpawnFailed { slot, error } => self.spawn_failed(slot, &error),
             Event::SlotAdded(outcome) => self.slot_added(outcome),

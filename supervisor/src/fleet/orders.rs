@@ -113,6 +113,11 @@ impl Orphans {
 }
 
 impl Orders {
+    /// None is under way, and there have been so many.
+    pub(super) fn after(last: u32) -> Self {
+        Self { last, open: Vec::new() }
+    }
+
     /// Whether what this worker says of `database` may be from before a RECONNECT.
     pub(super) fn outdated(&self, slot: Slot, database: &str) -> bool {
         self.open.iter().any(|order| match &order.until {

@@ -110,7 +110,7 @@ impl Fleet {
         self.request(Change::TlsFiles, None);
     }
 
-    fn request(&mut self, change: Change, ask: Option<AskId>) {
+    pub(super) fn request(&mut self, change: Change, ask: Option<AskId>) {
         if matches!(self.phase, Phase::Ending { .. }) {
             if let Some(ask) = ask {
                 self.answer(ask, Answer::Failed(Failure::ShuttingDown));

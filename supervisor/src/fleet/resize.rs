@@ -53,7 +53,7 @@ impl Fleet {
     }
 
     /// Slots leave from the highest down and join from the lowest up; one that a restart is about to fill stays out of it.
-    fn choose_members(&mut self) {
+    pub(super) fn choose_members(&mut self) {
         let filled = self.successor();
         let count = |fleet: &Self| fleet.members.len() - usize::from(filled.is_some());
         while count(self) > self.wanted
@@ -112,7 +112,7 @@ impl Fleet {
     /// A worker has ended that was to leave. One that had left before it heard that it may stay has its successor at once.
     pub(super) fn left(&mut self, slot: Slot, pid: u32, ended: Ended, lost: Holdings) {
         self.slots[slot.index()] = SlotState::default();
-        if ended == Ended::Status(0) {
+        if ended.is_orderly(lost) {
             self.log(Level::Info, format!("worker {slot} (pid {pid}) has left"));
         } else {
             let lost = lost.mourned();

@@ -2,12 +2,14 @@
 //! ever has, given to another slot's worker when the slot is to be no more, and closed (never shut down, which would end them for every process)
 //! with the fleet, unless the service manager keeps them: to close one of several SO_REUSEPORT listeners resets the connections that wait at it.
 
+mod adopted;
 mod doors;
 mod inherited;
 mod kept;
 mod tcp;
 mod unix;
 
+pub(crate) use adopted::Group;
 use doors::Sink;
 pub(crate) use doors::Stray;
 pub(crate) use inherited::Inherited;

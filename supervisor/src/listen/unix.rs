@@ -8,7 +8,7 @@ use shared::sys::guard;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -109,6 +109,22 @@ impl Unix {
         ready.map_err(|error| format!("cannot listen on the unix socket that was passed on: {}", super::reason(&error)))?;
         log::info!("listening on the unix socket that was passed on");
         Ok(Some(Self { socket, path: wanted.unwrap_or_default(), kept: true }))
+    }
+
+    /// The one that workers hold whose supervisor has died; its file is there, and stays until it is this fleet's.
+    pub(crate) fn adopt(socket: OwnedFd, settings: &Settings) -> Option<Self> {
+        Some(Self { socket: socket.into(), path: path(settings)?, kept: true })
+    }
+
+    /// As [`Self::open`], where a dead fleet may have left its file.
+    pub(crate) fn open_anew(settings: &Settings) -> Result<Option<Self>, String> {
+        check_running(settings)?;
+        Self::open(settings)
+    }
+
+    /// It ends with this fleet.
+    pub(crate) fn own(&mut self) {
+        self.kept = false;
     }
 
     /// It outlives this fleet.

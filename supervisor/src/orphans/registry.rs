@@ -9,6 +9,7 @@ use crate::process::peer_has_ended;
 use serde::{Deserialize, Serialize};
 use shared::control::ServerSeats;
 use shared::ids::{PoolId, SeatIndex};
+use socket2::SockRef;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -43,6 +44,10 @@ pub(super) struct KeptSeat {
 impl Registry {
     pub(super) fn opened(&mut self, key: Key, duplicate: Arc<OwnedFd>) {
         let seat = self.0.entry(key).or_default();
+        // Two workers that are adopted may each tell of a connection that is on its way from one to the other.
+        if seat.duplicates.iter().any(|other| is_same(other, &duplicate)) {
+            return;
+        }
         if seat.early_ends > 0 && over(&duplicate) {
             seat.early_ends -= 1;
         } else {
@@ -92,6 +97,11 @@ impl Registry {
     }
 }
 
+fn is_same(one: &OwnedFd, other: &OwnedFd) -> bool {
+    let cookie = |socket| SockRef::from(socket).cookie();
+    cookie(one).is_ok_and(|one| cookie(other).is_ok_and(|other| other == one))
+}
+
 fn over(socket: &Arc<OwnedFd>) -> bool {
     peer_has_ended(socket)
 }
@@ -135,6 +145,17 @@ mod tests {
         assert!(!over(&kept));
         drop(new_peer);
         assert!(over(&kept));
+    }
+
+    #[test]
+    fn a_connection_that_is_told_of_twice_is_kept_once() {
+        let mut registry = Registry::default();
+        let (ours, theirs) = pair();
+        registry.opened(KEY, Arc::new(ours.try_clone().unwrap()));
+        registry.opened(KEY, ours);
+        drop(theirs);
+        registry.closed(KEY);
+        assert!(registry.0.is_empty());
     }
 
     #[test]

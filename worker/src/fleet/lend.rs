@@ -13,7 +13,7 @@ use crate::worker::Worker;
 use shared::control::{Lent, ServerSeats, ToInbox};
 use shared::ids::{Owner, PoolId, Slot};
 use shared::tls::Role;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 /// How long a receiver may take before its lender takes the connection back. One that is well reads its inbox at every turn of its loop.
@@ -32,6 +32,11 @@ impl Lends {
     /// How many are: each holds a descriptor.
     pub(super) fn count(&self) -> usize {
         self.0.len()
+    }
+
+    /// The connections and their sockets.
+    pub(super) fn sockets(&self) -> impl Iterator<Item = (ServerSeats, BorrowedFd<'_>)> {
+        self.0.iter().map(|flight| (flight.lent.seats, flight.socket.as_fd()))
     }
 
     /// Whether a connection of this pool is under way.
@@ -104,7 +109,7 @@ impl Worker {
             epoch: self.config.generation,
             reconnected: self.marks.reconnected(&pool.entry.name),
             backend_key: server.backend_key,
-            greeting: welcome.fixed.iter().cloned().chain(welcome.tracked.reported().map(owned)).collect(),
+            greeting: welcome.parameters(),
             parameters: params.reported().map(owned).collect(),
             asked: params.asked().map(owned).collect(),
             statements: server.back.statements.in_order(),
@@ -207,6 +212,7 @@ impl Worker {
             epoch: pool.epoch,
         };
         let index = self.adopt(server)?;
+        self.tell_of_arrival(index);
         if self.pools.get(pool_index).welcome.is_none() && close_reason.is_none() {
             self.learn_welcome(pool_index, &lent.greeting);
         }

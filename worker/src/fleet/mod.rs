@@ -1,5 +1,6 @@
 //! The rest of the fleet as a worker sees it: the supervisor over its control socket, other workers over their inboxes.
 
+pub(crate) mod adoption;
 pub(crate) mod balance;
 mod drain;
 pub(crate) mod handover;

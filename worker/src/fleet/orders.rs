@@ -47,6 +47,7 @@ impl Worker {
     /// Carries out an order of the supervisor's.
     pub(super) fn obey(&mut self, number: u32, order: Order) {
         self.marks.obey(number, &order);
+        self.last_order = number;
         let outcome = match order {
             Order::Pause(scope) => {
                 self.apply_pauses();

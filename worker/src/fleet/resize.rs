@@ -25,8 +25,29 @@ impl Worker {
             }
             self.inboxes.push(fd);
         }
+        self.have_joined(before);
+    }
+
+    /// Those of all slots, as another supervisor has them. One that was lost on the way is reached as before.
+    pub(super) fn replace_inboxes(&mut self, fds: Vec<OwnedFd>) {
+        let before = self.inboxes.len();
+        for (slot, fd) in fds.into_iter().enumerate() {
+            if let Err(error) = socket2::SockRef::from(&fd).set_nonblocking(true) {
+                log::error!(target: "process", "could not prepare the inbox of worker {slot}: {error}");
+                continue;
+            }
+            match self.inboxes.get_mut(slot) {
+                Some(inbox) => *inbox = fd,
+                None => self.inboxes.push(fd),
+            }
+        }
+        self.have_joined(before);
+    }
+
+    /// There were `before` slots.
+    fn have_joined(&mut self, before: usize) {
         self.rewatch_unix(before);
-        if before == 1 {
+        if before == 1 && self.inboxes.len() > 1 {
             self.publish_pools();
         }
     }

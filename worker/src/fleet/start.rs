@@ -1,5 +1,6 @@
 //! From a bare process to a worker: the start message and what comes with it.
 
+use super::adoption::Adoption;
 use super::supervisor::Control;
 use crate::encryption::Contexts;
 use crate::worker::{Source, Start, Worker};
@@ -55,13 +56,15 @@ pub(crate) fn start(control: OwnedFd) -> Result<Worker, StartError> {
         stderr,
         mock_secret,
         welcomes,
+        door,
     } = control::decode(&buffer[..received.len])?
     else {
         return Err(StartError::NotAStart);
     };
     let mut fds = received.fds.into_iter();
     let mut next = |what| fds.next().ok_or(StartError::Missing(what));
-    let shm = Shm::open(next("shared memory")?.as_fd())?;
+    let memory = next("shared memory")?;
+    let shm = Shm::open(memory.as_fd())?;
     let config = read_snapshot(&next("configuration")?)?;
     let keys = read_keys(&next("keys")?)?;
     let file = if log_file { Some(next("log file")?) } else { None };
@@ -80,6 +83,8 @@ pub(crate) fn start(control: OwnedFd) -> Result<Worker, StartError> {
     watch(&inbox, Source::Inbox, Interest::READABLE)?;
     let sockets = usize::from(listeners) + usize::from(unix_listeners);
     let sockets = (0..sockets).map(|_| next("listener")).collect::<Result<Vec<_>, _>>()?;
+    let adoption =
+        if door { Adoption::at(next("door")?, memory, poll.registry()).map_err(io("open its door"))? } else { Adoption::default() };
     let me = Owner { slot, incarnation };
     let mut worker = Worker::new(Start {
         me,
@@ -90,6 +95,7 @@ pub(crate) fn start(control: OwnedFd) -> Result<Worker, StartError> {
         marks,
         poll,
         control: Control::new(control),
+        adoption,
         inbox,
         inboxes,
     });

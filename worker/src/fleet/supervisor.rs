@@ -42,7 +42,7 @@ impl Control {
         if self.unsent.is_empty() {
             match seqpacket::send(control.as_fd(), &bytes, fds) {
                 Ok(()) => return true,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if is_for_later(&error) => {}
                 Err(error) => return self.failed(&error),
             }
         }
@@ -57,12 +57,14 @@ impl Control {
         true
     }
 
-    fn flush(&mut self) {
+    /// Sends what waits. Descriptors on their way to the supervisor may be more than one user is allowed at a moment, and nobody says when they
+    /// are fewer again.
+    pub(super) fn flush(&mut self) {
         while let (Some(control), Some((bytes, fds))) = (&self.fd, self.unsent.front()) {
             let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
             match seqpacket::send(control.as_fd(), bytes, &fds) {
                 Ok(()) => drop(self.unsent.pop_front()),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if is_for_later(&error) => return,
                 Err(error) => {
                     self.unsent.pop_front();
                     self.failed(&error);
@@ -91,6 +93,11 @@ impl Control {
     pub(crate) fn is_flushed(&self) -> bool {
         self.unsent.is_empty()
     }
+}
+
+/// Whether there is no room now.
+fn is_for_later(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(nix::errno::Errno::ETOOMANYREFS as i32)
 }
 
 impl Worker {
@@ -133,7 +140,8 @@ impl Worker {
 
     fn supervisor_says(&mut self, message: ToWorker, fds: Vec<OwnedFd>) {
         match message {
-            ToWorker::Start { .. } => log::error!(target: "process", "a second start message was ignored"),
+            ToWorker::Start { .. } | ToWorker::Adopt => log::error!(target: "process", "a second start message was ignored"),
+            ToWorker::Adopted { marks } => self.adopted(marks, fds),
             ToWorker::Prepare { generation, log_file } => self.prepare(generation, log_file, fds),
             ToWorker::Commit { generation } => self.commit(generation),
             ToWorker::Abandon { generation } => {

@@ -121,6 +121,14 @@ pub(crate) struct Greeting {
     pub(crate) tracked: Params,
 }
 
+impl Greeting {
+    /// All of them.
+    pub(crate) fn parameters(&self) -> Vec<(String, String)> {
+        let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+        self.fixed.iter().cloned().chain(self.tracked.reported().map(owned)).collect()
+    }
+}
+
 /// SHOW STATS' counters.
 #[derive(Default, Clone, Copy)]
 pub(crate) struct Stats {

@@ -87,6 +87,7 @@ impl Simulation {
             stderr: self.trace.tells(),
             mock_secret: [7; 32],
             welcomes: self.supervisor.welcomes.clone(),
+            door: false,
         };
         let place = &self.places[slot.index()];
         let mut descriptors: Vec<BorrowedFd<'_>> =

@@ -1,6 +1,7 @@
 //! The fleet played through with no process: a small world that starts what is asked for and records the rest.
 #![allow(clippy::unwrap_used)]
 
+mod adoptions;
 mod crashes;
 mod drains;
 mod heartbeats;

@@ -59,6 +59,13 @@ impl Worker {
         Verdict::Elsewhere
     }
 
+    /// Another supervisor has not heard which names are waited for.
+    pub(crate) fn ask_for_names_again(&mut self) {
+        for uid in self.system_users.asked.keys() {
+            self.control.send(&ToSupervisor::NameUser { uid: *uid }, &[]);
+        }
+    }
+
     /// The supervisor has found a user's name, or not.
     pub(crate) fn user_named(&mut self, uid: u32, name: &Result<String, String>) {
         self.system_users.asked.remove(&uid);
