@@ -101,7 +101,7 @@ impl Engine {
     fn reap_helpers(&self) {
         let children = std::fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
         let children = children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok());
-        let is_worker = |pid: &u32| self.workers.iter().flatten().any(|worker| worker.pid == *pid);
+        let is_worker = |pid: &u32| self.workers.iter().flatten().any(|worker| worker.process.pid() == *pid);
         for pid in children.filter(|pid| !is_worker(pid)) {
             let _ = waitpid(Pid::from_raw(pid as i32), Some(WaitPidFlag::WNOHANG));
         }
