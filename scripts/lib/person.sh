@@ -30,6 +30,7 @@ let_person_reach() {
   if [ -x "$1" ] && ! as_person test -x "$1"; then
     make_work_folder
     install -m 755 "$1" "$WORK/pgfleet"
+    [ ! -x "$1-other" ] || install -m 755 "$1-other" "$WORK/pgfleet-other"
     export PGFLEET_BINARY=$WORK/pgfleet
   fi
 }

@@ -155,6 +155,16 @@ pub enum ToWorker {
     Stay,
     /// Clients leave while the fleet is drained; answered by `Remaining`.
     Part(Parting),
+    /// The supervisor is about to execute a build with other messages or another layout of shared memory: take nothing new, and answer with `Frozen`
+    /// when nothing is under way. From then on no seat is taken, and none goes to another worker of this build.
+    Freeze,
+    /// It goes on with this build after all.
+    Thaw,
+    /// The workers of the other build that are ready, to whom one that leaves may send what it has, a bit for each slot.
+    Strangers {
+        /// Theirs.
+        slots: u64,
+    },
 }
 
 /// Which clients are sent away while the fleet is drained. One whose transaction ends is so in any case.
@@ -289,6 +299,15 @@ pub enum ToSupervisor {
     Estate(Box<Estate>),
     /// Its server connections, at most [`MOST_SERVERS`] in a message. Descriptors: a duplicate of the socket of each.
     Servers(Vec<ServerSeats>),
+    /// It takes no seat any more. From here on what it says is in the common tongue.
+    Frozen,
+    /// It turns, and has so much, several times a second once it is frozen: a supervisor of another build cannot see it in shared memory.
+    Beat {
+        /// Clients.
+        clients: u32,
+        /// Server connections.
+        servers: u32,
+    },
     /// A cancel request for a console session, which has this cancel key.
     CancelConsole {
         /// The key.
@@ -510,7 +529,8 @@ pub enum ToInbox {
         /// Who answers.
         from: Slot,
     },
-    /// An idle server connection. Descriptor: its socket. It is the receiver's once the receiver has accepted the ticket.
+    /// An idle server connection. Descriptors: its token if it has no ticket, then its socket. It is the receiver's once the receiver has accepted the ticket,
+    /// or has taken the token.
     Lend(Box<Lent>),
     /// A seat has fallen free that a client of yours may be waiting for.
     Wake,
@@ -533,15 +553,15 @@ pub enum ToInbox {
         /// Who asks.
         from: Requester,
     },
-    /// A client's session, with the server that it is linked to if there is one. Descriptors: the client's socket, then the server's. It is the
-    /// receiver's once the receiver has accepted the ticket of its seat; one that does not answers `NotTaken`.
+    /// A client's session, with the server that it is linked to if there is one. Descriptors: its token if it has no ticket, then the client's socket, then
+    /// the server's. It is the receiver's once the receiver has accepted the ticket of its seat, or has taken the token; one that does not answers `NotTaken`.
     Session(Box<MovedSession>),
     /// A session that was sent could not be taken over, and is the sender's still.
     NotTaken {
         /// Its seat.
         seat: SeatIndex,
         /// As it was sent.
-        ticket: Ticket,
+        ticket: Option<Ticket>,
     },
     /// A client that another worker has accepted and has not read from. Descriptor: its socket.
     Client {
@@ -559,8 +579,8 @@ pub struct MovedSession {
     pub from: Owner,
     /// The client's seat, which decides whose the session is: the server's seats follow it.
     pub seat: SeatIndex,
-    /// The right to take over the seat.
-    pub ticket: Ticket,
+    /// The right to take over the seat. `None`: the sender maps another region, and a [`Token`](crate::sys::token::Token) is that right.
+    pub ticket: Option<Ticket>,
     /// All else, in the workers' own words.
     pub state: SessionState,
 }
@@ -584,8 +604,8 @@ pub struct Lent {
     pub id: ConnectionId,
     /// Its seats.
     pub seats: ServerSeats,
-    /// The right to take over its pool seat.
-    pub ticket: Ticket,
+    /// The right to take over its pool seat. `None`: as for a session; if it goes with one, that one's token is its as well.
+    pub ticket: Option<Ticket>,
     /// The configuration's generation under which the pool was last marked for reconnection.
     pub epoch: u64,
     /// The last RECONNECT of its database that the sender knows of.

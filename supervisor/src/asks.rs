@@ -113,7 +113,7 @@ mod tests {
         let (office, _inputs) = office();
         let (ours, worker) = seqpacket::pair().unwrap();
         set_nonblocking(&ours).unwrap();
-        let control = Control::new(ours, Arc::clone(&office.gate));
+        let control = Control::new(ours, Arc::clone(&office.gate), shared::control::Tongue::Own);
         let client = WaitingClient { place: 1, id: ConnectionId(2) };
         let check = PasswordCheck {
             client,
@@ -146,7 +146,7 @@ mod tests {
         let (office, _inputs) = office();
         let (ours, worker) = seqpacket::pair().unwrap();
         set_nonblocking(&ours).unwrap();
-        let control = Control::new(ours, Arc::clone(&office.gate));
+        let control = Control::new(ours, Arc::clone(&office.gate), shared::control::Tongue::Own);
         let closed = office.gate.close();
         ask(&office, WORKER, Question::NameUser(0), &control);
         assert_eq!(office.asks.park(&closed), [(WORKER, Question::NameUser(0))]);

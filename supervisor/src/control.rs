@@ -7,7 +7,7 @@ use crate::gate::Gate;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::{Deserialize, Serialize};
-use shared::control::{self, ToWorker};
+use shared::control::{ToWorker, Tongue};
 use shared::sys::seqpacket;
 use std::collections::VecDeque;
 use std::fmt;
@@ -26,6 +26,8 @@ struct Socket {
     /// Answers for which there was no room. While there are any, a thread waits for it.
     unsent: Mutex<VecDeque<Unsent>>,
     gate: Arc<Gate>,
+    /// What the worker understands.
+    tongue: Tongue,
 }
 
 /// An answer as it is sent: whoever reads it is of the build that asked.
@@ -40,13 +42,13 @@ impl fmt::Debug for Unsent {
 
 impl Control {
     /// `fd` does not block.
-    pub(crate) fn new(fd: OwnedFd, gate: Arc<Gate>) -> Self {
-        Self(Arc::new(Socket { fd: Arc::new(fd), unsent: Mutex::default(), gate }))
+    pub(crate) fn new(fd: OwnedFd, gate: Arc<Gate>, tongue: Tongue) -> Self {
+        Self(Arc::new(Socket { fd: Arc::new(fd), unsent: Mutex::default(), gate, tongue }))
     }
 
     /// Sends one message with its descriptors. `WouldBlock`: the worker does not read.
     pub(crate) fn send(&self, message: &ToWorker, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-        seqpacket::send(self.as_fd(), &encode(message)?, descriptors)
+        seqpacket::send(self.as_fd(), &self.encode(message)?, descriptors)
     }
 
     /// Sends an answer, now or as soon as there is room. A worker that is gone needs none: its clients are gone with it.
@@ -56,8 +58,14 @@ impl Control {
         }
     }
 
+    /// Somebody's keys may be in it.
+    fn encode(&self, message: &ToWorker) -> io::Result<Zeroizing<Vec<u8>>> {
+        let bytes = self.0.tongue.encode(message);
+        bytes.map(Zeroizing::new).map_err(|error| io::Error::new(ErrorKind::InvalidData, error))
+    }
+
     fn try_answer(&self, message: &ToWorker) -> io::Result<()> {
-        let mut bytes = encode(message)?;
+        let mut bytes = self.encode(message)?;
         let mut unsent = self.0.unsent();
         if unsent.is_empty() {
             match seqpacket::send(self.as_fd(), &bytes, &[]) {
@@ -131,11 +139,6 @@ impl Socket {
     }
 }
 
-/// Somebody's keys may be in it.
-fn encode(message: &ToWorker) -> io::Result<Zeroizing<Vec<u8>>> {
-    control::encode(message).map(Zeroizing::new).map_err(|error| io::Error::new(ErrorKind::InvalidData, error))
-}
-
 fn is_gone(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset)
 }
@@ -152,7 +155,7 @@ mod tests {
     fn full() -> (Control, OwnedFd, usize) {
         let (ours, theirs) = seqpacket::pair().unwrap();
         set_nonblocking(&ours).unwrap();
-        let control = Control::new(ours, Arc::default());
+        let control = Control::new(ours, Arc::default(), Tongue::Own);
         let mut filled = 0;
         while control.send(&ToWorker::Stay, &[]).is_ok() {
             filled += 1;
@@ -171,7 +174,7 @@ mod tests {
         let mut buffer = vec![0; MAX_MESSAGE];
         let mut next = || {
             let received = seqpacket::recv(worker.as_fd(), &mut buffer).unwrap();
-            control::decode::<ToWorker>(&buffer[..received.len]).unwrap()
+            shared::control::decode::<ToWorker>(&buffer[..received.len]).unwrap()
         };
         assert!((0..filled).all(|_| next() == ToWorker::Stay));
         assert!((0..100).all(|uid| next() == answer(uid)));
@@ -188,10 +191,10 @@ mod tests {
         let mut buffer = vec![0; MAX_MESSAGE];
         let mut next = || {
             let received = seqpacket::recv(worker.as_fd(), &mut buffer).unwrap();
-            control::decode::<ToWorker>(&buffer[..received.len]).unwrap()
+            shared::control::decode::<ToWorker>(&buffer[..received.len]).unwrap()
         };
         assert!((0..filled).all(|_| next() == ToWorker::Stay));
-        let resumed = Control::new(control.0.fd.try_clone().unwrap(), Arc::default());
+        let resumed = Control::new(control.0.fd.try_clone().unwrap(), Arc::default(), Tongue::Own);
         resumed.take_up(decode_named(&bytes).unwrap());
         assert!((0..100).all(|uid| next() == answer(uid)), "each once");
         resumed.answer(&answer(100));

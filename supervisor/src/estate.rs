@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use shared::config::Config;
 use shared::encoding::{decode_named, encode_named};
 use shared::ids::{ConnectionId, Owner};
+use shared::shm::Census;
 use shared::sys::{inherited, memfd};
 use std::collections::HashSet;
 use std::io;
@@ -40,6 +41,9 @@ pub(crate) struct Estate<F = Fleet, C = Config> {
     pub(crate) last_ask: u64,
     /// The shared memory.
     pub(crate) memory: Place,
+    /// Who has what in it, for a build that cannot use it.
+    #[serde(default)]
+    pub(crate) census: Option<Census>,
     /// What each slot owns, and who is on it.
     pub(crate) slots: Vec<KeptSlot>,
     /// The listeners.

@@ -15,10 +15,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
-use shared::control::{self, MAX_MESSAGE, ReportRows, ToSupervisor};
+use shared::control::{self, MAX_MESSAGE, ReportRows, ToSupervisor, Tongue};
 use shared::ids::{Owner, Slot};
 use shared::sys::pidfd::PidFd;
-use shared::sys::{memfd, seqpacket, spawn};
+use shared::sys::{clock, memfd, seqpacket, spawn};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -95,7 +95,7 @@ pub(crate) fn start(gate: &Arc<Gate>) -> io::Result<(Control, u32)> {
     let (ours, theirs) = seqpacket::pair()?;
     set_nonblocking(&ours)?;
     let pid = spawn::spawn_worker(Path::new("/proc/self/exe"), &["worker"], theirs)?;
-    Ok((Control::new(ours, Arc::clone(gate)), pid))
+    Ok((Control::new(ours, Arc::clone(gate), Tongue::Own), pid))
 }
 
 /// Sets O_NONBLOCK on the open file, for every process that holds it.
@@ -180,6 +180,7 @@ impl Listener {
             ToSupervisor::Done { number, outcome } => Said::Done(number, outcome),
             ToSupervisor::Remaining { gone, idle, others } => Said::Remaining { gone, idle, others },
             ToSupervisor::Drained => Said::Drained,
+            ToSupervisor::Frozen => Said::Frozen,
             ToSupervisor::Listening { of } => Said::Listening(of),
             ToSupervisor::CannotListen { of } => Said::CannotListen(of),
             ToSupervisor::Welcome(welcome) => Said::Welcome(welcome),
@@ -198,7 +199,10 @@ impl Listener {
                 return log::error!("worker {} says what it has without having been asked", self.owner.slot);
             }
             ToSupervisor::ServerOpened(seats) => return self.office.orphans.opened(seats, descriptor),
-            ToSupervisor::ServerClosed(seats) => return self.office.orphans.closed(seats),
+            ToSupervisor::ServerClosed(seats) => return self.office.orphans.closed(self.owner, seats),
+            ToSupervisor::Beat { clients, servers } => {
+                return self.office.shm.workers().beat_for(self.owner, clock::monotonic_us(), clients, servers);
+            }
         };
         let (slot, incarnation): (Slot, _) = (self.owner.slot, self.owner.incarnation);
         self.office.tell(Input::Event(Event::Said { slot, incarnation, message: said }));
@@ -228,7 +232,7 @@ mod tests {
         let (ours, worker) = seqpacket::pair().unwrap();
         set_nonblocking(&ours).unwrap();
         set_nonblocking(&worker).unwrap();
-        let control = Control::new(ours, Arc::clone(&office.gate));
+        let control = Control::new(ours, Arc::clone(&office.gate), Tongue::Own);
         let owner = Owner { slot: Slot(0), incarnation: Incarnation(2) };
         let listener = Listener { office: Arc::clone(&office), control: control.clone(), owner };
         std::thread::spawn(move || listener.read_all());

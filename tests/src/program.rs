@@ -27,6 +27,13 @@ pub fn binary() -> PathBuf {
     path
 }
 
+/// Another `pgfleet`, whose messages and shared memory are others.
+pub fn other_binary() -> PathBuf {
+    let path = binary().with_file_name("pgfleet-other");
+    assert!(path.exists(), "{} is not there: run scripts/lib/other-build.sh first", path.display());
+    path
+}
+
 /// One of PostgreSQL's own client programs, its environment free of connection settings.
 pub fn postgres_program(name: &str) -> Command {
     let mut command = Command::new(crate::postgres_server::programs().join(name));

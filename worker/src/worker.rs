@@ -157,6 +157,7 @@ pub(crate) struct Worker {
     pub(crate) told_unproven: Option<Instant>,
     pub(crate) lends: Lends,
     pub(crate) moves: handover::Moves,
+    pub(crate) strangers: crate::fleet::strangers::Strangers,
     pub(crate) interner: Interner,
     pub(crate) statements: Statements,
     pub(crate) hashing: Hashing,
@@ -251,6 +252,7 @@ impl Worker {
             told_unproven: None,
             lends: Lends::default(),
             moves: handover::Moves::default(),
+            strangers: crate::fleet::strangers::Strangers::default(),
             interner: Interner::default(),
             statements: Statements::new(start.shm.clone()),
             shm: start.shm,
@@ -336,6 +338,7 @@ impl Worker {
         self.settle_lends();
         self.bury();
         self.hand_sessions_over();
+        self.settle_freeze();
         let workers = self.shm.workers();
         workers.beat(self.me.slot, self.now.as_micros());
         workers.set_servers(self.me.slot, self.servers.len() as u32);
@@ -380,6 +383,7 @@ impl Worker {
         self.tick_pools();
         self.tick_leaving();
         self.tick_adoption();
+        self.tick_strangers();
         self.inbox_readable();
         self.tick_carriers();
         self.accept_stalled();

@@ -151,9 +151,10 @@ impl Shm {
                 .take(clients.capacity())
                 .map(|(seat, place)| ClientEntry { seat, cancel_key: super::client::key_of(place.secret.load(Ordering::Acquire)) }),
         );
+        let given = region.header.next_incarnation.load(Ordering::Acquire);
         let counts = region.statement_epochs.iter().map(|word| word.load(Ordering::Acquire)).zip(0..);
         Census {
-            last_incarnation: region.header.next_incarnation.load(Ordering::Acquire),
+            last_incarnation: rows.iter().map(|row| row.incarnation).fold(given, u32::max),
             workers: rows,
             pools: self.pools().map(|pool| self.pool_entry(pool, &slots)).collect(),
             limits: self.limits().filter_map(|limit| self.limit_entry(limit, &slots)).collect(),

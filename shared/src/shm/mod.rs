@@ -83,8 +83,10 @@ mod open {
     use super::atomic::Ordering;
     use super::{Census, LAYOUT, MAGIC, Region, Shm, ShmError};
     use crate::sys::{map::Mapped, memfd};
+    use std::fs::File;
     use std::io;
     use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+    use std::os::unix::fs::FileExt;
     use std::sync::Arc;
 
     impl Shm {
@@ -106,6 +108,13 @@ mod open {
 
         /// Maps shared memory that another process made.
         pub fn open(fd: BorrowedFd<'_>) -> Result<Shm, ShmError> {
+            // One of another layout may be too short for this one's.
+            let mut head = [0; 16];
+            File::from(fd.try_clone_to_owned()?).read_exact_at(&mut head, 0)?;
+            let [magic, found] = [0, 8].map(|at| head[at..at + 8].try_into().map_or(0, u64::from_ne_bytes));
+            if magic == MAGIC && found != LAYOUT {
+                return Err(ShmError::Layout { found });
+            }
             let region = Mapped::<Region>::open(fd)?;
             if region.header.magic.load(Ordering::Acquire) != MAGIC {
                 return Err(ShmError::Magic);
@@ -171,6 +180,11 @@ impl Shm {
     /// Every limit in the directory.
     pub fn limits(&self) -> impl Iterator<Item = LimitId> + use<> {
         (0..entered(&self.region().limit_names)).map(|index| LimitId(index as u16))
+    }
+
+    /// Whether it is in the directory.
+    pub fn has_limit(&self, id: LimitId) -> bool {
+        usize::from(id.0) < entered(&self.region().limit_names)
     }
 
     /// Who waits for a limit's seats. Panics for an id that no directory could hold.

@@ -196,6 +196,9 @@ impl Shm {
     /// Takes a connection over whose seats are `from`'s, a worker of another build: here they are a shadow of those in its region, and who of the two has
     /// the connection has been decided already ([`crate::sys::token`]). `false`: `from` has died, and what became of its seats has been decided too.
     pub fn claim_server(&self, from: Owner, me: Owner, seats: &ServerSeats, (pid, secret): (u32, u32)) -> bool {
+        if self.pool_names(seats.pool).is_none() {
+            return false;
+        }
         let Some((word, cell)) = self.server_seat(seats.pool, seats.seat) else { return false };
         if !word.give(from, me) {
             return false;

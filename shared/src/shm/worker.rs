@@ -171,6 +171,15 @@ impl WorkerTable<'_> {
         self.cell(slot).is_some_and(|cell| (1..=last).contains(&cell.incarnation.load(Ordering::Acquire)))
     }
 
+    /// What a worker of another build has said of itself, since it does not see this region.
+    pub fn beat_for(&self, stranger: Owner, now_us: u64, clients: u32, servers: u32) {
+        if self.is_stranger(stranger.slot) && self.get(stranger.slot).incarnation == stranger.incarnation {
+            self.beat(stranger.slot, now_us);
+            self.set_clients(stranger.slot, clients, true);
+            self.set_servers(stranger.slot, servers);
+        }
+    }
+
     /// Sets how many server connections the slot's worker has.
     pub fn set_servers(&self, slot: Slot, servers: u32) {
         if let Some(cell) = self.cell(slot) {

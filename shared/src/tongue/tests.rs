@@ -76,6 +76,9 @@ fn to_worker() -> Vec<ToWorker> {
         ToWorker::Stay,
         ToWorker::Part(Parting::Idle(3)),
         ToWorker::Part(Parting::All),
+        ToWorker::Freeze,
+        ToWorker::Thaw,
+        ToWorker::Strangers { slots: u64::MAX },
     ];
     all.extend(orders.into_iter().map(|order| ToWorker::Order { number: 8, order }));
     all.extend(learned().into_iter().map(ToWorker::Learned));
@@ -128,6 +131,8 @@ fn to_supervisor() -> Vec<ToSupervisor> {
         ToSupervisor::Remaining { gone: 3, idle: 1, others: 2 },
         ToSupervisor::CheckPassword(check(PasswordMethod::Pam { service: "pgfleet".into() })),
         ToSupervisor::CancelConsole { key: [255; 8] },
+        ToSupervisor::Frozen,
+        ToSupervisor::Beat { clients: 1, servers: 2 },
         ToSupervisor::Welcome(Welcome { database: "d".into(), user: "u".into(), parameters: pairs() }),
     ];
     all.extend(learned().into_iter().map(ToSupervisor::Learned));
@@ -136,7 +141,7 @@ fn to_supervisor() -> Vec<ToSupervisor> {
 
 fn to_inbox() -> Vec<ToInbox> {
     let peer = PeerName { address: "unix".into(), port: 6432, pid: 4711 };
-    let ticket = crate::shm::Ticket(u64::MAX);
+    let ticket = Some(crate::shm::Ticket(u64::MAX));
     let lent = Lent {
         from: Owner { slot: Slot(1), incarnation: Incarnation(2) },
         id: ConnectionId(3),
@@ -168,6 +173,7 @@ fn to_inbox() -> Vec<ToInbox> {
         ToInbox::Cancel { key: [128; 8], from: Requester { id: ConnectionId(1), peer, connected_at: 2 } },
         ToInbox::Session(Box::new(session)),
         ToInbox::NotTaken { seat: SeatIndex(1), ticket },
+        ToInbox::NotTaken { seat: SeatIndex(1), ticket: None },
         ToInbox::Client { accepted_at: 1, address: Some("[::1]:5432".parse().unwrap()) },
         ToInbox::Client { accepted_at: 1, address: None },
     ]

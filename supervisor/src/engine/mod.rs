@@ -109,6 +109,8 @@ pub(crate) struct Engine {
     binary: Option<Binary>,
     /// To the image before, while this one may have to go it.
     way_back: Option<WayBack>,
+    /// The shared memory of that image, if this one has another.
+    memory_before: Option<OwnedFd>,
 }
 
 impl Engine {
@@ -133,6 +135,7 @@ impl Engine {
             exit: None,
             binary: None,
             way_back: None,
+            memory_before: None,
             parts,
         }
     }

@@ -24,7 +24,7 @@ impl Engine {
         }
         wake_waiters(&office.shm, &engine.parts.inboxes);
         for (owner, process, control) in workers {
-            let control = Control::new(control, Arc::clone(&office.gate));
+            let control = Control::new(control, Arc::clone(&office.gate), shared::control::Tongue::Own);
             let listening = process::listen(Arc::clone(&office), control.clone(), owner, process.clone());
             listening.map_err(|error| format!("could not start the thread for worker {}: {}", owner.slot, reason(&error)))?;
             engine.workers[owner.slot.index()] = Some(Worker { owner, process, control });

@@ -14,6 +14,7 @@ use crossbeam_channel::bounded;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
+use shared::control::Tongue;
 use shared::ids::{Owner, Slot};
 use shared::shm::{Shm, WorkerRow};
 use std::collections::BTreeMap;
@@ -29,7 +30,15 @@ impl Engine {
         let log_file = estate.log_file.map(|place| arrived.take(place).ok_or_else(missing)).transpose()?;
         logging::apply(&estate.config.settings, estate.stderr, log_file.as_ref()).map_err(failed)?;
         let memory = arrived.take(estate.memory).ok_or_else(missing)?;
-        let shm = Shm::open(memory.as_fd()).map_err(|error| error.to_string())?;
+        // The image before goes on with what it has left.
+        let census = estate.census.filter(|_| way_back.is_some());
+        let (shm, memory, memory_before) = match census {
+            Some(census) => {
+                let (shm, own) = Shm::from_census(&census).map_err(|error| error.to_string())?;
+                (shm, own, Some(memory))
+            }
+            None => (Shm::open(memory.as_fd()).map_err(|error| error.to_string())?, memory, None),
+        };
         let inboxes = Arc::new(Inboxes::default());
         let (mut inbox_ends, mut kept) = (Vec::new(), Vec::new());
         for KeptSlot { receiving, sending, worker } in estate.slots {
@@ -74,8 +83,14 @@ impl Engine {
         engine.last_ask = estate.last_ask;
         engine.ticket_key_since = estate.ticket_key_since;
         engine.way_back = way_back;
+        engine.memory_before = memory_before;
         let gate = &engine.parts.office.gate;
-        let again = |(owner, process, control)| Worker { owner, process, control: Control::new(control, Arc::clone(gate)) };
+        let table = engine.parts.office.shm.workers();
+        let tongue = |owner: Owner| if table.is_stranger(owner.slot) { Tongue::Common } else { Tongue::Own };
+        let again = |(owner, process, control)| {
+            let control = Control::new(control, Arc::clone(gate), tongue(owner));
+            Worker { owner, process, control }
+        };
         engine.workers = kept.into_iter().map(|worker| worker.map(again)).collect();
         let control = |owner| Some(&engine.workers.iter().flatten().find(|worker| worker.owner == owner)?.control);
         let mut answers = BTreeMap::new();

@@ -10,6 +10,7 @@ use crate::office::Input;
 use crate::parlour::Parlour;
 use crate::upgrade::{Arguments, Binary, ask_binary};
 use shared::config::Config;
+use shared::shm::Census;
 use shared::sys::{guard, process};
 use std::fs::File;
 use std::io;
@@ -23,7 +24,8 @@ impl Engine {
         self.binary = None;
         let path = binary.unwrap_or_else(|| self.parts.image.clone());
         // What the threads hold is not needed for that, and they move.
-        let written = self.with_estate(Parlour::default(), &Luggage::default(), |estate, load| estate::write(estate, load));
+        let census = Some(self.parts.office.shm.census());
+        let written = self.with_estate(census, Parlour::default(), &Luggage::default(), |estate, load| estate::write(estate, load));
         let given = written.and_then(|estate| Ok((estate, self.parts.memory.try_clone()?)));
         let input = self.parts.input.clone();
         let begun = given.and_then(|(estate, memory)| {
@@ -37,7 +39,7 @@ impl Engine {
     }
 
     pub(super) fn preflighted(&mut self, outcome: Result<Binary, String>) {
-        let outcome = outcome.map(|binary| self.binary.insert(binary).name.clone());
+        let outcome = outcome.map(|binary| self.binary.insert(binary).heir());
         self.event(Event::Preflighted(outcome));
     }
 
@@ -68,7 +70,10 @@ impl Engine {
         let Some(binary) = self.binary.take() else { return gone_on("the new binary is not there any more".to_owned()) };
         let before = std::mem::replace(&mut self.parts.image, binary.path.clone());
         let error = match File::open("/proc/self/exe") {
-            Ok(old) => self.execute(closed, binary.file.as_fd(), Some(&old.into()), None),
+            Ok(old) => {
+                let census = binary.strange.then(|| self.parts.office.shm.census());
+                self.execute(closed, census, binary.file.as_fd(), Some(&old.into()), None)
+            }
             Err(error) => error,
         };
         self.parts.image = before;
@@ -83,18 +88,25 @@ impl Engine {
         let office = Arc::clone(&self.parts.office);
         let closed = office.gate.close();
         self.take_all();
-        let error = self.execute(&closed, way_back.old.as_fd(), None, Some(reason.clone()));
+        let error = self.execute(&closed, None, way_back.old.as_fd(), None, Some(reason.clone()));
         way_back.close();
         self.settle();
         gone_on(format!("{reason}; and the version before cannot be executed: {}", listen::reason(&error)))
     }
 
     /// Executes an image that goes on with what the fleet is made of now. Comes back only with an error.
-    fn execute(&self, closed: &Closed<'_>, image: BorrowedFd<'_>, old: Option<&OwnedFd>, reason: Option<String>) -> io::Error {
+    fn execute(
+        &self,
+        closed: &Closed<'_>,
+        census: Option<Census>,
+        image: BorrowedFd<'_>,
+        old: Option<&OwnedFd>,
+        reason: Option<String>,
+    ) -> io::Error {
         let mut luggage = Luggage::default();
         let workers = self.workers.iter().flatten().map(|worker| (worker.owner, &worker.control));
         let parlour = self.parts.office.park(closed, workers, &mut luggage);
-        self.with_estate(parlour, &luggage, |estate, load| {
+        self.with_estate(census, parlour, &luggage, |estate, load| {
             let manifest = match estate::write(estate, load) {
                 Ok(manifest) => manifest,
                 Err(error) => return error,
@@ -118,16 +130,23 @@ impl Engine {
             way_back.close();
         }
         if let Err(error) =
-            self.with_estate(Parlour::default(), &Luggage::default(), |_, load| close_on_exec(load.descriptors(), true))
+            self.with_estate(None, Parlour::default(), &Luggage::default(), |_, load| close_on_exec(load.descriptors(), true))
         {
             log::warn!("a descriptor stays open for programs that this one executes: {}", listen::reason(&error));
         }
+        self.memory_before = None;
     }
 
     /// What the fleet is made of, and all descriptors of it.
-    fn with_estate<T>(&self, parlour: Parlour, luggage: &Luggage, act: impl FnOnce(&Estate<&Fleet, &Config>, &Load<'_>) -> T) -> T {
+    fn with_estate<T>(
+        &self,
+        census: Option<Census>,
+        parlour: Parlour,
+        luggage: &Luggage,
+        act: impl FnOnce(&Estate<&Fleet, &Config>, &Load<'_>) -> T,
+    ) -> T {
         let (config, inboxes, mut load) = (self.parts.office.config(), self.parts.inboxes.ends(), Load::of(luggage));
-        let estate = self.estate(&config, &inboxes, parlour, &mut load);
+        let estate = Estate { census, ..self.estate(&config, &inboxes, parlour, &mut load) };
         act(&estate, &load)
     }
 
@@ -158,7 +177,8 @@ impl Engine {
             fleet: &self.fleet,
             asks: self.asks.iter().map(|(ask, (session, _))| (*ask, *session)).collect(),
             last_ask: self.last_ask,
-            memory: load.add(parts.memory.as_fd()),
+            memory: load.add(self.memory_before.as_ref().unwrap_or(&parts.memory).as_fd()),
+            census: None,
             slots,
             listeners: parts.listeners.keep(load),
             log_file: parts.log_file.as_ref().map(|file| load.add(file.as_fd())),

@@ -99,8 +99,8 @@ pub(crate) enum Event {
     ConsoleOpened,
     /// A console session has ended.
     ConsoleClosed,
-    /// The binary asked for by [`Action::Preflight`] has told its name and version, or why it cannot take the fleet over.
-    Preflighted(Result<String, String>),
+    /// The binary asked for by [`Action::Preflight`] has told what it is, or why it cannot take the fleet over.
+    Preflighted(Result<Heir, String>),
     /// What had arrived when [`Action::StandStill`] was carried out has been dealt with, and nothing more arrives.
     Still,
     /// The first event of an image that goes on where another has left.
@@ -114,6 +114,15 @@ pub(crate) enum Event {
         /// Somebody waits at a TCP listener to be accepted.
         backlog: bool,
     },
+}
+
+/// A binary that can take the fleet over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Heir {
+    /// Its name and version.
+    pub(crate) name: String,
+    /// Its messages or its shared memory are others.
+    pub(crate) strange: bool,
 }
 
 /// Which image goes on.
@@ -215,6 +224,8 @@ pub(crate) enum Said {
     },
     /// No server of its own is left while the fleet shuts down.
     Drained,
+    /// It takes nothing new any more.
+    Frozen,
     /// It accepts from this slot's listeners.
     Listening(Slot),
     /// It cannot accept from them now.

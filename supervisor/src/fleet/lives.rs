@@ -148,6 +148,8 @@ impl Fleet {
                 }
                 self.listens(slot, slot);
                 self.successor_ready(slot);
+                self.freeze_successor(slot);
+                self.crew_ready();
             }
             other => state.life = other,
         }
@@ -200,6 +202,7 @@ impl Fleet {
             }
         }
         self.predecessor_left(slot, lost);
+        self.strangers_left();
         self.reports.left(slot, was_leaving && ended == Ended::Status(0));
         self.left_reload(slot);
         self.left_orders(slot, was_leaving);

@@ -20,13 +20,14 @@ mod report;
 mod resize;
 mod restart;
 mod shutdown;
+mod strangers;
 #[cfg(test)]
 mod tests;
 mod upgrade;
 
 pub(crate) use event::{
-    Action, Answer, AskId, Changed, Ended, Event, Failure, Holdings, Loaded, Moment, Notice, Pulse, Request, Resumed, Rules, Said,
-    Signal, Survivor, Survivors,
+    Action, Answer, AskId, Changed, Ended, Event, Failure, Heir, Holdings, Loaded, Moment, Notice, Pulse, Request, Resumed, Rules,
+    Said, Signal, Survivor, Survivors,
 };
 
 use drain::Drain;
@@ -175,6 +176,7 @@ impl Fleet {
                 self.tick_listening();
                 self.tick_restart();
                 self.tick_upgrade();
+                self.tick_strangers();
                 self.tick_reload();
                 self.tick_reports();
                 self.tick_drain(&pulses, backlog);
@@ -202,6 +204,7 @@ impl Fleet {
                 self.remaining(slot, idle, others);
             }
             Said::Drained => self.worker_drained(slot),
+            Said::Frozen => self.froze(slot),
             Said::Listening(of) => self.listens(slot, of),
             Said::CannotListen(of) => self.cannot_listen(slot, of),
             Said::Welcome(welcome) => self.welcome(slot, &welcome),

@@ -126,7 +126,9 @@ impl Fleet {
     }
 
     pub(super) fn next_change(&mut self) {
-        if !matches!(self.reload.stage, Stage::Idle) || self.reload.queue.is_empty() || self.may_roll_back() {
+        // Workers of another build would not understand it.
+        let waits = self.may_roll_back() || self.has_strangers();
+        if !matches!(self.reload.stage, Stage::Idle) || self.reload.queue.is_empty() || waits {
             return;
         }
         let job = self.reload.queue.remove(0);

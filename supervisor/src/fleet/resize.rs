@@ -83,6 +83,9 @@ impl Fleet {
 
     /// Tells the workers that are to leave so, as soon as others accept from their listeners.
     pub(super) fn dismiss(&mut self) {
+        if self.holds_strangers() {
+            return;
+        }
         for slot in self.all().filter(|&slot| !self.stays(slot)).collect::<Vec<_>>() {
             let relieved = self.is_relieved(slot);
             if let Some(process) = self.slots[slot.index()].process_mut()

@@ -122,6 +122,7 @@ impl Fleet {
                 self.slots.push(SlotState::default());
                 self.listening.push(Listening::none(slot));
                 self.next_restart();
+                self.recruit();
             }
             Err(error) => self.stop_restart(format!("there is no slot for a successor: {error}")),
         }
@@ -146,6 +147,9 @@ impl Fleet {
             return;
         }
         self.canary_ready();
+        if self.canary_leads(slot) {
+            return;
+        }
         let now = self.now;
         let Some(step) = self.restart.as_mut().and_then(|restart| restart.step.as_mut()) else { return };
         (step.ready, step.since) = (true, now);

@@ -3,9 +3,10 @@
 //! First the new binary is asked, as a process beside this one, whether it can go on from here. Then everything stands still for a moment: what has
 //! arrived is dealt with, what the fleet is made of is written down, and the process executes the new binary, which goes on with
 //! [`Event::Resumed`]. Its first worker is the canary: should it not become ready, nothing has changed hands yet, and the old binary takes the
-//! fleet back. From then on it is a restart like any other.
+//! fleet back. From then on it is a restart like any other, unless the messages or the shared memory of the two builds differ ([`super::strangers`]).
 
-use super::event::{Action, Answer, AskId, Failure, Moment, Resumed};
+use super::event::{Action, Answer, AskId, Failure, Heir, Moment, Resumed};
+use super::strangers::{self, Strangers};
 use super::{Fleet, shutdown::Phase};
 use log::Level;
 use serde::{Deserialize, Serialize};
@@ -20,13 +21,16 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(super) struct Upgrade {
     /// Who asked, unless it was cancelled.
     ask: Option<AskId>,
-    since: Moment,
-    stage: Stage,
+    pub(super) since: Moment,
+    pub(super) stage: Stage,
+    /// The messages or the shared memory of the two builds differ.
+    #[serde(default)]
+    pub(super) strangers: Option<Strangers>,
 }
 
 /// How far it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-enum Stage {
+pub(super) enum Stage {
     /// The new binary is asked whether it can.
     Preflight,
     /// It can, and is executed as soon as everything stands still.
@@ -35,6 +39,10 @@ enum Stage {
     Canary,
     /// The other workers are replaced.
     Rest,
+    /// Those of a build that is strange to them all start together.
+    Crew,
+    /// The workers of the build before leave.
+    Farewell,
 }
 
 impl Fleet {
@@ -55,15 +63,16 @@ impl Fleet {
             return self.answer(ask, Answer::Failed(failure));
         }
         self.log(Level::Info, "UPGRADE command issued");
-        self.upgrade = Some(Upgrade { ask: Some(ask), since: self.now, stage: Stage::Preflight });
+        self.upgrade = Some(Upgrade { ask: Some(ask), since: self.now, stage: Stage::Preflight, strangers: None });
         self.out.push(Action::Preflight(binary));
     }
 
     /// The new binary has said what it is, or why it cannot go on.
-    pub(super) fn preflighted(&mut self, outcome: Result<String, String>) {
+    pub(super) fn preflighted(&mut self, outcome: Result<Heir, String>) {
         let Some(upgrade) = self.upgrade.as_mut().filter(|upgrade| upgrade.stage == Stage::Preflight) else { return };
         match outcome {
-            Ok(name) => {
+            Ok(Heir { name, strange }) => {
+                upgrade.strangers = strange.then(Strangers::default);
                 (upgrade.stage, upgrade.since) = (Stage::Leap, self.now);
                 self.log(Level::Info, format!("UPGRADE: {name} can take over"));
                 self.try_leap();
@@ -72,8 +81,9 @@ impl Fleet {
         }
     }
 
-    fn try_leap(&mut self) {
-        if self.reload.is_still() {
+    pub(super) fn try_leap(&mut self) {
+        let leaps = self.upgrade.as_ref().is_some_and(|upgrade| upgrade.stage == Stage::Leap);
+        if leaps && self.reload.is_still() && self.is_frozen() {
             self.out.push(Action::StandStill);
         }
     }
@@ -81,7 +91,8 @@ impl Fleet {
     /// All that had arrived has been dealt with.
     pub(super) fn stands_still(&mut self) {
         let leaps = self.upgrade.as_ref().is_some_and(|upgrade| upgrade.stage == Stage::Leap);
-        let still = self.reload.is_still() && self.drain.is_none() && self.restart.is_none() && self.is_running();
+        let still =
+            self.is_frozen() && self.reload.is_still() && self.drain.is_none() && self.restart.is_none() && self.is_running();
         if leaps && still {
             self.out.push(Action::Leap);
         }
@@ -137,6 +148,7 @@ impl Fleet {
 
     fn upgrade_failed(&mut self, reason: String) {
         let Some(upgrade) = self.upgrade.take() else { return };
+        self.thaw(&upgrade);
         self.log(Level::Error, format!("UPGRADE failed: {reason}"));
         if let Some(ask) = upgrade.ask {
             self.answer(ask, Answer::Failed(Failure::Upgrade(reason)));
@@ -149,10 +161,16 @@ impl Fleet {
         upgrade.ask = None;
         match upgrade.stage {
             Stage::Preflight | Stage::Leap => {
-                self.upgrade = None;
+                if let Some(upgrade) = self.upgrade.take() {
+                    self.thaw(&upgrade);
+                }
                 self.log(Level::Info, "UPGRADE was cancelled");
             }
-            Stage::Canary | Stage::Rest => {
+            // A frozen worker cannot stay.
+            Stage::Canary | Stage::Crew | Stage::Farewell if upgrade.strangers.is_some() => {
+                self.log(Level::Info, "UPGRADE cannot be cancelled any more and goes on");
+            }
+            Stage::Canary | Stage::Rest | Stage::Crew | Stage::Farewell => {
                 self.replace_no_more();
                 self.log(Level::Info, "UPGRADE was cancelled; the other workers stay");
             }
@@ -163,7 +181,10 @@ impl Fleet {
 
     pub(super) fn tick_upgrade(&mut self) {
         let Some(upgrade) = self.upgrade.as_ref().filter(|upgrade| upgrade.stage == Stage::Leap) else { return };
-        if self.now.saturating_sub(upgrade.since) > PATIENCE {
+        let freezes = upgrade.strangers.as_ref().and_then(|strangers| strangers.frozen_since);
+        if freezes.is_some_and(|since| self.now.saturating_sub(since) > strangers::PATIENCE) {
+            self.upgrade_failed("a worker does not come to rest".to_owned());
+        } else if self.now.saturating_sub(upgrade.since) > PATIENCE {
             self.upgrade_failed("a configuration is still on its way".to_owned());
         } else {
             self.try_leap();

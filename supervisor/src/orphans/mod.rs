@@ -21,7 +21,7 @@ use crate::luggage::{Arrived, Luggage};
 use crate::office::Input;
 use crossbeam_channel::Sender;
 use shared::control::ServerSeats;
-use shared::ids::{MAX_WORKERS, Slot};
+use shared::ids::{MAX_WORKERS, Owner, Slot};
 use shared::shm::{Orphan, Shm};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -33,7 +33,7 @@ use thread::Home;
 #[derive(Debug)]
 enum Message {
     Opened(ServerSeats, Option<OwnedFd>),
-    Closed(ServerSeats),
+    Closed(Owner, ServerSeats),
     Buried(Slot, Vec<Orphan>),
 }
 
@@ -79,9 +79,9 @@ impl Orphanage {
         self.tell(Message::Opened(seats, duplicate));
     }
 
-    /// It has ended in the ordinary way.
-    pub(crate) fn closed(&self, seats: ServerSeats) {
-        self.tell(Message::Closed(seats));
+    /// A connection of this worker's has ended in the ordinary way.
+    pub(crate) fn closed(&self, owner: Owner, seats: ServerSeats) {
+        self.tell(Message::Closed(owner, seats));
     }
 
     /// The worker of this slot died and left these.

@@ -152,7 +152,7 @@ fn a_connection_that_ended_in_the_ordinary_way_leaves_nothing() {
     world.orphans.opened(world.seats, Some(ours.into()));
     drop(theirs);
     assert!(world.shm.leave_server(WORKER, &world.seats));
-    world.orphans.closed(world.seats);
+    world.orphans.closed(WORKER, world.seats);
     assert!(world.shm.bury(WORKER).is_empty());
 }
 

@@ -150,7 +150,13 @@ impl Home {
                     None => self.registry.opened(key(&seats), Arc::new(duplicate)),
                 }
             }
-            Message::Closed(seats) => self.registry.closed(key(&seats)),
+            Message::Closed(owner, seats) => {
+                self.registry.closed(key(&seats));
+                // A worker of another build has freed its own region's seats.
+                if self.shm.workers().is_stranger(owner.slot) && self.shm.leave_server(owner, &seats) {
+                    wake_for(&self.shm, &self.inboxes, &seats);
+                }
+            }
             Message::Buried(slot, orphans) => {
                 for orphan in orphans {
                     self.last += 1;

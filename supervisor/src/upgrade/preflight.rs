@@ -5,6 +5,7 @@
 //! the right to be executed does not answer, and that is an answer too.
 
 use crate::estate;
+use crate::fleet::Heir;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
@@ -34,6 +35,15 @@ pub(crate) struct Binary {
     pub(crate) path: PathBuf,
     /// Its name and version.
     pub(crate) name: String,
+    /// Its messages or its shared memory are others.
+    pub(crate) strange: bool,
+}
+
+impl Binary {
+    /// What the fleet is told of it.
+    pub(crate) fn heir(&self) -> Heir {
+        Heir { name: self.name.clone(), strange: self.strange }
+    }
 }
 
 /// What a binary says of itself.
@@ -74,10 +84,8 @@ pub(crate) fn ask(path: PathBuf, estate: &OwnedFd, memory: &OwnedFd) -> Result<B
     if let Some(refusal) = verdict.refusal {
         return Err(format!("{} refuses: {refusal}", verdict.name));
     }
-    if verdict.messages != VERSION || !verdict.same_memory {
-        return Err(format!("{} speaks another version of messages or memory", verdict.name));
-    }
-    Ok(Binary { file, path, name: verdict.name })
+    let strange = verdict.messages != VERSION || !verdict.same_memory;
+    Ok(Binary { file, path, name: verdict.name, strange })
 }
 
 /// `None`: nothing has come in time. An error: nothing will.
@@ -136,7 +144,10 @@ fn examine(estate: &OwnedFd, memory: &OwnedFd) -> Result<bool, String> {
     }
     match Shm::open(memory.as_fd()) {
         Ok(_) => Ok(true),
-        Err(ShmError::Layout { .. }) => Ok(false),
+        Err(ShmError::Layout { .. }) => {
+            let census = estate.census.ok_or("it does not know who has what in shared memory")?;
+            Shm::from_census(&census).map(|_| false).map_err(|error| error.to_string())
+        }
         Err(error) => Err(error.to_string()),
     }
 }

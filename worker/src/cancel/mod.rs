@@ -75,7 +75,8 @@ impl Worker {
     /// The client that was given this key. One that begins with a backend's process id (report_backend_pid) does not name its seat.
     fn find_client(&self, key: [u8; 8]) -> Option<(SeatIndex, Owner)> {
         let clients = self.shm.clients();
-        clients.find(key).or_else(|| self.config.settings.report_backend_pid.then(|| clients.search(key)).flatten())
+        let search = self.config.settings.report_backend_pid || clients.have_strayed();
+        clients.find(key).or_else(|| search.then(|| clients.search(key)).flatten())
     }
 
     /// Another worker passes on a request for one of our clients.
@@ -83,6 +84,8 @@ impl Worker {
         let asker = Asker { who, socket };
         match self.find_client(key) {
             Some((seat, owner)) if owner == self.me => self.cancel_query(seat, asker),
+            // By the word of that worker it is on its way here.
+            Some((_, owner)) if self.shm.workers().is_stranger(owner.slot) => self.moves.expected.push((key, asker)),
             // It has gone on to another worker since.
             Some((_, owner)) if owner.slot != Owner::SUPERVISOR.slot => self.pass_on(key, asker, owner),
             _ => self.log_asker(&asker.who, None, "failed cancel request"),

@@ -5,6 +5,7 @@ use crate::clock::Instant;
 use crate::socket::Conn;
 use crate::worker::{Listener, Source, Worker};
 use nix::errno::Errno;
+use shared::ids::ConnectionId;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -26,6 +27,9 @@ pub(crate) struct Arrival {
 impl Worker {
     /// Accepts what waits at a listener.
     pub(crate) fn accept(&mut self, listener: usize) {
+        if self.leaves_to_strangers(listener) {
+            return;
+        }
         for _ in 0..ACCEPTS_PER_TURN {
             if !self.has_spare_descriptors(ACCEPT_RESERVE) {
                 return self.stall_accept(listener, "file descriptors run out");
@@ -88,27 +92,21 @@ impl Worker {
         }
     }
 
-    /// Begins with a client that this worker serves, whoever accepted it.
-    pub(crate) fn welcome_socket(&mut self, arrival: Arrival) {
-        let Arrival { fd, address, accepted_at } = arrival;
-        let peer = address.map_or_else(|| unix_peer(&fd), Peer::Tcp);
-        let proxied = address.is_some_and(|address| self.proxies.expect_header(&fd, address));
-        let mut conn = Conn::new(fd);
-        let id = self.next_connection_id();
-        let entry = self.clients.vacant_entry();
-        let index = entry.key();
-        if let Err(error) = conn.register(self.poll.registry(), Source::Client(index).into()) {
-            log::error!(target: "process", "could not watch a new client's socket: {error}");
-            return;
+    /// A client takes its place. Its seats are left if its socket cannot be watched.
+    pub(crate) fn add_client(&mut self, mut client: Client) -> Result<usize, ()> {
+        let index = self.clients.vacant_key();
+        if let Err(error) = client.conn.register(self.poll.registry(), Source::Client(index).into()) {
+            log::error!(target: "process", "could not watch a client's socket: {error}");
+            if let Some(seats) = client.seats() {
+                self.leave_client_seats(seats);
+            }
+            return Err(());
         }
-        entry.insert(Client {
-            conn,
-            id,
-            peer,
-            connected_at: accepted_at,
-            last_request: accepted_at,
-            state: ClientState::Login(Box::new(Login::new(proxied))),
-        });
+        Ok(self.clients.insert(client))
+    }
+
+    /// A login may take until client_login_timeout.
+    pub(crate) fn arm_login(&mut self, index: usize, id: ConnectionId, accepted_at: Instant) {
         let timeout = self.config.settings.client_login_timeout;
         if !timeout.is_zero() {
             let deadline = accepted_at + timeout;
@@ -116,6 +114,24 @@ impl Worker {
             let place = self.login_deadlines.partition_point(|(earlier, ..)| *earlier <= deadline);
             self.login_deadlines.insert(place, (deadline, index, id));
         }
+    }
+
+    /// Begins with a client that this worker serves, whoever accepted it.
+    pub(crate) fn welcome_socket(&mut self, arrival: Arrival) {
+        let Arrival { fd, address, accepted_at } = arrival;
+        let peer = address.map_or_else(|| unix_peer(&fd), Peer::Tcp);
+        let proxied = address.is_some_and(|address| self.proxies.expect_header(&fd, address));
+        let (conn, id) = (Conn::new(fd), self.next_connection_id());
+        let client = Client {
+            conn,
+            id,
+            peer,
+            connected_at: accepted_at,
+            last_request: accepted_at,
+            state: ClientState::Login(Box::new(Login::new(proxied))),
+        };
+        let Ok(index) = self.add_client(client) else { return };
+        self.arm_login(index, id, accepted_at);
         if self.has_colleagues() {
             self.tell_clients();
         }

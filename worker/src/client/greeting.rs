@@ -29,6 +29,8 @@ pub(crate) enum Owed {
     },
     /// One of the client's own, to be started with these parameters.
     Replication(Vec<(String, String)>),
+    /// The first one of its pool, for a client that asked for these values. Only on the way to another worker: a client that waits for that is still in its login.
+    Welcome(Vec<(String, String)>),
 }
 
 /// A client's startup values.
@@ -41,6 +43,49 @@ struct Wanted {
 }
 
 impl Worker {
+    /// Makes a client whose login is complete but for its greeting ready to go to another worker.
+    pub(crate) fn prepare_ungreeted(&mut self, index: usize) {
+        let Some(LoggedIn { pool: Some(pool), who, seats, parameters, replication, .. }) = self.take_login(index) else { return };
+        let client = &mut self.clients[index];
+        let (id, owed) = (client.id, Some(Box::new(Owed::Welcome(parameters))));
+        client.state = ClientState::Session(Session {
+            pool,
+            who,
+            seats,
+            key: [0; 8],
+            params: self.interner.set(std::iter::empty()),
+            startup: None,
+            replication,
+            front: Frontend::default(),
+            link: Link::None,
+            owed,
+            reset: None,
+            query_start: None,
+            transaction_start: None,
+        });
+        let place = self.pools.get_mut(pool);
+        place.clients += 1;
+        place.to_greet.retain(|waiter| waiter.id != id);
+        self.announce(pool);
+    }
+
+    /// Such a client has arrived, or is back: its login goes on.
+    pub(crate) fn admit_ungreeted(&mut self, mut client: Client) {
+        let ClientState::Session(session) = client.state else { return };
+        let Session { pool, who, seats, replication, owed, .. } = session;
+        let (Some(Owed::Welcome(parameters)), user) = (owed.map(|owed| *owed), Rc::clone(&who)) else { return };
+        let login = LoggedIn { pool: Some(pool), who, seats, parameters, replication, options: None };
+        client.state = ClientState::Login(Box::new(super::Login::complete(login)));
+        let (id, accepted_at) = (client.id, client.connected_at);
+        let Ok(index) = self.add_client(client) else { return };
+        self.arm_login(index, id, accepted_at);
+        if self.pools.get(pool).welcome.is_some() {
+            self.greet(index);
+        } else {
+            self.await_welcome(index, pool, &user.user);
+        }
+    }
+
     /// Makes a client whose pool knows what its servers say a session, and greets it, at once or when it has a server.
     pub(crate) fn greet(&mut self, index: usize) {
         let Some(mut login) = self.clients[index].session().is_none().then(|| self.take_login(index)).flatten() else { return };

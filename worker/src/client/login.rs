@@ -104,6 +104,20 @@ impl Login {
         Self { stage, encryption: None, request: None, seats: None }
     }
 
+    /// One that is complete but for its greeting.
+    pub(super) fn complete(login: LoggedIn) -> Self {
+        let LoggedIn { pool, who, seats, parameters, replication, options } = login;
+        let (entry, account, method, asked) = (None, None, None, None);
+        let request = Request { who, entry, console: false, account, method, asked, parameters, replication, options };
+        let stage = pool.map_or(Stage::Over, Stage::Welcome);
+        Self { stage, encryption: None, request: Some(request), seats: Some(seats) }
+    }
+
+    /// Complete, and its pool has had no server yet.
+    pub(crate) fn awaits_welcome(&self) -> bool {
+        matches!(self.stage, Stage::Welcome(_))
+    }
+
     pub(crate) fn is_untouched(&self) -> bool {
         matches!(self.stage, Stage::Proxied { anything: false } | Stage::First { anything: false })
     }

@@ -202,6 +202,15 @@ impl Client {
         }
     }
 
+    /// The seats that it has.
+    pub(crate) fn seats(&self) -> Option<&ClientSeats> {
+        match &self.state {
+            ClientState::Login(login) => login.seats.as_ref(),
+            ClientState::Session(session) => Some(&session.seats),
+            _ => None,
+        }
+    }
+
     /// Whether it has not been told its end yet.
     pub(crate) fn is_alive(&self) -> bool {
         matches!(self.state, ClientState::Login(_) | ClientState::Session(_))

@@ -45,7 +45,6 @@ impl Worker {
         let options = options.map(|options| ("options".to_owned(), options));
         let parameters = startup.into_iter().chain(options).chain(parameters).collect();
         self.by_seat.insert(seats.client, index);
-        let timeout = self.config.query_wait_timeout(&self.pools.get(pool).entry, &who.user);
         let params = self.interner.set(std::iter::empty());
         let client = &mut self.clients[index];
         client.state = ClientState::Session(Session {
@@ -63,11 +62,18 @@ impl Worker {
             query_start: None,
             transaction_start: None,
         });
+        self.pools.get_mut(pool).clients += 1;
+        self.await_connection(index, pool);
+    }
+
+    /// It waits for its connection from now on.
+    pub(crate) fn await_connection(&mut self, index: usize, pool: PoolIndex) {
+        let client = &self.clients[index];
+        let user = client.session().map_or("", |session| session.who.user.as_str());
+        let timeout = self.config.query_wait_timeout(&self.pools.get(pool).entry, user);
         let deadline = timeout.map(|timeout| self.now + timeout);
         let waiter = Waiter { client: index, id: client.id, since: self.now, deadline, notified: false };
-        let pool_state = self.pools.get_mut(pool);
-        pool_state.clients += 1;
-        pool_state.candidates.push(Candidate { waiter, opening: false });
+        self.pools.get_mut(pool).candidates.push(Candidate { waiter, opening: false });
         self.announce(pool);
         self.pump(pool);
     }

@@ -22,7 +22,8 @@ const LONGEST: usize = 64 * 1024 * 1024;
 impl Worker {
     /// Sends to another worker's inbox. False: it could not be sent now; the tick looks after what that leaves undone.
     pub(crate) fn send_inbox(&mut self, to: Slot, message: &ToInbox, fds: &[BorrowedFd<'_>]) -> bool {
-        let encoded = match control::encode(message) {
+        let tongue = self.tongue_of(to);
+        let encoded = match tongue.encode(message) {
             Err(MessageError::TooLong(_)) => return self.send_long(to, message, fds),
             encoded => encoded,
         };
@@ -39,11 +40,13 @@ impl Worker {
 
     /// A message that no datagram takes, a server with thousands of prepared statements say, goes in a file of memory.
     fn send_long(&mut self, to: Slot, message: &ToInbox, fds: &[BorrowedFd<'_>]) -> bool {
-        let file = control::encode_long(message)
+        let tongue = self.tongue_of(to);
+        let file = tongue
+            .encode_long(message)
             .map(Zeroizing::new)
             .map_err(io::Error::other)
             .and_then(|bytes| memfd::create_sealed("pgfleet-message", &bytes));
-        let (file, notice) = match (file, control::encode(&ToInbox::Long)) {
+        let (file, notice) = match (file, tongue.encode(&ToInbox::Long)) {
             (Ok(file), Ok(notice)) => (file, notice),
             (Err(error), _) => {
                 log::error!(target: "process", "a message to worker {to} could not be made: {error}");
@@ -109,7 +112,7 @@ impl Worker {
             + self.servers.len()
             + self.carriers.iter().map(|(_, carrier)| carrier.descriptors()).sum::<usize>()
             + self.inboxes.len()
-            + self.lends.count()
+            + self.lends.descriptors()
             + self.moves.descriptors()
             + self.listeners.len();
         // Where there are few, more is kept back from clients than from what other workers lend: without servers clients are of no use.
@@ -141,10 +144,7 @@ impl Worker {
                     self.pump(index);
                 }
             }
-            ToInbox::Lend(lent) => match fds.next() {
-                Some(fd) => self.accept_lent(&lent, fd),
-                None => log::error!(target: "process", "a lent server came without its socket; its sender takes it back"),
-            },
+            ToInbox::Lend(lent) => self.accept_lent(&lent, fds),
             // Not that pool first: the seat is for whoever has waited longest in any that can use it.
             ToInbox::Wake => self.pump_waiting(),
             ToInbox::MakeRoom { limit, from, servers } => self.room_wanted(limit, from, servers),

@@ -1,7 +1,8 @@
 //! Idle servers on their way from worker to worker.
 //!
 //! The sender keeps a duplicate of the socket until the seat's word shows that the receiver has it. Should the message be lost, or the
-//! receiver die with it, the sender takes the connection back; the word decides which of the two has it, never both.
+//! receiver die with it, the sender takes the connection back; the word decides which of the two has it, never both. To a worker of another build goes a
+//! token that decides instead ([`super::strangers`]).
 
 use crate::clock::Instant;
 use crate::pool::PoolIndex;
@@ -12,6 +13,8 @@ use crate::socket::Conn;
 use crate::worker::Worker;
 use shared::control::{Lent, ServerSeats, ToInbox};
 use shared::ids::{Owner, PoolId, Slot};
+use shared::shm::Ticket;
+use shared::sys::token::Token;
 use shared::tls::Role;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -29,9 +32,9 @@ impl Lends {
         self.0.is_empty()
     }
 
-    /// How many are: each holds a descriptor.
-    pub(super) fn count(&self) -> usize {
-        self.0.len()
+    /// How many descriptors they hold.
+    pub(super) fn descriptors(&self) -> usize {
+        self.0.iter().map(|flight| 1 + usize::from(flight.token.is_some())).sum()
     }
 
     /// The connections and their sockets.
@@ -47,6 +50,10 @@ impl Lends {
 
 struct InFlight {
     lent: Lent,
+    /// What its seat says here.
+    ticket: Ticket,
+    /// For a worker of another build.
+    token: Option<Token>,
     socket: OwnedFd,
     to: Owner,
     since: Instant,
@@ -55,13 +62,12 @@ struct InFlight {
 impl Worker {
     /// Sends a free server to another worker. False: that cannot be done, and it stays.
     pub(crate) fn lend(&mut self, index: usize, to: Slot) -> bool {
-        let flight = self.lendable(index, to);
-        let Some(lent) = flight else {
+        let (true, Some((lent, ticket)), Ok(token)) = (self.may_lend_to(to), self.lendable(index, to), self.token_for(to)) else {
             self.keep(index);
             return false;
         };
-        let (seats, ticket) = (lent.seats, lent.ticket);
-        let Some((lent, socket)) = self.send_lent(index, to, lent) else {
+        let seats = lent.seats;
+        let Some((lent, socket)) = self.send_lent(index, to, lent, token.as_ref()) else {
             self.shm.cancel_lend(self.me, &seats, ticket);
             self.keep(index);
             return false;
@@ -69,11 +75,12 @@ impl Worker {
         let _ = self.servers[index].conn.deregister(self.poll.registry());
         self.forget_server(index);
         let to = Owner { slot: to, incarnation: self.shm.workers().get(to).incarnation };
-        self.lends.0.push(InFlight { lent, socket, to, since: self.now });
+        self.strangers.sent(to.slot);
+        self.lends.0.push(InFlight { lent, ticket, token, socket, to, since: self.now });
         true
     }
 
-    fn send_lent(&mut self, index: usize, to: Slot, lent: Box<Lent>) -> Option<(Lent, OwnedFd)> {
+    fn send_lent(&mut self, index: usize, to: Slot, lent: Box<Lent>, token: Option<&Token>) -> Option<(Lent, OwnedFd)> {
         let socket = match self.servers[index].conn.as_fd().try_clone_to_owned() {
             Ok(socket) => socket,
             Err(error) => {
@@ -82,30 +89,32 @@ impl Worker {
             }
         };
         let message = ToInbox::Lend(lent);
-        let sent = self.send_inbox(to, &message, &[socket.as_fd()]);
+        let fds: Vec<_> = token.map(AsFd::as_fd).into_iter().chain([socket.as_fd()]).collect();
+        let sent = self.send_inbox(to, &message, &fds);
         let ToInbox::Lend(lent) = message else { return None };
         sent.then_some((*lent, socket))
     }
 
     /// What is to be said of a server that is lent, whose seat is on its way from here on. `None`: it cannot be.
-    fn lendable(&self, index: usize, to: Slot) -> Option<Box<Lent>> {
+    fn lendable(&self, index: usize, to: Slot) -> Option<(Box<Lent>, Ticket)> {
         let server = &self.servers[index];
         // Half a message would be lost on the way.
         let mid_message = !server.conn.input.is_empty() || server.conn.is_backed_up() || server.back.is_mid_message();
-        if mid_message { None } else { self.send_off(index, to).map(Box::new) }
+        if mid_message { None } else { self.send_off(index, to).map(|(lent, ticket)| (Box::new(lent), ticket)) }
     }
 
     /// Puts a server's seats on the way and says all of it that is not in the middle of something. `None`: it has not logged in.
-    pub(super) fn send_off(&self, index: usize, to: Slot) -> Option<Lent> {
+    pub(super) fn send_off(&self, index: usize, to: Slot) -> Option<(Lent, Ticket)> {
         let server = &self.servers[index];
         let pool = self.pools.get(server.pool);
         let (Some(params), Some(welcome)) = (&server.params, &pool.welcome) else { return None };
         let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
-        Some(Lent {
+        let ticket = self.shm.begin_lend(self.me, &server.seats, to);
+        let lent = Lent {
             from: self.me,
             id: server.id,
             seats: server.seats,
-            ticket: self.shm.begin_lend(self.me, &server.seats, to),
+            ticket: (!self.is_stranger(to)).then_some(ticket),
             epoch: self.config.generation,
             reconnected: self.marks.reconnected(&pool.entry.name),
             backend_key: server.backend_key,
@@ -119,7 +128,8 @@ impl Worker {
             address: server.address.clone(),
             host: server.host.to_string(),
             conn: server.conn.state(),
-        })
+        };
+        Some((lent, ticket))
     }
 
     /// A server that is free and stays: it serves whoever waits here, or is idle.
@@ -129,11 +139,15 @@ impl Worker {
     }
 
     /// Another worker's server arrives.
-    pub(crate) fn accept_lent(&mut self, lent: &Lent, socket: OwnedFd) {
+    pub(crate) fn accept_lent(&mut self, lent: &Lent, mut fds: impl Iterator<Item = OwnedFd>) {
+        let token = if lent.ticket.is_none() { fds.next().map(Token::from) } else { None };
+        let Some(socket) = fds.next() else {
+            return log::error!(target: "process", "a lent server came without its socket; its sender takes it back");
+        };
         if let Some(pool) = self.pools.by_id(lent.seats.pool) {
             self.pools.get_mut(pool).borrow_answered(lent.from.slot);
         }
-        if !self.shm.accept_lend(self.me, &lent.seats, lent.ticket) {
+        if !token.is_none_or(|token| token.take()) || !self.claim_server(lent) {
             return;
         }
         if let Some(index) = self.take_over(lent, socket) {
@@ -142,6 +156,14 @@ impl Worker {
             // There may be more where it came from.
             self.pools.get_mut(pool_index).exhausted = false;
             self.pump(pool_index);
+        }
+    }
+
+    /// Takes over a server's seats. Whose a stranger's is has been decided by its token.
+    pub(super) fn claim_server(&self, lent: &Lent) -> bool {
+        match lent.ticket {
+            Some(ticket) => self.shm.accept_lend(self.me, &lent.seats, ticket),
+            None => self.shm.claim_server(lent.from, self.me, &lent.seats, lent.backend_key),
         }
     }
 
@@ -235,20 +257,36 @@ impl Worker {
         self.give_up_seats(seats);
     }
 
+    /// Whether that life of its slot goes on.
+    pub(super) fn is_still(&self, worker: Owner) -> bool {
+        self.shm.workers().get(worker.slot).incarnation == worker.incarnation
+    }
+
     /// Looks which lends have arrived, and takes back those that never will. At the end of every turn: each that is under way holds a descriptor.
     pub(crate) fn settle_lends(&mut self) {
         if self.lends.0.is_empty() {
             return;
         }
         for flight in std::mem::take(&mut self.lends.0) {
-            if !self.shm.lend_pending(&flight.lent.seats, flight.lent.ticket) {
+            let InFlight { lent, ticket, token, to, since, .. } = &flight;
+            let pending = match token {
+                Some(token) => token.is_there(),
+                None => self.shm.lend_pending(&lent.seats, *ticket),
+            };
+            if !pending {
                 continue;
             }
-            // One that has died since may have read it.
-            let lives = self.shm.workers().get(flight.to.slot).incarnation == flight.to.incarnation;
-            if lives && self.is_responsive(flight.to.slot) && self.now - flight.since < PATIENCE {
+            let (to, since) = (*to, *since);
+            let waits = match token {
+                Some(_) => self.waits_for_stranger(to.slot, since),
+                // One that has died since may have read it.
+                None => self.is_still(to) && self.is_responsive(to.slot) && self.now - since < PATIENCE,
+            };
+            if waits {
                 self.lends.0.push(flight);
-            } else if self.shm.cancel_lend(self.me, &flight.lent.seats, flight.lent.ticket) {
+            } else if flight.token.is_none_or(|token| token.take())
+                && self.shm.cancel_lend(self.me, &flight.lent.seats, flight.ticket)
+            {
                 self.take_back(&flight.lent, flight.socket);
             }
         }

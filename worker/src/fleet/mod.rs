@@ -12,4 +12,5 @@ pub(crate) mod orders;
 pub(crate) mod reload;
 mod resize;
 pub(crate) mod start;
+pub(crate) mod strangers;
 pub(crate) mod supervisor;

@@ -114,8 +114,11 @@ impl Worker {
         }
     }
 
-    /// Workers that stay, and how many servers each has.
+    /// Workers that stay, and how many servers each has; of another build's, what each was sent.
     pub(super) fn heirs(&self) -> Vec<(Slot, u32)> {
+        if self.strangers.are_coming() {
+            return self.strangers.heirs(self.now);
+        }
         let others = (0..self.inboxes.len() as u8).map(Slot).filter(|slot| *slot != self.me.slot && self.is_responsive(*slot));
         let rows = others.map(|slot| (slot, self.shm.workers().get(slot)));
         rows.filter(|(_, row)| row.state == WorkerState::Serving).map(|(slot, row)| (slot, row.servers)).collect()

@@ -135,6 +135,7 @@ impl Worker {
             log::warn!(target: "process", "the supervisor has ended; serving on without it");
             crate::obey_ending_signals();
             self.nobody_checks();
+            self.thaw_alone();
         }
     }
 
@@ -164,6 +165,9 @@ impl Worker {
             ToWorker::Leave => self.leave(),
             ToWorker::Stay => self.stay(),
             ToWorker::Part(parting) => self.part(parting),
+            ToWorker::Freeze => self.freeze(),
+            ToWorker::Thaw => self.thaw(),
+            ToWorker::Strangers { slots } => self.strangers_told(slots),
             ToWorker::Resolved(resolved) => {
                 self.resolved(&resolved);
                 self.peer_resolved(&resolved);

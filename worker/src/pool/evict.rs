@@ -43,7 +43,7 @@ impl Worker {
 
     /// `from`'s clients wait for seats of `limit`: idle servers here make way, and what they do not suffice for is the next worker's to give.
     pub(crate) fn room_wanted(&mut self, limit: LimitId, from: Slot, mut servers: u32) {
-        if self.shm.limit_state(limit).waiting_others(self.me.slot) == 0 {
+        if self.strangers.are_coming() || self.shm.limit_state(limit).waiting_others(self.me.slot) == 0 {
             return;
         }
         while servers > 0 && self.evict_idle(limit) {
@@ -94,7 +94,8 @@ impl Worker {
     /// Makes room for clients of other workers: one idle server of this pool for a limit that somebody waits for.
     pub(super) fn make_room_for_others(&mut self, index: PoolIndex) {
         let Pool { limits, idle, .. } = self.pools.get(index);
-        if idle.is_empty() {
+        // Who waits there freezes, too, and could not use the seat.
+        if idle.is_empty() || self.strangers.are_coming() {
             return;
         }
         for (limit, most) in limits.database.into_iter().chain(limits.user).chain(limits.host) {

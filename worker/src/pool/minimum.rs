@@ -23,7 +23,7 @@ impl Worker {
     pub(super) fn top_up(&mut self, index: PoolIndex) {
         let pool = self.pools.get(index);
         let in_use = pool.clients > 0 || !pool.to_greet.is_empty() || pool.entry.user.is_some();
-        if pool.least == 0 || !in_use || pool.gone || pool.paused || self.life != Life::Serving {
+        if pool.least == 0 || !in_use || pool.gone || pool.paused || self.life != Life::Serving || !self.may_grow() {
             return;
         }
         let limits = ServerLimits { pool: pool.least, ..pool.limits };

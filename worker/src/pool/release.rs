@@ -76,6 +76,10 @@ impl Worker {
 
     /// Who waits for this server, or for a seat that it holds.
     fn who_waits(&mut self, index: PoolIndex, server_index: usize) -> Waits {
+        if self.strangers.are_coming() {
+            // Nobody else could take it, or open another in its place.
+            return Waits { ours: self.longest_waiter(index), ..Waits::default() };
+        }
         let pool = self.pools.get(index);
         let candidates = pool.waiting_candidates().count();
         let candidate = pool.waiting_candidates().map(|waiter| waiter.since).min();

@@ -38,6 +38,7 @@ impl Worker {
             }
             let pool = self.pools.get(index);
             if self.has_colleagues()
+                && self.may_grow()
                 && let Some(slot) = self.lender(index)
             {
                 let message = ToInbox::Borrow { pool: pool.id, from: self.me.slot };
@@ -99,6 +100,9 @@ impl Worker {
 
     /// Opens one more connection, perhaps for one client alone. False: no seat, or no address yet.
     pub(crate) fn open_for(&mut self, index: PoolIndex, dedication: Option<Box<Dedication>>) -> bool {
+        if !self.may_grow() {
+            return false;
+        }
         let pool = self.pools.get(index);
         if pool.blocked_on.is_some_and(|limit| self.pools.full.contains(&limit)) {
             return false;

@@ -26,6 +26,8 @@ pub(super) struct Place {
     pub(super) inbox: Inbox,
     listener: UnixListener,
     pub(super) life: Option<Life>,
+    /// No worker is started on it again.
+    pub(super) is_abandoned: bool,
 }
 
 /// A worker that lives.
@@ -52,7 +54,12 @@ impl Life {
 impl Place {
     pub(super) fn new(listener: &str) -> Self {
         let listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(listener).unwrap()).unwrap();
-        Self { inbox: Inbox::new(), listener, life: None }
+        Self { inbox: Inbox::new(), listener, life: None, is_abandoned: false }
+    }
+
+    /// A slot whose worker accepts from the listener of another.
+    pub(super) fn beside(other: &Place) -> Self {
+        Self { inbox: Inbox::new(), listener: other.listener.try_clone().unwrap(), life: None, is_abandoned: false }
     }
 }
 
@@ -140,7 +147,8 @@ impl Simulation {
         (life.next_turn, life.hung_until) = (None, None);
         self.before_turn(owner.slot);
         (self.turning, self.mail_in_turn) = (Some(owner.slot), 0);
-        let alive = self.places[owner.slot.index()].life.as_mut().is_some_and(Life::turn);
+        let leaves = self.is_old(owner.slot);
+        let alive = self.places[owner.slot.index()].life.as_mut().is_some_and(|life| life.turn(leaves));
         self.note("turn", owner.slot.0.into(), alive.into());
         if alive {
             self.schedule_tick(owner.slot);
@@ -160,7 +168,7 @@ impl Simulation {
 
     /// A worker is to die: in its next turn before it sends `sends` messages more, or at once.
     pub(super) fn doom(&mut self, slot: Slot, sends: Option<u32>) {
-        match (&mut self.places[slot.index()].life, sends) {
+        match (self.places.get_mut(slot.index()).and_then(|place| place.life.as_mut()), sends) {
             (Some(life), Some(sends)) => life.doomed = Some(sends),
             (Some(_), None) => self.worker_dies(slot),
             (None, _) => {}
@@ -180,14 +188,18 @@ impl Simulation {
 }
 
 impl Life {
-    /// The loop turns once. False: the worker has died.
-    fn turn(&mut self) -> bool {
+    /// The loop turns once. False: the worker has died, or has ended as one that leaves does.
+    fn turn(&mut self, leaves: bool) -> bool {
         let doomed = self.doomed.take();
         SENDS_LEFT.set(doomed);
         let turned = catch_unwind(AssertUnwindSafe(|| self.worker.turn(&mut self.turn, Duration::ZERO)));
         SENDS_LEFT.set(None);
         match turned {
-            Ok(ended) => assert!(ended.is_none(), "worker {} ends by itself", self.owner.slot),
+            Ok(None) => {}
+            Ok(Some(_)) => {
+                assert!(leaves, "worker {} ends by itself", self.owner.slot);
+                return false;
+            }
             Err(cause) if cause.is::<Killed>() => {}
             Err(cause) => resume_unwind(cause),
         }

@@ -83,6 +83,7 @@ impl Simulation {
             self.check_minimum(&database, &user);
         }
         self.check_shared_seats();
+        assert!(self.upgrade.is_over(), "workers of the old build are left");
         assert_eq!(self.shm.clients().in_use(), 0, "seats of clients");
         assert_eq!(self.in_transit, 0, "messages are on their way");
         let sent = self.mail_sent - self.mail_at_end;

@@ -18,6 +18,7 @@ mod scenario;
 mod schedule;
 mod supervisor;
 mod tests;
+mod upgrade;
 mod waits;
 
 use client::Client;
@@ -36,6 +37,7 @@ use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 use supervisor::Supervisor;
+use upgrade::Upgrade;
 use waits::Waits;
 
 /// A run takes some thousands of steps; one that takes so many hangs.
@@ -52,6 +54,7 @@ struct Simulation {
     memory: OwnedFd,
     config: Config,
     supervisor: Supervisor,
+    upgrade: Upgrade,
     places: Vec<Place>,
     postgres: Postgres,
     clients: Vec<Client>,
@@ -94,6 +97,7 @@ impl Simulation {
             schedule: Schedule::new(),
             trace: Trace::new(seed, tell),
             supervisor: Supervisor::default(),
+            upgrade: Upgrade::default(),
             places: (0..plan.workers).map(|slot| Place::new(&format!("{name}/{slot}"))).collect(),
             postgres: Postgres::new(format!("@{name}")),
             clients: plan.clients.iter().cloned().map(Client::new).collect(),
@@ -148,13 +152,17 @@ impl Simulation {
             Trouble::Refusing => self.postgres.listener = None,
             Trouble::Accepting => self.postgres.listen(),
             Trouble::Crash(nth) => self.crash_backend(nth),
+            Trouble::Upgrade => self.upgrade(),
         }
     }
 
     /// Every client is done, everybody lives, and nothing more is to go wrong.
     fn is_load_over(&self) -> bool {
         self.clients.iter().all(|client| client.state == client::State::Done)
-            && self.places.iter().all(|place| place.life.as_ref().is_some_and(|life| life.hung_until.is_none()))
+            && self
+                .places
+                .iter()
+                .all(|place| place.is_abandoned || place.life.as_ref().is_some_and(|life| life.hung_until.is_none()))
             && self.supervisor.is_at_rest()
             && !self.schedule.has_trouble()
     }

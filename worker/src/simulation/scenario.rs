@@ -50,6 +50,8 @@ pub(super) enum Trouble {
     Accepting,
     /// One of the backends crashes: the one at this place, going round.
     Crash(usize),
+    /// The fleet moves to another region.
+    Upgrade,
 }
 
 /// A name for sockets that no other run uses, in this process or another.
@@ -167,6 +169,27 @@ impl Plan {
             let nth = random.random_range(0..8);
             plan.trouble(random, Trouble::Crash(nth));
         }
+        plan
+    }
+
+    /// The fleet is upgraded; a worker may die meanwhile.
+    pub(super) fn upgrading(random: &mut SmallRng) -> Self {
+        let mut plan = Self::either(random);
+        let (at, workers) = (ms(random.random_range(1..60)), plan.workers);
+        plan.troubles.push((at, Trouble::Upgrade));
+        for _ in 0..random.random_range(0..3) {
+            plan.ends_sessions = true;
+            let slot = Slot(random.random_range(0..2 * workers) as u8);
+            let sends = Some(random.random_range(0..6));
+            plan.troubles.push((at + ms(random.random_range(0..120)), Trouble::Death(slot, sends)));
+        }
+        plan
+    }
+
+    /// The fleet is upgraded, and nothing else happens.
+    pub(super) fn upgrading_calmly(random: &mut SmallRng) -> Self {
+        let mut plan = Self::either(random);
+        plan.troubles.push((ms(random.random_range(1..60)), Trouble::Upgrade));
         plan
     }
 

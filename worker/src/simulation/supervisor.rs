@@ -6,7 +6,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{Shutdown, shutdown};
 use shared::auth::scram::Keys;
 use shared::config::Config;
-use shared::control::{self, ServerSeats, ToSupervisor, ToWorker, Welcome};
+use shared::control::{self, ServerSeats, ToSupervisor, ToWorker, Tongue, Welcome};
 use shared::ids::{Owner, PoolId, SeatIndex, Slot};
 use shared::shm;
 use shared::sys::{memfd, seqpacket};
@@ -87,6 +87,7 @@ impl Simulation {
                 self.supervisor.duplicates.entry(key(&seats)).or_default().push(duplicate.into());
             }
             ToSupervisor::ServerClosed(seats) => {
+                self.stranger_closed(from, &seats);
                 if let Some(duplicates) = self.supervisor.duplicates.get_mut(&key(&seats)) {
                     duplicates.remove(duplicates.iter().position(is_over).unwrap_or(0));
                     self.supervisor.duplicates.retain(|_, duplicates| !duplicates.is_empty());
@@ -105,12 +106,14 @@ impl Simulation {
                 self.tell(&others, &ToWorker::Learned(learned));
             }
             ToSupervisor::Prepared { .. } => self.prepared(from.slot),
-            ToSupervisor::Ready | ToSupervisor::Committed { .. } | ToSupervisor::Remaining { .. } => {}
+            ToSupervisor::Ready | ToSupervisor::Frozen => self.upgrade_goes_on(from.slot),
+            ToSupervisor::Beat { clients, servers } => self.stranger_beats(from, clients, servers),
+            ToSupervisor::Committed { .. } | ToSupervisor::Remaining { .. } | ToSupervisor::Report { id: 0 } => {}
             other => panic!("worker {} says {other:?}", from.slot),
         }
     }
 
-    fn tell(&mut self, whom: &[Owner], message: &ToWorker) {
+    pub(super) fn tell(&mut self, whom: &[Owner], message: &ToWorker) {
         for owner in whom {
             let delay = self.draw(&self.plan.mail_delay.clone());
             self.schedule.after(delay, Event::Say(*owner, Box::new(message.clone())));
@@ -125,7 +128,8 @@ impl Simulation {
         };
         let descriptors: Vec<_> = snapshot.iter().map(AsFd::as_fd).collect();
         if let Some(life) = self.places[to.slot.index()].life.as_ref().filter(|life| life.owner == to) {
-            seqpacket::send(life.control.as_fd(), &control::encode(message).unwrap(), &descriptors).unwrap();
+            let tongue = if self.is_old(to.slot) { Tongue::Common } else { Tongue::Own };
+            seqpacket::send(life.control.as_fd(), &tongue.encode(message).unwrap(), &descriptors).unwrap();
         }
     }
 
@@ -174,6 +178,10 @@ impl Simulation {
         }
         self.wake_waiters();
         self.prepared(dead.slot);
+        if !self.has_successor(dead.slot) {
+            self.places[dead.slot.index()].is_abandoned = true;
+            return self.old_one_gone(dead.slot);
+        }
         let delay = self.draw(&self.plan.restart_delay.clone());
         self.schedule.after(delay, Event::Start(dead.slot));
     }
@@ -226,7 +234,7 @@ impl Simulation {
     }
 
     /// Whoever has a client waiting is told to look again.
-    fn wake_waiters(&mut self) {
+    pub(super) fn wake_waiters(&mut self) {
         let pools = self.shm.pools().map(|pool| self.shm.pool_state(pool).waiting_others(Slot::SUPERVISOR));
         let limits = self.shm.limits().map(|limit| self.shm.limit_state(limit).waiting_others(Slot::SUPERVISOR));
         let waiting = pools.chain(limits).fold(0, |all, some| all | some);

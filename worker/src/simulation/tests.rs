@@ -52,6 +52,16 @@ fn the_configuration_changes() {
 }
 
 #[test]
+fn the_fleet_moves_to_another_region() {
+    simulate(300, Plan::upgrading_calmly);
+}
+
+#[test]
+fn workers_die_while_the_fleet_moves() {
+    simulate(300, Plan::upgrading);
+}
+
+#[test]
 fn postgresql_fails() {
     simulate(300, Plan::failing);
 }
@@ -59,7 +69,9 @@ fn postgresql_fails() {
 #[test]
 fn a_seed_decides_everything() {
     for seed in 0..20 {
-        for theme in [Plan::calm, Plan::shared, Plan::lossy, Plan::deadly, Plan::hanging, Plan::reloading, Plan::failing] {
+        for theme in
+            [Plan::calm, Plan::shared, Plan::lossy, Plan::deadly, Plan::hanging, Plan::reloading, Plan::failing, Plan::upgrading]
+        {
             let mut hashes = (0..2).map(|_| {
                 let mut simulation = Simulation::new(seed, false, theme);
                 simulation.run();

@@ -21,6 +21,9 @@ use std::time::Duration;
 /// From when a worker hangs until the others know it (`WorkerRow::is_responsive`).
 const HEARTBEAT_AGE: Duration = Duration::from_millis(300);
 
+/// While the fleet moves, nobody lends, and its new workers have not started yet.
+const UPGRADE: Duration = Duration::from_secs(2);
+
 /// So many messages in a row are not lost.
 const LOSSES: u32 = 10;
 
@@ -92,6 +95,8 @@ impl Bounds {
         let faults = deaths * (PATIENCE + seen) + hang + if is_lossy { LOSSES * (PATIENCE + seen) } else { Duration::ZERO };
         let outage = if plan.ends_sessions { Duration::from_secs(2) } else { Duration::ZERO };
         let shares = settings.max_db_connections + settings.max_user_connections + settings.max_host_connections > 0;
+        let upgraded = plan.troubles.iter().any(|(_, trouble)| matches!(trouble, Trouble::Upgrade));
+        let (in_order, faults) = if upgraded { (false, faults + UPGRADE) } else { (in_order, faults) };
         // Where nothing is missed, and every seat is of use to whoever finds it, nothing waits for a tick.
         let is_simple = plan.is_undisturbed() && !shares;
         let (soon, left) = if is_simple { (TICK / 2 + round, Duration::ZERO) } else { (seen, YIELD_PATIENCE) };
@@ -218,6 +223,8 @@ impl Simulation {
 
     /// It does not hang.
     fn is_well(&self, worker: &Worker) -> bool {
-        self.places[worker.me.slot.index()].life.as_ref().is_some_and(|life| life.hung_until.is_none())
+        // Nor does it leave all to others.
+        let lives = self.places[worker.me.slot.index()].life.as_ref().is_some_and(|life| life.hung_until.is_none());
+        lives && !worker.strangers.are_coming()
     }
 }

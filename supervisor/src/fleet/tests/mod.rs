@@ -14,6 +14,7 @@ mod reports;
 mod resizes;
 mod restarts;
 mod shutdowns;
+mod strangers;
 mod upgrades;
 
 use super::*;

@@ -7,7 +7,7 @@ impl World {
     fn leap(&mut self, ask: u64) {
         self.ask(ask, Request::Upgrade(None));
         assert!(self.did(&Action::Preflight(None)), "{:?}", self.actions);
-        self.event(Event::Preflighted(Ok(NEW.into())));
+        self.event(Event::Preflighted(Ok(Heir { name: NEW.into(), strange: false })));
         assert!(self.did(&Action::StandStill), "{:?}", self.actions);
         self.event(Event::Still);
         assert!(self.did(&Action::Leap), "{:?}", self.actions);
@@ -101,7 +101,7 @@ fn a_configuration_on_its_way_is_waited_for() {
     let mut w = World::up(1);
     w.event(Event::Signal(Signal::Hup));
     w.ask(1, Request::Upgrade(None));
-    w.event(Event::Preflighted(Ok(NEW.into())));
+    w.event(Event::Preflighted(Ok(Heir { name: NEW.into(), strange: false })));
     assert!(!w.did(&Action::StandStill));
     let generation = w.load();
     w.say(0, Said::Prepared(generation));
@@ -141,7 +141,7 @@ fn a_fleet_on_its_way_out_ends_as_what_it_is() {
     w.ask(1, Request::Upgrade(None));
     w.event(Event::Signal(Signal::Term));
     assert!(w.failed(1, "shutting down"));
-    w.event(Event::Preflighted(Ok(NEW.into())));
+    w.event(Event::Preflighted(Ok(Heir { name: NEW.into(), strange: false })));
     assert!(!w.did(&Action::StandStill));
 
     let mut w = World::up(1);
@@ -158,7 +158,7 @@ fn cancelled_at_any_time() {
     w.ask(1, Request::Upgrade(None));
     w.event(Event::Cancelled { ask: AskId(1) });
     assert_eq!(w.answered(1), Some(&Answer::Failed(Failure::Cancelled)));
-    w.event(Event::Preflighted(Ok(NEW.into())));
+    w.event(Event::Preflighted(Ok(Heir { name: NEW.into(), strange: false })));
     assert!(!w.did(&Action::StandStill));
     w.leap(2);
     w.resumed();

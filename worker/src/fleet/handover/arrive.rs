@@ -2,15 +2,18 @@
 
 use super::state::{Linked, Place, State};
 use crate::client::accept::ACCEPT_RESERVE;
+use crate::client::greeting::Owed;
 use crate::client::replication::Dedication;
 use crate::client::{Client, ClientSeats, ClientState, Ending, Link, Session};
 use crate::clock::Instant;
 use crate::pool::PoolIndex;
 use crate::socket::Conn;
 use crate::worker::{Life, Worker};
-use shared::control::{MovedSession, ToInbox};
+use shared::control::{MovedSession, Replication, ToInbox};
 use shared::encoding::decode_named;
-use shared::ids::{LimitId, Owner, SeatIndex};
+use shared::ids::{LimitId, SeatIndex};
+use shared::shm::Limit;
+use shared::sys::token::Token;
 use shared::tls::Role;
 use shared::wire::report::sqlstate;
 use std::os::fd::OwnedFd;
@@ -27,7 +30,8 @@ impl Worker {
     /// Takes a session over, or tells its sender that it cannot be done.
     pub(in crate::fleet) fn session_arrives(&mut self, moved: &MovedSession, mut fds: impl Iterator<Item = OwnedFd>) {
         let MovedSession { from, seat, ticket, .. } = *moved;
-        match self.take_session(moved, fds.next(), fds.next()) {
+        let token = if ticket.is_none() { fds.next().map(Token::from) } else { None };
+        match self.take_session(moved, token, fds.next(), fds.next()) {
             Ok(()) => {}
             Err(refusal) => {
                 if let Refusal::Cannot(why) = refusal {
@@ -39,7 +43,13 @@ impl Worker {
     }
 
     /// The error says why nothing has been taken over.
-    fn take_session(&mut self, moved: &MovedSession, client: Option<OwnedFd>, server: Option<OwnedFd>) -> Result<(), Refusal> {
+    fn take_session(
+        &mut self,
+        moved: &MovedSession,
+        token: Option<Token>,
+        client: Option<OwnedFd>,
+        server: Option<OwnedFd>,
+    ) -> Result<(), Refusal> {
         let cannot = |why: &str| Refusal::Cannot(why.to_owned());
         let client = client.ok_or_else(|| cannot("it came without its socket"))?;
         if self.life != Life::Serving || !self.has_spare_descriptors(ACCEPT_RESERVE) {
@@ -49,18 +59,18 @@ impl Worker {
         if matches!(state.place, Place::Linked(_)) != server.is_some() {
             return Err(cannot("it came without its server"));
         }
-        let pool = self.pool_of(&state).ok_or_else(|| cannot("its database is gone"))?;
+        let pool = self.pool_of(&state, token.is_some()).ok_or_else(|| cannot("its database is gone"))?;
         if server.is_some() && self.pools.get(pool).paused {
             return Err(Refusal::NotNow);
         }
         let conn = Conn::arrived(client, Role::Server, &state.conn).map_err(|_| cannot("its TLS session cannot be read"))?;
-        if !self.shm.clients().accept(self.me, moved.seat, moved.ticket) {
+        let Some(seat) = self.claim_client(moved, token, state.key) else {
             // Its sender was quicker, or has died.
             return Ok(());
-        }
+        };
         let place = std::mem::replace(&mut state.place, Place::Idle);
-        let (seats, missing) = self.seats_moved(moved, &state, pool);
-        let client = self.restored(seats, state, conn, pool);
+        let (seats, missing) = self.seats_moved(moved, seat, &state, pool);
+        let mut client = self.restored(seats, state, conn, pool);
         match (place, server) {
             (Place::Linked(linked), Some(socket)) => self.arrive_linked(client, pool, *linked, socket),
             (Place::Queued { since, notified }, _) => {
@@ -68,10 +78,21 @@ impl Worker {
                     self.enqueue_moved(index, pool, Instant::from_micros(since), notified);
                 }
             }
+            (Place::Ungreeted { parameters }, _) => {
+                if let Some(session) = client.session_mut() {
+                    let owed = if session.replication == Replication::None {
+                        Owed::Welcome(parameters)
+                    } else {
+                        Owed::Replication(parameters)
+                    };
+                    session.owed = Some(Box::new(owed));
+                }
+                self.ungreeted_arrives(client, pool);
+            }
             _ => drop(self.admit_moved(client, pool, None)),
         }
         if let Some(name) = missing
-            && let Some(index) = self.by_seat.get(&moved.seat).copied()
+            && let Some(index) = self.by_seat.get(&seat).copied()
         {
             let text = format!("client connections exceeded ({name})");
             self.close_client(index, &Ending::Fatal(sqlstate::TOO_MANY_CONNECTIONS, text));
@@ -79,11 +100,26 @@ impl Worker {
         Ok(())
     }
 
-    fn pool_of(&mut self, state: &State) -> Option<PoolIndex> {
-        if let Some(pool) = self.pools.by_id(state.pool) {
-            return (!self.pools.get(pool).gone).then_some(pool);
+    /// Takes over the client's seat.
+    fn claim_client(&self, moved: &MovedSession, token: Option<Token>, key: [u8; 8]) -> Option<SeatIndex> {
+        let clients = self.shm.clients();
+        match (moved.ticket, token) {
+            (Some(ticket), _) => clients.accept(self.me, moved.seat, ticket).then_some(moved.seat),
+            (None, Some(token)) if token.take() => clients.claim(moved.from, self.me, moved.seat, key),
+            (None, _) => None,
         }
-        let (database, user) = self.shm.pool_names(state.pool)?;
+    }
+
+    /// `strange`: what the sender calls by a number may be another pool here.
+    fn pool_of(&mut self, state: &State, strange: bool) -> Option<PoolIndex> {
+        let (database, user) = if strange {
+            state.pool_name.clone()
+        } else {
+            if let Some(pool) = self.pools.by_id(state.pool) {
+                return (!self.pools.get(pool).gone).then_some(pool);
+            }
+            self.shm.pool_names(state.pool)?
+        };
         let entry = self.config.database(&database)?;
         self.find_pool_of(&entry, &user)
     }
@@ -119,39 +155,56 @@ impl Worker {
     }
 
     /// The seats of limits of clients go with the client. Also the setting whose seat there is no more, if there is one.
-    fn seats_moved(&self, moved: &MovedSession, state: &State, pool: PoolIndex) -> (ClientSeats, Option<&'static str>) {
+    fn seats_moved(
+        &self,
+        moved: &MovedSession,
+        client: SeatIndex,
+        state: &State,
+        pool: PoolIndex,
+    ) -> (ClientSeats, Option<&'static str>) {
         let most = (
             self.config.max_db_client_connections(&self.pools.get(pool).entry),
             self.config.max_user_client_connections(&state.user),
         );
-        let database = self.seat_moved(moved.from, state.database_seat, most.0);
-        let user = self.seat_moved(moved.from, state.user_seat, most.1);
+        let database = self.seat_moved(moved, state.database_seat, most.0, Limit::DatabaseClients(&state.database));
+        let user = self.seat_moved(moved, state.user_seat, most.1, Limit::UserClients(&state.user));
         let missing = match (&database, &user) {
             (Err(()), _) => Some("max_db_client_connections"),
             (_, Err(())) => Some("max_user_client_connections"),
             _ => None,
         };
-        (ClientSeats { client: moved.seat, database: database.unwrap_or(None), user: user.unwrap_or(None) }, missing)
+        (ClientSeats { client, database: database.unwrap_or(None), user: user.unwrap_or(None) }, missing)
     }
 
     /// One of them. If its sender has died since this worker accepted the client, the seat was freed with its others, and the client needs another:
-    /// the error says that somebody was quicker.
-    fn seat_moved(&self, from: Owner, seat: Option<(LimitId, SeatIndex)>, most: u32) -> Result<Option<(LimitId, SeatIndex)>, ()> {
-        let Some((limit, seat)) = seat else { return Ok(None) };
-        let seats = self.shm.seats(limit);
-        if seats.give(from, seat, self.me) {
-            return Ok(Some((limit, seat)));
+    /// the error says that somebody was quicker. One that a stranger took after the census has no shadow here: the client gets another, beyond the limit if
+    /// need be.
+    fn seat_moved(
+        &self,
+        moved: &MovedSession,
+        seat: Option<(LimitId, SeatIndex)>,
+        most: u32,
+        limit: Limit<'_>,
+    ) -> Result<Option<(LimitId, SeatIndex)>, ()> {
+        let Some((there, seat)) = seat else { return Ok(None) };
+        if self.shm.has_limit(there) && self.shm.seats(there).give(moved.from, seat, self.me) {
+            return Ok(Some((there, seat)));
         }
         if most == 0 {
             return Ok(None);
         }
-        seats.take(self.me, most as usize).map(|seat| Some((limit, seat))).ok_or(())
+        let (here, most) = match moved.ticket {
+            Some(_) => (Some(there), most as usize),
+            None => (self.shm.limit(limit), 0),
+        };
+        let taken = here.and_then(|here| Some((here, self.shm.seats(here).take(self.me, most)?)));
+        taken.map(Some).ok_or(())
     }
 
     fn arrive_linked(&mut self, client: Client, pool: PoolIndex, linked: Linked, socket: OwnedFd) {
         let Linked { server: lent, back, last_activity, outdated, dedicated } = linked;
         let (id, replication) = (client.id, client.session().map(|session| session.replication).unwrap_or_default());
-        let server = if self.shm.accept_lend(self.me, &lent.seats, lent.ticket) { self.take_over(&lent, socket) } else { None };
+        let server = if self.claim_server(&lent) { self.take_over(&lent, socket) } else { None };
         let Some(index) = server else {
             // Its sender has died a moment ago, and its server with it.
             if let Some(session) = client.session() {
@@ -176,24 +229,27 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use shared::config::Config;
-    use shared::ids::{Incarnation, Slot};
-    use shared::shm::Limit;
+    use shared::control::SessionState;
+    use shared::ids::{Incarnation, Owner, Slot};
 
     /// The client would have gone on without one, and the limit would have let in one too many.
     #[test]
     fn a_seat_that_has_died_with_its_sender_is_taken_anew_or_missed() {
         let worker = Worker::alone(Config::default());
         let from = Owner { slot: Slot(7), incarnation: Incarnation(77) };
+        let ticket = worker.shm.clients().take(from, 1).and_then(|seat| worker.shm.clients().send(from, seat, Slot(0)));
+        let moved = MovedSession { from, seat: SeatIndex(0), ticket, state: SessionState(Vec::new()) };
+        let seat_moved = |seat, most| worker.seat_moved(&moved, seat, most, Limit::UserClients("u"));
         let limit = worker.shm.limit(Limit::DatabaseClients("d")).unwrap();
         let seats = worker.shm.seats(limit);
         let seat = Some((limit, seats.take(from, 1).unwrap()));
-        assert_eq!(worker.seat_moved(from, seat, 1), Ok(seat), "it is given");
+        assert_eq!(seat_moved(seat, 1), Ok(seat), "it is given");
         assert!(seats.leave(worker.me, seat.unwrap().1));
         let seat = Some((limit, seats.take(from, 1).unwrap()));
         worker.shm.bury(from);
-        assert!(worker.seat_moved(from, seat, 1).unwrap().is_some());
+        assert!(seat_moved(seat, 1).unwrap().is_some());
         assert_eq!(seats.in_use(), 1);
-        assert_eq!(worker.seat_moved(from, seat, 1), Err(()), "somebody was quicker");
-        assert_eq!((worker.seat_moved(from, seat, 0), worker.seat_moved(from, None, 1)), (Ok(None), Ok(None)));
+        assert_eq!(seat_moved(seat, 1), Err(()), "somebody was quicker");
+        assert_eq!((seat_moved(seat, 0), seat_moved(None, 1)), (Ok(None), Ok(None)));
     }
 }

@@ -23,6 +23,9 @@ pub(super) struct State {
     pub(super) database: String,
     pub(super) user: String,
     pub(super) pool: PoolId,
+    /// The same as database entry and user of the server: the number is only good in the sender's region.
+    #[serde(default)]
+    pub(super) pool_name: (String, String),
     pub(super) database_seat: Option<(LimitId, SeatIndex)>,
     pub(super) user_seat: Option<(LimitId, SeatIndex)>,
     pub(super) key: [u8; 8],
@@ -43,6 +46,8 @@ pub(super) enum Place {
     Idle,
     /// It stands in its pool's queue since then.
     Queued { since: u64, notified: bool },
+    /// It has logged in with these values and waits for its greeting; a replication client for its connection.
+    Ungreeted { parameters: Vec<(String, String)> },
     /// It is linked to this one, which goes with it.
     Linked(Box<Linked>),
 }
@@ -106,7 +111,7 @@ impl Values {
 
 impl State {
     /// A session whose place is `place`, in the pool of that number.
-    pub(super) fn of(client: &Client, session: &Session, pool: PoolId, place: Place) -> Self {
+    pub(super) fn of(client: &Client, session: &Session, pool: PoolId, pool_name: (String, String), place: Place) -> Self {
         let Identity { database, user } = &*session.who;
         let ClientSeats { database: database_seat, user: user_seat, .. } = session.seats;
         Self {
@@ -117,6 +122,7 @@ impl State {
             database: database.clone(),
             user: user.clone(),
             pool,
+            pool_name,
             database_seat,
             user_seat,
             key: session.key,

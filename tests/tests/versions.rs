@@ -1,0 +1,95 @@
+//! An upgrade to a build whose messages and shared memory are others, and back: no client notices, and PostgreSQL sees the limit kept.
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use end_to_end::{Client, Fleet, Postgres, Regulars, SOON, Sampler, frontend, program, wait_until};
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+const SERVERS: usize = 8;
+
+fn backends(server: &Postgres) -> BTreeSet<i32> {
+    let rows = server.admin().query("select pid from pg_stat_activity where usename = 'app'", &[]).unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+#[track_caller]
+fn upgrade(fleet: &Fleet, to: &Path) {
+    let before = fleet.all_workers();
+    let upgrade = fleet.command(&["upgrade", "--binary", to.to_str().unwrap()]).stdout(Stdio::piped()).output().unwrap();
+    assert!(upgrade.status.success(), "{upgrade:?}\n{}", fleet.log());
+    let after = fleet.all_workers();
+    assert!(after.len() == before.len() && before.iter().all(|pid| !after.contains(pid)), "{before:?} {after:?}");
+}
+
+/// Each of these has something that must go with it.
+struct Residents {
+    idle: Client,
+    in_transaction: Client,
+    running: Client,
+    backends: [String; 2],
+}
+
+impl Residents {
+    fn new(fleet: &Fleet) -> Self {
+        let [mut idle, mut in_transaction, mut running] = [(); 3].map(|()| fleet.client());
+        idle.query("set application_name = 'stays'");
+        idle.send(&[frontend::parse("mine", "select 40 + $1::int"), frontend::sync()].concat());
+        idle.answer();
+        in_transaction.query("begin");
+        in_transaction.query("set local search_path = 'nowhere'");
+        let pid = "select pg_backend_pid()";
+        let backends = [in_transaction.value(pid), {
+            running.query("begin");
+            running.value(pid)
+        }];
+        Self { idle, in_transaction, running, backends }
+    }
+
+    fn begin_to_run(&mut self) {
+        self.running.send(&frontend::query("select pg_sleep(600)"));
+    }
+
+    /// What the fleet knows of them has not changed, and their cancel keys find them.
+    fn check(&mut self, fleet: &Fleet) {
+        self.running.cancel(fleet.port());
+        assert_eq!(self.running.answer().error().code(), "57014");
+        self.running.query("rollback");
+        self.running.query("begin");
+        self.backends[1] = self.running.value("select pg_backend_pid()");
+        assert_eq!(self.idle.value("show application_name"), "stays");
+        let run = [frontend::bind("", "mine", &["2"]), frontend::execute("", 0), frontend::sync()].concat();
+        self.idle.send(&run);
+        assert_eq!(self.idle.answer().value(), "42");
+        assert_eq!(self.in_transaction.value("show search_path"), "nowhere");
+        assert_eq!(self.in_transaction.value("select pg_backend_pid()"), self.backends[0]);
+    }
+}
+
+#[test]
+fn there_and_back_under_load() {
+    let server = Postgres::start();
+    let fleet = Fleet::builder(&server).workers(2).pool_size(SERVERS).start();
+    fleet.all_workers();
+    let pid = fleet.pid();
+    let mut residents = Residents::new(&fleet);
+    let sampler = Sampler::start(&server);
+    let regulars = Regulars::start(fleet.port(), 24, "app", Duration::from_millis(5));
+    wait_until("the pool to be full", SOON, || backends(&server).len() == SERVERS);
+    let before = backends(&server);
+    for to in [program::other_binary(), program::binary()] {
+        residents.begin_to_run();
+        let seen = regulars.answered();
+        wait_until("some traffic", SOON, || regulars.answered() > seen + 100);
+        upgrade(&fleet, &to);
+        residents.check(&fleet);
+        assert_eq!((fleet.pid(), backends(&server)), (pid, before.clone()), "{}", fleet.log());
+    }
+    let visits = regulars.finish();
+    assert!(visits.iter().all(|visit| visit.lost.is_none()), "{}", fleet.log());
+    assert_eq!(sampler.finish().most, SERVERS as i64);
+    let seats = fleet.console().query("show workers").column("draining_seats");
+    assert!(seats.iter().all(|seats| seats == "0"), "{seats:?}");
+}
