@@ -242,9 +242,9 @@ mod tests {
         let seat_moved = |seat, most| worker.seat_moved(&moved, seat, most, Limit::UserClients("u"));
         let limit = worker.shm.limit(Limit::DatabaseClients("d")).unwrap();
         let seats = worker.shm.seats(limit);
-        let seat = Some((limit, seats.take(from, 1).unwrap()));
-        assert_eq!(seat_moved(seat, 1), Ok(seat), "it is given");
-        assert!(seats.leave(worker.me, seat.unwrap().1));
+        let index = seats.take(from, 1).unwrap();
+        assert_eq!(seat_moved(Some((limit, index)), 1), Ok(Some((limit, index))), "it is given");
+        assert!(seats.leave(worker.me, index));
         let seat = Some((limit, seats.take(from, 1).unwrap()));
         worker.shm.bury(from);
         assert!(seat_moved(seat, 1).unwrap().is_some());
