@@ -60,8 +60,10 @@ pub(crate) struct Estate<F = Fleet, C = Config> {
     pub(crate) mock_secret: [u8; 32],
     /// Since when tickets are sealed with the key that they are.
     pub(crate) ticket_key_since: Moment,
-    /// Where the image was found.
+    /// Where the image was found,
     pub(crate) image: PathBuf,
+    /// and the one before it, while that one may come back.
+    pub(crate) image_before: Option<PathBuf>,
     /// The control directory and its lock.
     pub(crate) control_dir: Option<KeptControlDir>,
     /// What the supervisor's threads hold.

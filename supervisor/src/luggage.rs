@@ -31,7 +31,7 @@ impl Luggage {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 pub(crate) fn carry(luggage: &Luggage) -> Arrived {
-    Arrived::new(luggage.0.iter().map(|fd| fd.try_clone().unwrap()).collect())
+    Arrived::new(luggage.0.iter().map(|fd| Some(fd.try_clone().unwrap())).collect())
 }
 
 impl<'a> Load<'a> {
@@ -53,9 +53,9 @@ impl<'a> Load<'a> {
 }
 
 impl Arrived {
-    /// All, in the order of their places.
-    pub(crate) fn new(descriptors: Vec<OwnedFd>) -> Self {
-        Self(descriptors.into_iter().map(Some).collect())
+    /// All, in the order of their places; `None` for one that is not there any more.
+    pub(crate) fn new(descriptors: Vec<Option<OwnedFd>>) -> Self {
+        Self(descriptors)
     }
 
     /// The one at this place; `None` if it is not there, or was taken before.

@@ -31,8 +31,8 @@ pub(crate) enum Input {
     Gone(Slot, Incarnation),
     /// A configuration was read, or why not.
     Loaded(Result<Box<Candidate>, String>),
-    /// A binary can take the fleet over, or why not.
-    Preflighted(Result<Binary, String>),
+    /// The binary that was asked as this one can take the fleet over, or why not.
+    Preflighted(u64, Result<Binary, String>),
 }
 
 /// A configuration on its way to be put in force.

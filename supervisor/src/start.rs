@@ -8,10 +8,11 @@ use crate::dns::{self, Resolver};
 use crate::engine::{self, Engine, Parts, load};
 use crate::gate::Gate;
 use crate::listen::{self, Inherited, Keeper, Listeners, Tcp, Unix};
-use crate::office::Office;
+use crate::office::{Input, Office};
 use crate::orphans::{Inboxes, Orphanage};
 use crate::pidfile::{self, Pidfile};
-use crate::{last_breath, logging, mock_secret, notify, privileges, remote, signals, stats, tls_watch};
+use crate::{last_breath, logging, mock_secret, notify, privileges, remote, signals, stats, tls_watch, upgrade};
+use crossbeam_channel::Sender;
 use nix::sys::resource::{Resource, getrlimit};
 use shared::config::{Config, Problems};
 use shared::shm::Shm;
@@ -142,7 +143,7 @@ fn begin(
         inboxes.add(sending);
     }
     let foundation = Foundation {
-        config,
+        config: Arc::new(config),
         listeners,
         shm,
         memory,
@@ -156,7 +157,8 @@ fn begin(
         image: std::env::current_exe().unwrap_or_default(),
         control_dir,
     };
-    let parts = assemble(foundation)?;
+    let names = Resolver::start(&foundation.config.settings)?;
+    let parts = assemble(foundation, names)?;
     let mock_secret = mock_secret::make()?;
     last_breath::on_panic();
     Ok(Engine::new(parts, mock_secret).start())
@@ -170,7 +172,7 @@ fn go_on(adopted: Adopted, rest: Rest, control_dir: Option<ControlDir>) -> Resul
     let listeners = Listeners { tcp, addresses, unix, keeper, sinks: Vec::new() };
     let snapshot = load::snapshot(&config)?;
     let foundation = Foundation {
-        config,
+        config: Arc::new(config),
         listeners,
         shm,
         memory,
@@ -184,7 +186,7 @@ fn go_on(adopted: Adopted, rest: Rest, control_dir: Option<ControlDir>) -> Resul
         image: std::env::current_exe().unwrap_or_default(),
         control_dir,
     };
-    let (engine, first) = Engine::rescue(assemble(foundation)?, rescued)?;
+    let (engine, first) = Engine::rescue(assemble(foundation, Resolver::default())?, rescued)?;
     if let Some(file) = file {
         last_breath::remove_at_end(file);
     }
@@ -195,7 +197,7 @@ fn go_on(adopted: Adopted, rest: Rest, control_dir: Option<ControlDir>) -> Resul
 /// What a fleet stands on, new or gone on with.
 pub(crate) struct Foundation {
     /// The configuration in force.
-    pub(crate) config: Config,
+    pub(crate) config: Arc<Config>,
     /// The listeners.
     pub(crate) listeners: Listeners,
     /// The shared memory,
@@ -222,29 +224,13 @@ pub(crate) struct Foundation {
     pub(crate) control_dir: Option<ControlDir>,
 }
 
-/// The threads.
-pub(crate) fn assemble(foundation: Foundation) -> Result<Parts, String> {
-    let Foundation { config, listeners, shm, memory, inbox_ends, inboxes, .. } = foundation;
-    let Foundation { snapshot, log_file, warned, stderr, verbose, image, control_dir, .. } = foundation;
-    let failed = |what: &'static str| move |error: std::io::Error| format!("could not start the thread for {what}: {error}");
-    signals::block().map_err(|error| format!("could not block signals: {error}"))?;
+/// What the fleet runs with, its threads among it. The error says which cannot be had.
+pub(crate) fn assemble(foundation: Foundation, names: Resolver) -> Result<Parts, String> {
+    // With all that is to be gone on with still open.
     let (input, inputs) = crossbeam_channel::unbounded();
-    let gate = Arc::new(Gate::default());
-    let orphans = Orphanage::start(shm.clone(), Arc::clone(&inboxes), Arc::clone(&gate), input.clone());
-    let orphans = orphans.map_err(failed("dead workers' backends"))?;
-    let mut rows = Vec::new();
-    for slot in &listeners.tcp {
-        rows.extend(slot.iter().zip(&listeners.addresses).map(|(fd, at)| (fd.as_raw_fd(), at.ip().to_string(), at.port())));
-    }
-    if let Some(unix) = &listeners.unix {
-        rows.push((std::os::fd::AsFd::as_fd(unix).as_raw_fd(), "unix".to_owned(), config.settings.listen_port));
-    }
-    let names = Resolver::start(&config.settings)?;
-    let office = Arc::new(Office::new(Arc::new(config), input.clone(), gate, shm, orphans, names, rows));
-    signals::listen(Arc::clone(&office)).map_err(failed("signals"))?;
-    stats::start(Arc::clone(&office)).map_err(failed("statistics"))?;
-    dns::start_zone_checks(Arc::clone(&office)).map_err(failed("DNS zones"))?;
-    tls_watch::start(Arc::clone(&office)).map_err(failed("TLS files"))?;
+    let office = threads(&foundation, names, &input).map_err(upgrade::give_up)?;
+    let Foundation { listeners, memory, inbox_ends, inboxes, .. } = foundation;
+    let Foundation { snapshot, log_file, warned, stderr, verbose, image, control_dir, .. } = foundation;
     Ok(Parts {
         office,
         inputs,
@@ -261,6 +247,28 @@ pub(crate) fn assemble(foundation: Foundation) -> Result<Parts, String> {
         image,
         control_dir,
     })
+}
+
+fn threads(foundation: &Foundation, names: Resolver, input: &Sender<Input>) -> Result<Arc<Office>, String> {
+    let Foundation { config, listeners, shm, inboxes, .. } = foundation;
+    let failed = |what: &'static str| move |error: std::io::Error| format!("could not start the thread for {what}: {error}");
+    signals::block().map_err(|error| format!("could not block signals: {error}"))?;
+    let gate = Arc::new(Gate::default());
+    let orphans = Orphanage::start(shm.clone(), Arc::clone(inboxes), Arc::clone(&gate), input.clone());
+    let orphans = orphans.map_err(failed("dead workers' backends"))?;
+    let mut rows = Vec::new();
+    for slot in &listeners.tcp {
+        rows.extend(slot.iter().zip(&listeners.addresses).map(|(fd, at)| (fd.as_raw_fd(), at.ip().to_string(), at.port())));
+    }
+    if let Some(unix) = &listeners.unix {
+        rows.push((std::os::fd::AsFd::as_fd(unix).as_raw_fd(), "unix".to_owned(), config.settings.listen_port));
+    }
+    let office = Arc::new(Office::new(Arc::clone(config), input.clone(), gate, shm.clone(), orphans, names, rows));
+    signals::listen(Arc::clone(&office)).map_err(failed("signals"))?;
+    stats::start(Arc::clone(&office)).map_err(failed("statistics"))?;
+    dns::start_zone_checks(Arc::clone(&office)).map_err(failed("DNS zones"))?;
+    tls_watch::start(Arc::clone(&office)).map_err(failed("TLS files"))?;
+    Ok(office)
 }
 
 /// -d. No thread has been started yet, so the fork loses nothing.

@@ -5,6 +5,7 @@
 use end_to_end::program::binary;
 use end_to_end::{Client, Fleet, Postgres, SOON, frontend, process, wait_until};
 use nix::sys::signal::Signal;
+use std::cell::RefCell;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -133,6 +134,8 @@ fn disturb(fleet: &Fleet, act: impl Fn(u32)) -> Output {
         }
         let output = command.wait_with_output().unwrap();
         if !output.status.success() {
+            // It is not what the next upgrade is to.
+            fs::remove_file(image).unwrap();
             return output;
         }
     }
@@ -167,8 +170,13 @@ fn a_new_supervisor_that_crashes_brings_the_binary_before_back() {
     let before = fleet.all_workers();
     let mut client = fleet.client();
     assert_eq!(client.query("begin").status, 'T');
+    let sessions = RefCell::new((0..50).map(|_| fleet.console()).collect::<Vec<Client>>());
     let output = disturb(&fleet, |canary| {
         process::signal(canary, Signal::SIGSTOP);
+        // What the image before had open is closed by the new one.
+        let ended = fleet.logged("closing because: client unexpected eof");
+        drop(sessions.borrow_mut().pop());
+        wait_until("the session to end", SOON, || fleet.logged("closing because: client unexpected eof") > ended);
         process::signal(supervisor, Signal::SIGSEGV);
     });
     assert!(String::from_utf8_lossy(&output.stderr).contains("was ended by signal 11 (SIGSEGV)"), "{output:?}");
@@ -178,6 +186,21 @@ fn a_new_supervisor_that_crashes_brings_the_binary_before_back() {
     let before = fleet.all_workers();
     let done = upgrade(&fleet, None);
     assert!(done.status.success(), "{done:?}");
+    is_upgraded(&fleet, &before);
+}
+
+/// A start would fail by it.
+#[test]
+fn a_file_that_has_become_unreadable_since_the_start_is_no_hindrance() {
+    let server = Postgres::start();
+    let resolv_conf = tempfile::NamedTempFile::new().unwrap();
+    fs::write(resolv_conf.path(), "nameserver 127.0.0.1\n").unwrap();
+    fs::set_permissions(resolv_conf.path(), Permissions::from_mode(0o644)).unwrap();
+    let fleet = Fleet::builder(&server).setting("resolv_conf", resolv_conf.path().display()).start();
+    let before = fleet.all_workers();
+    fs::set_permissions(resolv_conf.path(), Permissions::from_mode(0o000)).unwrap();
+    let output = upgrade(&fleet, None);
+    assert!(output.status.success(), "{output:?}");
     is_upgraded(&fleet, &before);
 }
 

@@ -59,7 +59,7 @@ pub struct Guard {
 }
 
 /// Arms the guard: `old` is executed with the arguments that `arguments` gives for a reason, unless the guard is lifted within `limit` (whole seconds).
-/// `old` and whatever the old image needs must not be close-on-exec.
+/// `old` stays open, under its number, until then; whatever the old image needs must not be close-on-exec.
 pub fn arm<F>(old: BorrowedFd<'_>, arguments: F, limit: Duration) -> io::Result<Guard>
 where
     F: Fn(&str) -> Vec<CString> + Send + Sync + 'static,

@@ -2,6 +2,7 @@
 //! same process.
 
 use super::process::set_close_on_exec;
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use std::collections::BTreeSet;
 use std::io;
@@ -14,31 +15,32 @@ pub const FIRST: RawFd = 3;
 /// Takes over `count` descriptors from [`FIRST`] on, before this process has opened any itself. Once; an error if one of them is not open.
 pub fn take(count: u16) -> io::Result<Vec<OwnedFd>> {
     let numbers: Vec<RawFd> = (FIRST..FIRST + RawFd::from(count)).collect();
-    let taken = claim(&numbers)?;
+    let taken: Option<Vec<OwnedFd>> = claim(&numbers)?.into_iter().collect();
+    let taken = taken.ok_or_else(|| io::Error::from(Errno::EBADF))?;
     for fd in &taken {
         set_close_on_exec(fd, true)?;
     }
     Ok(taken)
 }
 
-/// Takes over these descriptors, whose numbers an image before this one has written down. They may still be inherited by the next image. An error, and
-/// nothing is taken, if one of them is not open, was taken before, or is not one that was left open for this image.
-pub fn claim(numbers: &[RawFd]) -> io::Result<Vec<OwnedFd>> {
+/// Takes over these descriptors, whose numbers an image before this one has written down. They may still be inherited by the next image. `None` in
+/// place of one that is not open any more. An error, and nothing is taken, if one is named twice or was taken before.
+pub fn claim(numbers: &[RawFd]) -> io::Result<Vec<Option<OwnedFd>>> {
     static TAKEN: Mutex<BTreeSet<RawFd>> = Mutex::new(BTreeSet::new());
     let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
     let mut claimed = taken.clone();
-    for &fd in numbers {
-        if fd < FIRST || !claimed.insert(fd) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("descriptor {fd} is not to be taken")));
-        }
-        // SAFETY: borrowed for one call only, which merely asks the kernel about the number.
-        let flags = fcntl(unsafe { BorrowedFd::borrow_raw(fd) }, FcntlArg::F_GETFD)?;
-        // What this image opens itself is close-on-exec from the beginning.
-        if FdFlag::from_bits_truncate(flags).contains(FdFlag::FD_CLOEXEC) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("descriptor {fd} is another's")));
-        }
+    if let Some(fd) = numbers.iter().find(|fd| **fd < FIRST || !claimed.insert(**fd)) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("descriptor {fd} is not to be taken")));
     }
     *taken = claimed;
-    // SAFETY: all are open and different, none was taken before, and none was opened by this image, so nobody in it owns them.
-    Ok(numbers.iter().map(|&fd| unsafe { OwnedFd::from_raw_fd(fd) }).collect())
+    Ok(numbers.iter().map(|&fd| left_open(fd)).collect())
+}
+
+fn left_open(fd: RawFd) -> Option<OwnedFd> {
+    // SAFETY: borrowed for one call only, which merely asks the kernel about the number.
+    let flags = fcntl(unsafe { BorrowedFd::borrow_raw(fd) }, FcntlArg::F_GETFD).ok()?;
+    // What this image opens itself is close-on-exec from the beginning, and another's.
+    let is_left = !FdFlag::from_bits_truncate(flags).contains(FdFlag::FD_CLOEXEC);
+    // SAFETY: open; the number was not taken before, as `claim` has seen, and nobody in this image has opened it, so nobody in it owns it.
+    is_left.then(|| unsafe { OwnedFd::from_raw_fd(fd) })
 }

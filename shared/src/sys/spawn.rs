@@ -52,7 +52,7 @@ fn prepare_child(control: RawFd) -> io::Result<()> {
 }
 
 /// Marks every descriptor from `first` on; closing them at once would close std's pipe too.
-fn close_on_exec_from(first: RawFd) -> io::Result<()> {
+pub fn close_on_exec_from(first: RawFd) -> io::Result<()> {
     // SAFETY: changes flags of descriptors of this process only.
     let marked = unsafe { libc::close_range(first.unsigned_abs(), libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC as libc::c_int) };
     if marked == 0 {

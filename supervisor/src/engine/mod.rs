@@ -105,8 +105,12 @@ pub(crate) struct Engine {
     /// When this process last woke from being stopped, with its workers perhaps: their hearts have not beaten because of that.
     awake_since: Moment,
     exit: Option<u8>,
-    /// A binary that can take the fleet over.
+    /// A binary that can take the fleet over,
     binary: Option<Binary>,
+    /// and how many were asked.
+    preflights: u64,
+    /// Where the image before was found, while it may come back.
+    image_before: Option<PathBuf>,
     /// To the image before, while this one may have to go it.
     way_back: Option<WayBack>,
     /// The shared memory of that image, if this one has another.
@@ -134,6 +138,8 @@ impl Engine {
             awake_since: Moment::ZERO,
             exit: None,
             binary: None,
+            preflights: 0,
+            image_before: None,
             way_back: None,
             memory_before: None,
             parts,
@@ -182,7 +188,7 @@ impl Engine {
             }
             Input::Gone(slot, incarnation) => self.gone(slot, incarnation),
             Input::Loaded(outcome) => self.loaded(outcome),
-            Input::Preflighted(outcome) => self.preflighted(outcome),
+            Input::Preflighted(number, outcome) => self.preflighted(number, outcome),
         }
     }
 
@@ -219,10 +225,17 @@ impl Engine {
 
     /// Takes one event through the state machine and does what follows.
     fn event(&mut self, event: Event) {
-        let mut events = VecDeque::from([event]);
+        let (mut events, mut last) = (VecDeque::from([event]), None);
         while let Some(event) = events.pop_front() {
             for action in self.fleet.handle(now(), event) {
-                events.extend(self.carry_out(action));
+                if action.is_last() {
+                    last = Some(action);
+                } else {
+                    events.extend(self.carry_out(action));
+                }
+            }
+            if events.is_empty() {
+                events.extend(last.take().and_then(|action| self.carry_out(action)));
             }
         }
     }

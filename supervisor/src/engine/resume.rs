@@ -2,31 +2,41 @@
 
 use super::{Engine, Worker, load, rules};
 use crate::control::Control;
+use crate::dns::Resolver;
 use crate::estate::{Estate, KeptSlot, KeptWorker};
 use crate::listen::{Keeper, Unix};
 use crate::luggage::Arrived;
 use crate::orphans::Inboxes;
 use crate::process::{self, Process};
 use crate::start::{Foundation, assemble};
-use crate::upgrade::WayBack;
+use crate::upgrade::{WayBack, give_up};
 use crate::{last_breath, logging};
 use crossbeam_channel::bounded;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use shared::control::Tongue;
-use shared::ids::{Owner, Slot};
+use shared::door;
+use shared::ids::Owner;
 use shared::shm::{Shm, WorkerRow};
+use shared::sys::seqpacket;
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+
+/// A control socket with nobody at its other end.
+fn closed() -> io::Result<OwnedFd> {
+    let (ours, _) = seqpacket::pair()?;
+    process::set_nonblocking(&ours)?;
+    Ok(ours)
+}
 
 impl Engine {
     /// An engine that goes on, and with it the threads. The error says why it cannot.
     pub(crate) fn resume(estate: Estate, mut arrived: Arrived, way_back: Option<WayBack>) -> Result<Self, String> {
-        let failed = |error: io::Error| format!("cannot go on with the fleet: {}", crate::listen::reason(&error));
-        let missing = || "cannot go on with the fleet: a descriptor is missing".to_owned();
+        // Wherever it fails, all that the image before needs is still open.
+        let failed = |error: io::Error| give_up(format!("cannot go on with the fleet: {}", crate::listen::reason(&error)));
+        let missing = || give_up("cannot go on with the fleet: a descriptor is missing".to_owned());
         let log_file = estate.log_file.map(|place| arrived.take(place).ok_or_else(missing)).transpose()?;
         logging::apply(&estate.config.settings, estate.stderr, log_file.as_ref()).map_err(failed)?;
         let memory = arrived.take(estate.memory).ok_or_else(missing)?;
@@ -34,10 +44,10 @@ impl Engine {
         let census = estate.census.filter(|_| way_back.is_some());
         let (shm, memory, memory_before) = match census {
             Some(census) => {
-                let (shm, own) = Shm::from_census(&census).map_err(|error| error.to_string())?;
+                let (shm, own) = Shm::from_census(&census).map_err(|error| give_up(error.to_string()))?;
                 (shm, own, Some(memory))
             }
-            None => (Shm::open(memory.as_fd()).map_err(|error| error.to_string())?, memory, None),
+            None => (Shm::open(memory.as_fd()).map_err(|error| give_up(error.to_string()))?, memory, None),
         };
         let inboxes = Arc::new(Inboxes::default());
         let (mut inbox_ends, mut kept) = (Vec::new(), Vec::new());
@@ -46,7 +56,9 @@ impl Engine {
             inboxes.add(arrived.take(sending).ok_or_else(missing)?);
             let worker = worker.map(|KeptWorker { owner, pid, control, held }| {
                 let held = held.map(|held| arrived.take(held).ok_or_else(missing)).transpose()?;
-                Ok::<_, String>((owner, Process::new(pid, held), arrived.take(control).ok_or_else(missing)?))
+                // One whose end an image has seen that has failed since then is found to have ended.
+                let control = arrived.take(control).map_or_else(closed, Ok).map_err(failed)?;
+                Ok::<_, String>((owner, Process::new(pid, held), control))
             });
             kept.push(worker.transpose()?);
         }
@@ -58,10 +70,10 @@ impl Engine {
         }
         let control_dir = estate.control_dir.map(|kept| kept.take(&mut arrived).ok_or_else(missing)).transpose()?;
         let keeps = listeners.keeper != Keeper::Nobody;
-        let snapshot = load::snapshot(&estate.config)?;
+        let snapshot = load::snapshot(&estate.config).map_err(give_up)?;
         let rules = rules(&estate.config, keeps);
         let foundation = Foundation {
-            config: estate.config,
+            config: Arc::new(estate.config),
             listeners,
             shm,
             memory,
@@ -75,13 +87,16 @@ impl Engine {
             image: estate.image,
             control_dir,
         };
-        let parts = assemble(foundation)?;
+        // A file of name servers that has become unreadable is no reason to end: who is looked up is told.
+        let parts = assemble(foundation, Resolver::default())?;
         let mut engine = Self::new(parts, estate.mock_secret);
         engine.fleet = estate.fleet;
         engine.fleet.go_on(rules, crate::NAME);
+        engine.fleet.skip_incarnations(engine.parts.office.shm.workers().last_incarnation());
         engine.generation = estate.generation;
         engine.last_ask = estate.last_ask;
         engine.ticket_key_since = estate.ticket_key_since;
+        engine.image_before = estate.image_before;
         engine.way_back = way_back;
         engine.memory_before = memory_before;
         let gate = &engine.parts.office.gate;
@@ -104,40 +119,35 @@ impl Engine {
             last_breath::remember(owner.slot, process);
             process::listen(Arc::clone(&engine.parts.office), control.clone(), *owner, process.clone()).map_err(failed)?;
         }
-        engine.reap_helpers();
         engine.end_strangers();
         if engine.way_back.is_none() {
+            engine.come_back();
             engine.settle();
         }
         Ok(engine)
     }
 
-    /// Processes that a thread of the image before had started and would have waited for. Those that have not ended yet are the next image's.
-    fn reap_helpers(&self) {
+    /// Ends what the image before, or one that has failed, has started beside the workers of the estate: workers, helpers, binaries that were asked.
+    fn end_strangers(&self) {
+        let (shm, workers) = (&self.parts.office.shm, || self.workers.iter().flatten());
         let children = std::fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
         let children = children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok());
-        let is_worker = |pid: &u32| self.workers.iter().flatten().any(|worker| worker.process.pid() == *pid);
-        for pid in children.filter(|pid| !is_worker(pid)) {
-            let _ = waitpid(Pid::from_raw(pid as i32), Some(WaitPidFlag::WNOHANG));
+        for pid in children.filter(|pid| !workers().any(|worker| worker.process.pid() == *pid)) {
+            log::debug!("process {pid} is nobody's any more");
+            let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
+            super::reap(pid);
         }
-    }
-
-    /// Workers that the estate does not know: an image that has failed had started them after it was written.
-    fn end_strangers(&self) {
-        let shm = &self.parts.office.shm;
-        for (place, worker) in self.workers.iter().enumerate() {
-            let slot = Slot(place as u8);
+        for slot in door::slots() {
             let WorkerRow { pid, incarnation, .. } = shm.workers().get(slot);
-            let known = worker.as_ref().is_some_and(|worker| worker.owner.incarnation == incarnation);
-            if pid == 0 || known {
+            let owner = Owner { slot, incarnation };
+            if pid == 0 || workers().any(|worker| worker.owner == owner) {
                 continue;
             }
-            log::warn!("worker {slot} (pid {pid}) is the failed version's, killing it");
-            if let Err(error) = kill(Pid::from_raw(pid as i32), Signal::SIGKILL) {
-                log::error!("could not kill worker {slot} (pid {pid}): {}", error.desc());
+            log::warn!("worker {slot} (pid {pid}) was the failed version's");
+            if let Some(directory) = &self.parts.control_dir {
+                door::remove(directory.as_fd(), slot);
             }
-            super::reap(pid);
-            let orphans = shm.bury(Owner { slot, incarnation });
+            let orphans = shm.bury(owner);
             shm.workers().vacate(slot);
             self.parts.office.orphans.buried(slot, orphans);
         }

@@ -11,7 +11,7 @@ use crate::parlour::Parlour;
 use crate::upgrade::{Arguments, Binary, ask_binary};
 use shared::config::Config;
 use shared::shm::Census;
-use shared::sys::{guard, process};
+use shared::sys::{guard, inherited, process, spawn};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -22,6 +22,8 @@ impl Engine {
     /// Asks a binary whether it can take the fleet over, in a thread.
     pub(super) fn preflight(&mut self, binary: Option<PathBuf>) -> Option<Event> {
         self.binary = None;
+        self.preflights += 1;
+        let number = self.preflights;
         let path = binary.unwrap_or_else(|| self.parts.image.clone());
         // What the threads hold is not needed for that, and they move.
         let census = Some(self.parts.office.shm.census());
@@ -30,7 +32,7 @@ impl Engine {
         let input = self.parts.input.clone();
         let begun = given.and_then(|(estate, memory)| {
             let ask = move || {
-                let _ = input.send(Input::Preflighted(ask_binary(path, &estate, &memory)));
+                let _ = input.send(Input::Preflighted(number, ask_binary(path, &estate, &memory)));
             };
             std::thread::Builder::new().name("preflight".into()).spawn(ask)
         });
@@ -38,7 +40,11 @@ impl Engine {
         begun.err().map(failed)
     }
 
-    pub(super) fn preflighted(&mut self, outcome: Result<Binary, String>) {
+    pub(super) fn preflighted(&mut self, number: u64, outcome: Result<Binary, String>) {
+        if number != self.preflights {
+            // It was cancelled, and another one asked.
+            return;
+        }
         let outcome = outcome.map(|binary| self.binary.insert(binary).heir());
         self.event(Event::Preflighted(outcome));
     }
@@ -68,7 +74,7 @@ impl Engine {
     fn leap(&mut self, closed: &Closed<'_>) -> Event {
         let gone_on = |reason: String| Event::Resumed(Resumed::Back(reason));
         let Some(binary) = self.binary.take() else { return gone_on("the new binary is not there any more".to_owned()) };
-        let before = std::mem::replace(&mut self.parts.image, binary.path.clone());
+        self.image_before = Some(std::mem::replace(&mut self.parts.image, binary.path.clone()));
         let error = match File::open("/proc/self/exe") {
             Ok(old) => {
                 let census = binary.strange.then(|| self.parts.office.shm.census());
@@ -76,7 +82,7 @@ impl Engine {
             }
             Err(error) => error,
         };
-        self.parts.image = before;
+        self.come_back();
         gone_on(format!("{} cannot be executed: {}", binary.path.display(), listen::reason(&error)))
     }
 
@@ -88,10 +94,20 @@ impl Engine {
         let office = Arc::clone(&self.parts.office);
         let closed = office.gate.close();
         self.take_all();
-        let error = self.execute(&closed, None, way_back.old.as_fd(), None, Some(reason.clone()));
+        let error = match way_back.outdate() {
+            Ok(()) => self.execute(&closed, None, way_back.old(), None, Some(reason.clone())),
+            Err(error) => error,
+        };
         way_back.close();
         self.settle();
         gone_on(format!("{reason}; and the version before cannot be executed: {}", listen::reason(&error)))
+    }
+
+    /// The next upgrade is to what is now where the image before was found.
+    pub(super) fn come_back(&mut self) {
+        if let Some(image) = self.image_before.take() {
+            self.parts.image = image;
+        }
     }
 
     /// Executes an image that goes on with what the fleet is made of now. Comes back only with an error.
@@ -129,9 +145,8 @@ impl Engine {
         if let Some(way_back) = self.way_back.take() {
             way_back.close();
         }
-        if let Err(error) =
-            self.with_estate(None, Parlour::default(), &Luggage::default(), |_, load| close_on_exec(load.descriptors(), true))
-        {
+        self.image_before = None;
+        if let Err(error) = spawn::close_on_exec_from(inherited::FIRST) {
             log::warn!("a descriptor stays open for programs that this one executes: {}", listen::reason(&error));
         }
         self.memory_before = None;
@@ -188,6 +203,7 @@ impl Engine {
             mock_secret: self.mock_secret,
             ticket_key_since: self.ticket_key_since,
             image: parts.image.clone(),
+            image_before: self.image_before.clone(),
             control_dir: parts.control_dir.as_ref().map(|directory| directory.keep(load)),
             parlour,
         }

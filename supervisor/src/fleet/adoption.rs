@@ -1,7 +1,7 @@
 //! A fleet whose supervisor has died goes on under this one.
 //!
-//! Workers that serve are members, up to the number that there is to be; those that were on their way out stay on it, and slots whose worker has
-//! died are filled. What the dead supervisor was in the middle of is over: a RESTART, with however many workers it has left, and whoever waited for
+//! Workers that serve are members, up to the number that there is to be; then those that were on their way out, which stay, and slots whose worker has
+//! died, which are filled. What the dead supervisor was in the middle of is over: a RESTART, with however many workers it has left, and whoever waited for
 //! an answer has seen its session end. What it had said to some workers and not to others is told to all. Then the configuration file is read, as by a
 //! RELOAD: workers that had put a new configuration in force when it died and those that had not agree again.
 
@@ -41,6 +41,7 @@ impl Fleet {
         for message in &news {
             self.broadcast(message);
         }
+        self.keep_who_leaves();
         for (of, holders) in listening.into_iter().enumerate() {
             self.find_listener(Slot(of as u8), holders);
         }

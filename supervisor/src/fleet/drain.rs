@@ -90,6 +90,10 @@ impl Fleet {
             self.answer(ask, Answer::Failed(Failure::ShuttingDown));
             return;
         }
+        if self.may_roll_back() {
+            // The image before has no listeners that are sealed.
+            return self.answer(ask, Answer::Failed(Failure::Upgrading));
+        }
         let rate = per_second.map_or(String::new(), |rate| format!(", rate {rate}/s"));
         let limit = deadline.map_or(String::new(), |limit| format!(", deadline {} s", limit.as_secs()));
         self.log(Level::Info, format!("DRAIN command issued{rate}{limit}"));

@@ -446,7 +446,7 @@ pub(crate) enum Failure {
     /// A worker's successor could not be started; workers that were not restarted go on.
     #[error("RESTART stopped: {0}")]
     Restart(String),
-    /// UPGRADE or RESTART while an upgrade is under way.
+    /// UPGRADE or RESTART while an upgrade is under way, or DRAIN before its first worker is ready.
     #[error("an upgrade is under way already")]
     Upgrading,
     /// The binary before goes on, or some of its workers.
@@ -540,6 +540,13 @@ pub(crate) enum Action {
     CloseListeners,
     /// End the supervisor with this status: no worker is left.
     Exit(u8),
+}
+
+impl Action {
+    /// Whether it may end this image: it is carried out when nothing else is left to do.
+    pub(crate) fn is_last(&self) -> bool {
+        matches!(self, Self::StandStill | Self::RollBack(_))
+    }
 }
 
 /// What the service manager is told.

@@ -128,6 +128,11 @@ impl Fleet {
         name.clone_into(&mut self.name);
     }
 
+    /// Lives are never counted twice, also those that an image has counted which has failed.
+    pub(crate) fn skip_incarnations(&mut self, last: Incarnation) {
+        self.last_incarnation = self.last_incarnation.max(last.0);
+    }
+
     /// Takes one event at `now`; returns what is to be done, in order.
     pub(crate) fn handle(&mut self, now: Moment, event: Event) -> Vec<Action> {
         self.now = now;
@@ -189,6 +194,8 @@ impl Fleet {
         if !self.is_running() {
             self.abandon_upgrade();
         }
+        // Nothing may be left behind when another image is executed.
+        self.out.sort_by_key(Action::is_last);
         std::mem::take(&mut self.out)
     }
 

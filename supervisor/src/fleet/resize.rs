@@ -32,17 +32,11 @@ impl Fleet {
         self.wanted = wanted;
         self.choose_members();
         for slot in self.all() {
-            let stays = self.stays(slot);
-            let state = &mut self.slots[slot.index()];
-            match state.process_mut() {
-                None if !stays => *state = SlotState::default(),
-                Some(process) if stays && process.leaving => {
-                    (process.leaving, process.leaving_logged) = (false, false);
-                    self.send(slot, ToWorker::Stay);
-                }
-                _ => {}
+            if !self.stays(slot) && self.slots[slot.index()].process().is_none() {
+                self.slots[slot.index()] = SlotState::default();
             }
         }
+        self.keep_who_leaves();
         self.settle_listening();
         for slot in self.members.clone() {
             if matches!(self.slots[slot.index()].life, Life::Vacant { start_at: None }) {
@@ -50,6 +44,16 @@ impl Fleet {
             }
         }
         self.dismiss();
+    }
+
+    /// A worker that was on its way out stays if one of its slot is wanted.
+    pub(super) fn keep_who_leaves(&mut self) {
+        for slot in self.members.clone() {
+            if let Some(process) = self.slots[slot.index()].process_mut().filter(|process| process.leaving) {
+                (process.leaving, process.leaving_logged) = (false, false);
+                self.send(slot, ToWorker::Stay);
+            }
+        }
     }
 
     /// Slots leave from the highest down and join from the lowest up; one that a restart is about to fill stays out of it.

@@ -10,6 +10,7 @@ use super::strangers::{self, Strangers};
 use super::{Fleet, shutdown::Phase};
 use log::Level;
 use serde::{Deserialize, Serialize};
+use shared::control::ToWorker;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -108,7 +109,11 @@ impl Fleet {
                 self.log(Level::Info, line);
                 self.begin_restart(None, None);
             }
-            Resumed::Back(reason) => self.upgrade_failed(reason),
+            Resumed::Back(reason) => {
+                // What they were told meanwhile this image may not know of.
+                self.broadcast(&ToWorker::Adopted { marks: self.marks.clone() });
+                self.upgrade_failed(reason);
+            }
         }
     }
 
@@ -128,6 +133,8 @@ impl Fleet {
 
     /// All workers are the new image's.
     pub(super) fn upgraded(&mut self) {
+        // There was nobody to be replaced.
+        self.canary_ready();
         let Some(upgrade) = self.upgrade.take() else { return };
         let line = format!("UPGRADE done, {} serves", self.name);
         self.log(Level::Info, line);
@@ -153,6 +160,7 @@ impl Fleet {
         if let Some(ask) = upgrade.ask {
             self.answer(ask, Answer::Failed(Failure::Upgrade(reason)));
         }
+        self.next_change();
     }
 
     /// Whoever asked wants no more of it. True: it was about this.

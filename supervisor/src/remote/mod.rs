@@ -44,13 +44,17 @@ fn followed(config: &Path, command: &str, every: Duration, line: impl Fn(&Answer
     let lost = |error: io::Error| format!("the fleet has ended, or its console does not answer: {}", listen::reason(&error));
     session.send(command).map_err(lost)?;
     let mut observer = Session::open(&settings)?;
-    let mut shown = String::new();
+    let (mut shown, mut asked) = (String::new(), false);
     loop {
         if let Some(answer) = session.answer(Some(every)).map_err(lost)? {
             return answer.error.map_or(Ok(answer.notices), Err);
         }
-        observer.send("SHOW WORKERS").map_err(lost)?;
-        let Some(workers) = observer.answer(None).map_err(lost)? else { continue };
+        if !std::mem::replace(&mut asked, true) {
+            observer.send("SHOW WORKERS").map_err(lost)?;
+        }
+        // Whatever becomes of that, the command's answer is what is waited for.
+        let Some(workers) = observer.answer(Some(every)).map_err(lost)? else { continue };
+        asked = false;
         let line = line(&workers);
         if line != shown {
             say(&line);

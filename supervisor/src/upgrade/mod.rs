@@ -7,7 +7,7 @@ mod preflight;
 mod resume;
 
 pub(crate) use preflight::{Binary, answer as answer_preflight, ask as ask_binary};
-pub(crate) use resume::{WayBack, run as resume};
+pub(crate) use resume::{WayBack, give_up, run as resume};
 
 use std::ffi::CString;
 use std::os::fd::RawFd;

@@ -11,7 +11,8 @@ use crate::pidfile::Pidfile;
 use shared::sys::guard::{self, Guard};
 use shared::sys::process;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -22,16 +23,27 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// What the image before needs to come back, as long as it may have to.
 pub(crate) struct WayBack {
     guard: Guard,
-    /// The image before.
-    pub(crate) old: OwnedFd,
-    /// What it has written down; read again if the guard brings it back.
-    _manifest: OwnedFd,
+    /// Closed by `close` alone: the guard goes by its number, however this image fails.
+    old: ManuallyDrop<OwnedFd>,
+    /// What the image before has written down, the same.
+    manifest: ManuallyDrop<OwnedFd>,
 }
 
 impl WayBack {
+    /// The image before.
+    pub(crate) fn old(&self) -> BorrowedFd<'_> {
+        self.old.as_fd()
+    }
+
+    /// What it has written down is not what is to be gone on with.
+    pub(crate) fn outdate(&self) -> io::Result<()> {
+        process::set_close_on_exec(&*self.manifest, true)
+    }
+
     /// There is none any more.
     pub(crate) fn close(self) {
         self.guard.lift();
+        drop((ManuallyDrop::into_inner(self.old), ManuallyDrop::into_inner(self.manifest)));
     }
 }
 
@@ -40,10 +52,7 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     match go_on(arguments) {
         Ok(status) => ExitCode::from(status),
         Err(line) => {
-            if guard::is_armed() {
-                let error = guard::fall_back(&line);
-                eprintln!("pgfleet: the image before cannot be executed: {error}");
-            }
+            let line = give_up(line);
             // The workers serve on; whoever is started next adopts them.
             shared::fatal!("{line}");
             eprintln!("pgfleet: {line}");
@@ -52,18 +61,27 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     }
 }
 
+/// This image cannot go on, for this reason: the image before does, if there is one. Else the reason is given back.
+pub(crate) fn give_up(reason: String) -> String {
+    if guard::is_armed() {
+        let error = guard::fall_back(&reason);
+        return format!("{reason}; and the version before cannot be executed: {error}");
+    }
+    reason
+}
+
 fn go_on(arguments: &Arguments) -> Result<u8, String> {
     let failed = |error: io::Error| format!("cannot go on with the fleet: {}", crate::listen::reason(&error));
     let mut numbers = vec![arguments.manifest];
     numbers.extend(arguments.old);
-    let mut fds = shared::sys::inherited::claim(&numbers).map_err(failed)?.into_iter();
+    let mut fds = shared::sys::inherited::claim(&numbers).map_err(failed)?.into_iter().flatten().map(ManuallyDrop::new);
     let (Some(manifest), old) = (fds.next(), fds.next()) else { return Err("the estate is missing".to_owned()) };
-    let manifest_number = arguments.manifest;
+    let number = arguments.manifest;
     let guard = match &old {
         Some(old) => {
-            let back = move |reason: &str| {
-                Arguments { manifest: manifest_number, old: None, reason: Some(reason.to_owned()) }.to_strings()
-            };
+            // It can be executed all the same, and does not stay open in itself.
+            process::set_close_on_exec(&**old, true).map_err(failed)?;
+            let back = move |reason: &str| Arguments { manifest: number, old: None, reason: Some(reason.to_owned()) }.to_strings();
             Some(guard::arm(old.as_fd(), back, LIMIT).map_err(failed)?)
         }
         None => None,
@@ -79,6 +97,11 @@ fn go_on(arguments: &Arguments) -> Result<u8, String> {
         Pidfile::written(Path::new(pidfile))
     });
     let how = arguments.reason.clone().map_or(Resumed::New, Resumed::Back);
-    let way_back = guard.zip(old).map(|(guard, old)| WayBack { guard, old, _manifest: manifest });
+    let way_back = if let Some((guard, old)) = guard.zip(old) {
+        Some(WayBack { guard, old, manifest })
+    } else {
+        drop(ManuallyDrop::into_inner(manifest));
+        None
+    };
     Ok(Engine::resume(estate, descriptors, way_back)?.run(crate::fleet::Event::Resumed(how)))
 }

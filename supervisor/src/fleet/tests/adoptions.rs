@@ -1,5 +1,5 @@
 use super::*;
-use ToWorker::{Adopted, Leave, Unlisten};
+use ToWorker::{Adopted, Leave, Stay, Unlisten};
 use shared::ids::Owner;
 
 /// A fleet whose supervisor has died: who serves, who leaves, and who accepts from the listeners of each slot that has any.
@@ -58,10 +58,8 @@ fn workers_go_on_and_the_dead_have_successors() {
 #[test]
 fn killed_in_the_middle_of_a_restart() {
     let mut w = orphaned(2, &[0, 1, 2], &[], &[&[0], &[1]]);
-    // The third slot has no listeners.
-    assert_eq!(w.sent_to(2).len(), 1);
     assert!(w.spawned().is_empty());
-    assert_eq!(w.sent_to(2).last(), Some(&Leave));
+    assert_eq!(w.sent_to(2), [Adopted { marks: paused() }, Leave], "the third slot has no listeners");
     assert_eq!(w.states(), [(0, "serving"), (1, "serving"), (2, "draining")]);
     w.die(2, Ended::Unseen);
     assert!(w.logged("worker 2 (pid 102) has left") && w.spawned().is_empty());
@@ -69,13 +67,20 @@ fn killed_in_the_middle_of_a_restart() {
 
 #[test]
 fn who_leaves_goes_on_leaving_and_its_listeners_find_somebody() {
-    let mut w = orphaned(2, &[1], &[0], &[&[0, 1], &[1], &[]]);
+    let mut w = orphaned(1, &[1], &[0], &[&[0, 1], &[1]]);
     assert_eq!(w.sent_to(0)[1..], [Unlisten { of: Slot(0) }], "one of the two that accept is enough");
-    assert_eq!(w.spawned(), [2], "not beside the one that leaves");
-    w.say(2, Said::Ready);
+    assert!(w.spawned().is_empty());
     w.die(0, Ended::Unseen);
     assert!(w.logged("worker 0 (pid 100) has left"));
-    assert_eq!(w.states(), [(1, "serving"), (2, "serving")]);
+    assert_eq!(w.states(), [(1, "serving")]);
+}
+
+#[test]
+fn who_was_to_leave_stays_where_one_more_is_wanted() {
+    let w = orphaned(2, &[1], &[0], &[&[0, 1], &[1], &[]]);
+    assert_eq!(w.sent_to(0)[1..], [Stay, listen(2)], "and accepts where nobody does");
+    assert!(w.spawned().is_empty());
+    assert_eq!(w.states(), [(0, "serving"), (1, "serving")]);
 }
 
 #[test]

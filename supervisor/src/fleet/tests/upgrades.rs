@@ -68,15 +68,42 @@ fn a_canary_that_dies_or_hangs_brings_the_image_before_back() {
             assert!(w.did(&Action::Kill(Slot(2))));
         }
         w.die(2, KILLED);
-        assert!(w.actions.iter().any(|action| matches!(action, Action::RollBack(why) if why.contains("before it was ready"))));
+        let last = w.actions.last();
+        assert!(matches!(last, Some(Action::RollBack(why)) if why.contains("before it was ready")), "behind all else: {last:?}");
         assert!(w.answered(1).is_none(), "the image before answers");
         w.event(Event::Resumed(Resumed::Back("it died".into())));
         assert!(w.failed(1, "it died"));
         assert_eq!(w.states(), [(0, "serving"), (1, "serving")]);
-        w.tick(secs(1));
-        w.event(Event::Signal(Signal::Hup));
         assert!(w.did(&Action::Load), "{:?}", w.actions);
     }
+}
+
+/// The guard would bring the image before back otherwise.
+#[test]
+fn with_nobody_to_be_replaced_it_is_settled_too() {
+    let mut w = World::up(1);
+    for _ in 0..3 {
+        w.die(0, KILLED);
+        if w.spawned() == [0] {
+            w.say(0, Said::Ready);
+        }
+    }
+    assert_eq!(w.states(), [(0, "backoff")]);
+    w.leap(1);
+    w.resumed();
+    assert_eq!((w.did(&Action::Settle), w.answered(1)), (true, Some(&Answer::Done)), "{:?}", w.actions);
+}
+
+#[test]
+fn nobody_drains_what_may_roll_back() {
+    let mut w = World::up(1);
+    w.leap(1);
+    w.resumed();
+    w.ask(2, Request::Drain { per_second: None, deadline: None });
+    assert_eq!(w.answered(2), Some(&Answer::Failed(Failure::Upgrading)));
+    w.say(1, Said::Ready);
+    w.ask(3, Request::Drain { per_second: None, deadline: None });
+    assert!(w.answered(3).is_none() && w.fleet.drain.is_some());
 }
 
 #[test]
