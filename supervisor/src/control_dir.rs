@@ -116,6 +116,11 @@ impl ControlDir {
         KeptControlDir { path: self.path.clone(), lock: load.add(self.as_fd()) }
     }
 
+    /// Who had the lock before, and has ended without taking its name away.
+    pub(crate) fn predecessor(&self) -> Option<i32> {
+        pid(&self.lock)
+    }
+
     /// Names this process to those who find the lock taken.
     pub(crate) fn enter_pid(&self) -> Result<(), String> {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -223,6 +228,7 @@ mod tests {
         directory.enter_pid().unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o700);
         assert_eq!(fs::read_to_string(path.join(PID)).unwrap(), format!("{}\n", std::process::id()));
+        assert_eq!(directory.predecessor(), Some(std::process::id() as i32));
         drop(directory);
         assert!(!path.exists());
     }

@@ -44,15 +44,16 @@ impl Drop for Pidfile {
     }
 }
 
-/// Looks for a fleet that runs already and removes what a dead one has left. The error is the FATAL line.
-pub(crate) fn check(path: &Path) -> Result<(), String> {
+/// Looks for a fleet that runs already and removes what a dead one has left. That `predecessor` does not run is known, though its number may still
+/// be taken: by itself until it is reaped, or by another process. The error is the FATAL line.
+pub(crate) fn check(path: &Path, predecessor: Option<i32>) -> Result<(), String> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(format!("could not open pidfile '{}': {error}", path.display())),
     };
     let dead = match text.trim().parse::<i32>() {
-        Ok(pid) if pid > 0 => kill(Pid::from_raw(pid), None) == Err(nix::Error::ESRCH),
+        Ok(pid) if pid > 0 => predecessor == Some(pid) || kill(Pid::from_raw(pid), None) == Err(nix::Error::ESRCH),
         _ => false,
     };
     if !dead {
@@ -75,10 +76,20 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
         let error = Pidfile::create(&path).unwrap_err();
         assert_eq!(error, format!("pidfile '{}' exists, another instance running?", path.display()));
-        assert!(check(&path).is_err(), "we are alive");
+        assert!(check(&path, None).is_err(), "we are alive");
         drop(first);
         assert!(!path.exists());
-        assert!(check(&path).is_ok());
+        assert!(check(&path, None).is_ok());
+    }
+
+    #[test]
+    fn a_predecessor_s_is_removed_though_its_number_is_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pid");
+        fs::write(&path, format!("{}\n", std::process::id())).unwrap();
+        assert!(check(&path, Some(1)).is_err());
+        check(&path, Some(std::process::id() as i32)).unwrap();
+        assert!(!path.exists());
     }
 
     #[test]
@@ -86,11 +97,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pid");
         fs::write(&path, "2147483646\n").unwrap();
-        check(&path).unwrap();
+        check(&path, None).unwrap();
         assert!(!path.exists());
         for garbage in ["", "x", "0", "-1"] {
             fs::write(&path, garbage).unwrap();
-            assert!(check(&path).is_err(), "{garbage:?}");
+            assert!(check(&path, Some(1)).is_err(), "{garbage:?}");
         }
     }
 }

@@ -60,7 +60,7 @@ fn bring_up(options: &Run, path: &Path) -> Result<u8, String> {
         listen::check_running(settings)?;
     }
     if !settings.pidfile.is_empty() {
-        pidfile::check(Path::new(&settings.pidfile))?;
+        pidfile::check(Path::new(&settings.pidfile), control_dir.as_ref().and_then(ControlDir::predecessor))?;
     }
     // Before standard error leads nowhere: what is wrong with the log must be seen somewhere.
     let log_file = logging::open(settings)?;

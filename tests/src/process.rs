@@ -1,5 +1,6 @@
 //! Processes as `/proc` shows them: who is whose child, what they hold, whether they still live.
 
+use crate::account;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -60,6 +61,17 @@ fn pss(pid: u32) -> u64 {
 /// How many descriptors the process has open.
 pub fn descriptors(pid: u32) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
+}
+
+/// The number that the next one that the process opens will have.
+pub fn lowest_free_descriptor(pid: u32) -> usize {
+    (0..usize::MAX).find(|fd| !Path::new(&format!("/proc/{pid}/fd/{fd}")).is_symlink()).unwrap()
+}
+
+/// Lets a process of a fleet have no descriptor from this number on; those that it has stay.
+pub fn limit_descriptors(pid: u32, most: usize) {
+    let mut command = account::server(Path::new("prlimit"));
+    assert!(command.args(["--pid", &pid.to_string(), &format!("--nofile={most}:")]).status().unwrap().success());
 }
 
 /// CPU time used so far, in clock ticks.

@@ -435,3 +435,81 @@ fn nothing_is_left_over_by_twenty_kills() {
     let most = |of: fn(&(usize, usize)) -> usize| counts[2..].iter().map(of).max().unwrap();
     assert!(most(|c| c.0) <= counts[1].0 + 2 && most(|c| c.1) <= counts[1].1 + 2, "{counts:?}");
 }
+
+/// A worker lets a guest go that says nothing for 10 s. Whoever was kept that long, by others or by a suspended host, comes once more.
+#[test]
+fn a_worker_that_was_kept_waiting_is_greeted_again() {
+    let server = Postgres::start();
+    let mut fleet = Fleet::builder(&server).workers(2).pool_size(SERVERS).start();
+    let before = fleet.all_workers();
+    let mut client = fleet.client_at(before[0]);
+    assert_eq!(client.query("begin").status, 'T');
+    kill(&mut fleet);
+    // It keeps the next one waiting at its door.
+    process::signal(before[1], Signal::SIGSTOP);
+    let mut alone = 0;
+    wait_until("the control socket to be closed", SOON, || {
+        let now = process::descriptors(before[0]);
+        fleet.logged("serving on without it") > 0 && std::mem::replace(&mut alone, now) == now
+    });
+    let has_guest = || process::descriptors(before[0]) > alone;
+    let mut slow = fleet.command(&[]).spawn().unwrap();
+    wait_until("a guest", SOON, has_guest);
+    process::signal(slow.id(), Signal::SIGSTOP);
+    wait_until("the guest to be sent away", SOON, || !has_guest());
+    process::signal(slow.id(), Signal::SIGCONT);
+    wait_until("a supervisor", SOON, || fleet.logged("going on with the workers of a supervisor that has died") > 0);
+    wait_until("a successor of the other", SOON, || workers(&fleet).len() == 2);
+    assert_eq!(workers(&fleet)[0], before[0]);
+    assert_eq!(client.query("commit").status, 'I');
+    process::signal(slow.id(), Signal::SIGKILL);
+    slow.wait().unwrap();
+    adopt(&mut fleet);
+}
+
+/// It has kept back what it takes to tell of what it has.
+#[test]
+fn a_worker_without_descriptors_is_adopted() {
+    let server = Postgres::start();
+    let mut fleet = Fleet::builder(&server).workers(2).pool_size(SERVERS).start();
+    let before = fleet.all_workers();
+    let mut clients: Vec<Client> = (0..4).map(|_| fleet.client_at(before[0])).collect();
+    for client in &mut clients {
+        assert_eq!(client.query("begin").status, 'T');
+    }
+    let most = process::lowest_free_descriptor(before[0]);
+    kill(&mut fleet);
+    process::limit_descriptors(before[0], most);
+    adopt(&mut fleet);
+    assert_eq!(workers(&fleet), before);
+    for client in &mut clients {
+        assert_eq!(client.query("commit").status, 'I');
+    }
+    wait_until("the worker to be asked", SOON, || fleet.logged("RELOAD") > 0);
+    process::limit_descriptors(before[0], 4096);
+    fleet.console().query("reload");
+    assert_eq!(workers(&fleet), before);
+    drop(clients);
+    assert_exactly(&fleet, &server, SERVERS);
+}
+
+/// The one that was killed is a zombie still, and its number in the pidfile that of a process.
+#[test]
+fn a_predecessor_that_nobody_has_reaped() {
+    let server = Postgres::start();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o777)).unwrap();
+    let pidfile = folder.path().join("fleet.pid");
+    let mut fleet = Fleet::builder(&server).workers(1).setting("pidfile", pidfile.display()).start();
+    let (before, pid) = (fleet.all_workers(), fleet.pid());
+    process::signal(pid, Signal::SIGKILL);
+    fleet.wait_for_log("serving on without it");
+    wait_until("the supervisor to be a zombie", SOON, || !process::is_alive(pid));
+    let mut next = fleet.command(&[]).spawn().unwrap();
+    fleet.wait_for_log("going on with the workers of a supervisor that has died");
+    assert_eq!(workers(&fleet), before);
+    assert_eq!(std::fs::read_to_string(&pidfile).unwrap(), format!("{}\n", next.id()));
+    process::signal(next.id(), Signal::SIGQUIT);
+    assert!(next.wait().unwrap().success());
+    assert!(fleet.has_ended().is_some() && !pidfile.exists());
+}

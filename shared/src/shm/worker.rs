@@ -84,13 +84,6 @@ impl WorkerRow {
 pub struct WorkerTable<'a>(pub(super) &'a Region);
 
 impl WorkerTable<'_> {
-    /// An incarnation that no process of this fleet has had. `None` after four thousand million of them.
-    pub fn next_incarnation(&self) -> Option<Incarnation> {
-        let next = |last: u32| last.max(Incarnation::SUPERVISOR.0).checked_add(1);
-        let last = self.0.header.next_incarnation.fetch_update(Ordering::AcqRel, Ordering::Acquire, next).ok()?;
-        next(last).map(Incarnation)
-    }
-
     /// The last that there has been.
     pub fn last_incarnation(&self) -> Incarnation {
         Incarnation(self.0.header.next_incarnation.load(Ordering::Acquire).max(Incarnation::SUPERVISOR.0))
@@ -108,13 +101,6 @@ impl WorkerTable<'_> {
         cell.incarnation.store(owner.incarnation.0, Ordering::Release);
         self.0.header.next_incarnation.fetch_max(owner.incarnation.0, Ordering::AcqRel);
         self.set_state(owner.slot, WorkerState::Starting);
-    }
-
-    /// Sets the process of a slot: known only after it was started.
-    pub fn set_pid(&self, slot: Slot, pid: u32) {
-        if let Some(cell) = self.cell(slot) {
-            cell.pid.store(pid, Ordering::Release);
-        }
     }
 
     /// Says that no process runs on the slot.
@@ -273,11 +259,10 @@ mod tests {
         let table = shm.workers();
         let (slot, vacant) = (Slot(63), table.get(Slot(63)));
         assert_eq!((vacant.state, vacant.pid, vacant.incarnation), (WorkerState::Vacant, 0, Incarnation(0)));
-        let incarnation = table.next_incarnation().unwrap();
-        assert_ne!(incarnation, Incarnation::SUPERVISOR);
-        assert_ne!(table.next_incarnation().unwrap(), incarnation);
+        assert_eq!(table.last_incarnation(), Incarnation::SUPERVISOR);
+        let incarnation = Incarnation(7);
         table.start(Owner { slot, incarnation }, 4711, 5, 6);
-        assert_eq!(table.get(slot).state, WorkerState::Starting);
+        assert_eq!((table.get(slot).state, table.last_incarnation()), (WorkerState::Starting, incarnation));
         table.set_state(slot, WorkerState::Serving);
         table.beat(slot, 7);
         table.set_clients(slot, 8, false);

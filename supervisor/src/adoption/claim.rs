@@ -54,9 +54,14 @@ impl Found {
         let adopt = control::encode(&ToWorker::Adopt).map_err(|error| error.to_string())?;
         let mut workers = Vec::new();
         // One after the other: so many descriptors on their way at once might be more than one user is allowed.
-        for one in waiting.into_values() {
+        for mut one in waiting.into_values() {
             let (slot, owner) = (one.owner.slot, one.owner);
-            match seqpacket::send(one.socket.as_fd(), &adopt, &[]).and_then(|()| read_all(&one)) {
+            let mut read = ask(&one, &adopt);
+            // It waits for a limited time only, and others before it may have taken long.
+            if read.as_ref().is_err_and(has_turned_away) && one.greet_again(directory.as_fd())? {
+                read = ask(&one, &adopt);
+            }
+            match read {
                 Ok(read) => workers.push(read.of(one)),
                 Err(error) if error.raw_os_error() == Some(Errno::EMFILE as i32) => {
                     return Err(format!("what worker {slot} has cannot be taken over: {}", crate::listen::reason(&error)));
@@ -96,6 +101,15 @@ impl Read {
         let Waiting { owner, pid, process, socket: control } = one;
         Worker { owner, pid, process, control, estate, config, lore, inbox, tcp, unix, servers }
     }
+}
+
+fn has_turned_away(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof)
+}
+
+fn ask(one: &Waiting, adopt: &[u8]) -> io::Result<Read> {
+    seqpacket::send(one.socket.as_fd(), adopt, &[])?;
+    read_all(one)
 }
 
 fn read_all(one: &Waiting) -> io::Result<Read> {

@@ -1,6 +1,6 @@
 //! Who is there: at each slot's door, and by the worker table.
 
-use super::{PATIENCE, PAUSE, is_worker, kill};
+use super::{PATIENCE, PAUSE, identity, is_worker, kill};
 use crate::control_dir::ControlDir;
 use nix::errno::Errno;
 use shared::control::VERSION;
@@ -12,7 +12,6 @@ use shared::sys::pidfd::PidFd;
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Instant;
 
 /// Workers that wait for a supervisor. Dropped, they go on without one.
 #[derive(Debug)]
@@ -49,7 +48,7 @@ struct Stranger {
 
 /// Looks for workers without a supervisor. `None`: there is none. The error is the FATAL line; then all are as they were.
 pub(crate) fn find(directory: &ControlDir) -> Result<Option<Found>, String> {
-    let mut heard = greet_all(directory.as_fd())?;
+    let mut heard = greet(directory.as_fd(), door::slots())?;
     let foreign: Vec<&Heard> = heard.values().map(|(_, heard)| heard).filter(|heard| !speaks_our_language(&heard.hello)).collect();
     if let Some(one) = foreign.first() {
         let pids: Vec<String> = foreign.iter().map(|heard| heard.hello.pid.to_string()).collect();
@@ -65,11 +64,11 @@ pub(crate) fn find(directory: &ControlDir) -> Result<Option<Found>, String> {
         return Err("the workers that serve on are of several fleets: end them".to_owned());
     }
     let shm = Shm::open(first.memory.as_fd()).map_err(|error| error.to_string())?;
-    let dead = bring_out_your_dead(&shm, &mut heard)?;
-    let Some(memory) = heard.first_entry().map(|first| first.get().1.memory.try_clone()).transpose().map_err(|e| e.to_string())?
-    else {
+    let memory = first.memory.try_clone().map_err(|error| error.to_string())?;
+    let dead = bring_out_your_dead(&shm, memory.as_fd(), &mut heard)?;
+    if heard.is_empty() {
         return Ok(None);
-    };
+    }
     let waiting = |(slot, (stranger, heard)): (Slot, (Stranger, Heard))| {
         let Stranger { pid, process, socket } = stranger;
         (slot, Waiting { owner: heard.hello.owner, pid, process, socket })
@@ -81,12 +80,26 @@ fn speaks_our_language(hello: &Hello) -> bool {
     (hello.version, hello.layout) == (VERSION, Shm::LAYOUT)
 }
 
-/// Knocks at every door and hears who opens. Workers that do not answer are killed, whoever else does not is left alone.
-fn greet_all(directory: BorrowedFd<'_>) -> Result<BTreeMap<Slot, (Stranger, Heard)>, String> {
-    let began = Instant::now();
-    let mut doors: BTreeMap<Slot, Door> = door::slots().map(|slot| (slot, Door::Shut)).collect();
+impl Waiting {
+    /// The same worker once more: one that was kept waiting for too long has turned away. False: it is there no more.
+    pub(super) fn greet_again(&mut self, directory: BorrowedFd<'_>) -> Result<bool, String> {
+        let (slot, expected) = (self.owner.slot, (self.owner, self.pid));
+        let found = greet(directory, [slot])?.remove(&slot);
+        let found = found.filter(|(stranger, heard)| (heard.hello.owner, stranger.pid) == expected);
+        let is_there = found.is_some();
+        if let Some((stranger, _)) = found {
+            self.socket = stranger.socket;
+        }
+        Ok(is_there)
+    }
+}
+
+/// Knocks at these doors and hears who opens. Workers that do not answer are killed, whoever else does not is left alone.
+fn greet(directory: BorrowedFd<'_>, slots: impl IntoIterator<Item = Slot>) -> Result<BTreeMap<Slot, (Stranger, Heard)>, String> {
+    let mut doors: BTreeMap<Slot, Door> = slots.into_iter().map(|slot| (slot, Door::Shut)).collect();
     let mut heard = BTreeMap::new();
-    loop {
+    // Rounds are counted, not the time: this process, too, may have been stopped for a while.
+    for _ in 0..PATIENCE.as_millis() / PAUSE.as_millis() {
         for slot in doors.keys().copied().collect::<Vec<_>>() {
             let answer = match doors.remove(&slot) {
                 Some(Door::Open(stranger)) => hear(slot, stranger),
@@ -101,9 +114,6 @@ fn greet_all(directory: BorrowedFd<'_>) -> Result<BTreeMap<Slot, (Stranger, Hear
         }
         if doors.is_empty() {
             return Ok(heard);
-        }
-        if began.elapsed() > PATIENCE {
-            break;
         }
         std::thread::sleep(PAUSE);
     }
@@ -164,7 +174,11 @@ fn ignore(directory: BorrowedFd<'_>, slot: Slot, pid: u32) {
 }
 
 /// Who was on a slot and is no more, by the worker table. A worker that lives and could not be found is killed: its limits are those of the fleet.
-fn bring_out_your_dead(shm: &Shm, heard: &mut BTreeMap<Slot, (Stranger, Heard)>) -> Result<Vec<Owner>, String> {
+fn bring_out_your_dead(
+    shm: &Shm,
+    memory: BorrowedFd<'_>,
+    heard: &mut BTreeMap<Slot, (Stranger, Heard)>,
+) -> Result<Vec<Owner>, String> {
     let mut dead = Vec::new();
     for slot in door::slots() {
         let row = shm.workers().get(slot);
@@ -183,6 +197,7 @@ fn bring_out_your_dead(shm: &Shm, heard: &mut BTreeMap<Slot, (Stranger, Heard)>)
         }
         if let Ok(process) = PidFd::open(row.pid)
             && is_worker(row.pid)
+            && identity::is_of_fleet(row.pid, memory, row.started_at_us)
         {
             kill(slot, row.pid, &process, "cannot be found")?;
         }

@@ -8,6 +8,7 @@
 mod claim;
 mod find;
 mod foundation;
+mod identity;
 
 pub(crate) use find::find;
 pub(crate) use foundation::{Adopted, Rescued, put_together};

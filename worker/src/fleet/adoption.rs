@@ -10,6 +10,7 @@ use crate::clock::Instant;
 use crate::worker::{Life, Listener, Source, Worker};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
+use nix::errno::Errno;
 use nix::unistd::geteuid;
 use shared::control::{
     self, Estate, Learned, Lore, MOST_SERVERS, ServerSeats, StopMode, ToSupervisor, ToWorker, Welcome, WorkerStage,
@@ -26,10 +27,15 @@ use zeroize::Zeroizing;
 /// How long a guest may take to say what it wants.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Descriptors that it takes to answer a guest: its own, and those of the configuration and of what was learned.
+const TO_ANSWER: usize = 3;
+
 /// See the module.
 #[derive(Default)]
 pub(crate) struct Adoption {
     door: Option<Door>,
+    /// Descriptors that are held only to be closed when a guest comes: clients may have all the others.
+    spare: Vec<OwnedFd>,
     /// Who has been greeted and has not said anything yet, and since when.
     guest: Option<(OwnedFd, Instant)>,
     /// A supervisor has been told of all there is, and has not heard of all the others yet.
@@ -43,11 +49,30 @@ struct Door {
 }
 
 impl Adoption {
-    /// Listens at a door that was bound for this process.
-    pub(super) fn at(door: OwnedFd, memory: OwnedFd, registry: &Registry) -> io::Result<Self> {
+    /// Listens at a door that was bound for this process, one of so many.
+    pub(super) fn at(door: OwnedFd, memory: OwnedFd, registry: &Registry, slots: usize) -> io::Result<Self> {
         door::listen(&door)?;
         registry.register(&mut SourceFd(&door.as_raw_fd()), Source::Door.into(), Interest::READABLE)?;
-        Ok(Self { door: Some(Door { socket: door, memory }), ..Self::default() })
+        let mut adoption = Self { door: Some(Door { socket: door, memory }), ..Self::default() };
+        adoption.keep_spare(TO_ANSWER + slots);
+        Ok(adoption)
+    }
+
+    /// Takes spare descriptors until it has so many, or there are none.
+    fn keep_spare(&mut self, most: usize) {
+        let Some(door) = &self.door else { return };
+        while self.spare.len() < most
+            && let Ok(one) = door.memory.try_clone()
+        {
+            self.spare.push(one);
+        }
+    }
+
+    /// Descriptors are on their way from a supervisor that has not heard of all yet.
+    pub(super) fn make_room(&mut self) {
+        if self.under_way {
+            self.spare.clear();
+        }
     }
 }
 
@@ -58,6 +83,9 @@ impl Worker {
             match door::accept(&door.socket) {
                 Ok(Some((guest, uid))) => self.greet_guest(guest, uid),
                 Ok(None) => return,
+                Err(error) if error.raw_os_error() == Some(Errno::EMFILE as i32) && !self.adoption.spare.is_empty() => {
+                    self.adoption.spare.clear();
+                }
                 Err(error) => return log::warn!(target: "process", "nobody can be let in at the door: {error}"),
             }
         }
@@ -115,6 +143,17 @@ impl Worker {
         if self.control.is_lost() {
             self.somebody_knocks();
         }
+        self.keep_spare_descriptors();
+    }
+
+    /// How many are kept for the next supervisor: it sends every slot's inbox, too.
+    pub(super) fn kept_descriptors(&self) -> usize {
+        if self.adoption.door.is_some() { TO_ANSWER + self.inboxes.len() } else { 0 }
+    }
+
+    fn keep_spare_descriptors(&mut self) {
+        let most = self.kept_descriptors();
+        self.adoption.keep_spare(most);
     }
 
     /// The guest is the supervisor from now on.
@@ -124,7 +163,10 @@ impl Worker {
             return log::error!(target: "process", "another supervisor's socket cannot be watched: {error}");
         }
         let mut control = Control::new(guest);
-        if let Err(error) = self.send_estate(&mut control) {
+        self.adoption.spare.clear();
+        let sent = self.send_estate(&mut control);
+        self.keep_spare_descriptors();
+        if let Err(error) = sent {
             return log::error!(target: "process", "another supervisor cannot be told of all there is: {error}");
         }
         crate::ignore_signals();

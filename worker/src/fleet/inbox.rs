@@ -114,6 +114,7 @@ impl Worker {
             + self.inboxes.len()
             + self.lends.descriptors()
             + self.moves.descriptors()
+            + self.kept_descriptors()
             + self.listeners.len();
         // Where there are few, more is kept back from clients than from what other workers lend: without servers clients are of no use.
         let most = self.descriptor_limit / if reserve > RESERVE { 4 } else { 8 };

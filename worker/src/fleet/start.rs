@@ -83,8 +83,11 @@ pub(crate) fn start(control: OwnedFd) -> Result<Worker, StartError> {
     watch(&inbox, Source::Inbox, Interest::READABLE)?;
     let sockets = usize::from(listeners) + usize::from(unix_listeners);
     let sockets = (0..sockets).map(|_| next("listener")).collect::<Result<Vec<_>, _>>()?;
-    let adoption =
-        if door { Adoption::at(next("door")?, memory, poll.registry()).map_err(io("open its door"))? } else { Adoption::default() };
+    let adoption = if door {
+        Adoption::at(next("door")?, memory, poll.registry(), inboxes.len()).map_err(io("open its door"))?
+    } else {
+        Adoption::default()
+    };
     let me = Owner { slot, incarnation };
     let mut worker = Worker::new(Start {
         me,

@@ -110,6 +110,7 @@ impl Worker {
         }
         let mut buffer = vec![0; control::MAX_MESSAGE];
         while let Some(control) = &self.control.fd {
+            self.adoption.make_room();
             match seqpacket::recv(control.as_fd(), &mut buffer) {
                 Ok(received) if received.len == 0 => self.supervisor_gone(),
                 Ok(received) => {

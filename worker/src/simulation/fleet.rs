@@ -11,7 +11,7 @@ use crate::clock::Instant;
 use crate::fleet::start::start;
 use crate::worker::{TICK, Turn, Worker};
 use shared::control::{self, ToWorker};
-use shared::ids::{Owner, Slot};
+use shared::ids::{Incarnation, Owner, Slot};
 use shared::orders::Marks;
 use shared::sys::seqpacket;
 use std::cell::Cell;
@@ -75,7 +75,7 @@ impl Simulation {
             return self.schedule.after(TICK, Event::Start(slot));
         }
         let table = self.shm.workers();
-        let owner = Owner { slot, incarnation: table.next_incarnation().unwrap() };
+        let owner = Owner { slot, incarnation: Incarnation(table.last_incarnation().0 + 1) };
         let now = self.schedule.now.as_micros();
         table.start(owner, 1, now, now);
         let (control, theirs) = seqpacket::pair().unwrap();

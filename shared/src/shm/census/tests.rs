@@ -13,7 +13,6 @@ const LIMIT: usize = 20;
 fn fleet() -> (Shm, PoolId, ServerLimits) {
     let shm = Shm::create().unwrap().0;
     for owner in [A, B] {
-        assert_eq!(shm.workers().next_incarnation(), Some(owner.incarnation));
         shm.workers().start(owner, 4711, 5, 6);
     }
     let pool = shm.pool("d", "u").unwrap();
@@ -88,7 +87,7 @@ fn what_one_region_says_another_does() {
     let row = shadow.workers().get(A.slot);
     assert_eq!((row.pid, row.incarnation, row.state, row.started_at_us), (4711, A.incarnation, WorkerState::Draining, 5));
     assert_eq!(shadow.workers().candidate(A.slot, 7), None);
-    assert_eq!(shadow.workers().next_incarnation(), Some(N.incarnation));
+    assert_eq!(shadow.workers().last_incarnation(), B.incarnation);
     shadow.workers().start(N, 1, 0, 0);
     assert_eq!([A, B, N].map(|owner| shadow.workers().is_stranger(owner.slot)), [true, true, false]);
 }
