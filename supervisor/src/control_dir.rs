@@ -203,8 +203,11 @@ fn pid(directory: &OwnedFd) -> Option<i32> {
     text.trim().parse().ok().filter(|pid| *pid > 0)
 }
 
+/// One that is dying holds the lock until the last of its threads has gone.
 fn lives(pid: i32) -> bool {
-    kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH)
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let is_dying = stat.rsplit(')').next().is_some_and(|rest| matches!(rest.trim_start().chars().next(), Some('Z' | 'X')));
+    !is_dying && kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH)
 }
 
 #[cfg(test)]
