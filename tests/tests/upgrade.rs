@@ -15,6 +15,8 @@ use std::time::Duration;
 /// A binary under this name in the fleet's folder.
 fn copy(fleet: &Fleet, from: &Path, name: &str) -> PathBuf {
     let to = fleet.folder().join(name);
+    // It may be what is executed at the moment.
+    let _ = fs::remove_file(&to);
     fs::copy(from, &to).unwrap();
     fs::set_permissions(&to, Permissions::from_mode(0o755)).unwrap();
     to

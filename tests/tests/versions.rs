@@ -2,7 +2,8 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use end_to_end::{Client, Fleet, Postgres, Regulars, SOON, Sampler, frontend, program, wait_until};
+use end_to_end::{Client, Fleet, Postgres, Regulars, SOON, Sampler, frontend, process, program, wait_until};
+use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Stdio;
@@ -92,4 +93,35 @@ fn there_and_back_under_load() {
     assert_eq!(sampler.finish().most, SERVERS as i64);
     let seats = fleet.console().query("show workers").column("draining_seats");
     assert!(seats.iter().all(|seats| seats == "0"), "{seats:?}");
+}
+
+/// The supervisor dies while a worker of the build before leaves: its worker and the new one share no limits, and are not adopted together.
+#[test]
+fn workers_of_two_builds_are_not_mixed() {
+    let server = Postgres::start();
+    let mut fleet = Fleet::builder(&server).workers(1).start();
+    let mut client = fleet.client();
+    client.query("begin");
+    let backend = client.value("select pg_backend_pid()");
+    // A paused pool's linked session stays with its worker.
+    let mut pausing = fleet.console();
+    pausing.send(&frontend::query("pause app"));
+    fleet.wait_for_log("PAUSE 'app' command issued");
+    let old = fleet.all_workers()[0];
+    let mut upgrading = fleet.command(&["upgrade", "--binary", program::other_binary().to_str().unwrap()]).spawn().unwrap();
+    fleet.wait_for_log("leaves when its clients have gone");
+    let new = process::children(fleet.pid()).into_iter().find(|pid| *pid != old).unwrap();
+    fleet.signal(Signal::SIGKILL);
+    wait_until("the supervisor to go", SOON, || fleet.has_ended().is_some());
+    upgrading.wait().unwrap();
+    assert_eq!(fleet.command(&[]).status().unwrap().code(), Some(1));
+    let line = fleet.wait_for_log("FATAL workers of two versions serve on");
+    assert!(line.contains(&format!("(kill {new}, or kill {old})")), "{line}");
+    process::signal(new, Signal::SIGKILL);
+    fleet.start_again(|files| files.command(&[]));
+    assert_eq!(client.value("select pg_backend_pid()"), backend);
+    assert_eq!(client.query("commit").errors.len(), 0);
+    fleet.console().query("resume app");
+    assert_eq!(client.value("select 1"), "1");
+    assert_eq!((client.value("select 2"), fleet.client().value("select 3")), ("2".to_owned(), "3".to_owned()));
 }

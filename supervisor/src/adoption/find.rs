@@ -51,17 +51,12 @@ pub(crate) fn find(directory: &ControlDir) -> Result<Option<Found>, String> {
     let mut heard = greet(directory.as_fd(), door::slots())?;
     let foreign: Vec<&Heard> = heard.values().map(|(_, heard)| heard).filter(|heard| !speaks_our_language(&heard.hello)).collect();
     if let Some(one) = foreign.first() {
-        let pids: Vec<String> = foreign.iter().map(|heard| heard.hello.pid.to_string()).collect();
-        let (pids, by) = (pids.join(" "), &one.hello.by);
-        return Err(format!(
-            "workers of another version ({by}, this is {}) serve on and cannot be adopted, pids {pids}: \
-             start that version on this configuration and upgrade it, or end them (kill {pids})",
-            crate::NAME
-        ));
+        return Err(refusal(&one.hello.by, &foreign, heard.values().map(|(_, heard)| heard)));
     }
     let Some((_, (_, first))) = heard.first_key_value() else { return Ok(None) };
     if heard.values().any(|(_, other)| !door::is_same(&first.memory, &other.memory)) {
-        return Err("the workers that serve on are of several fleets: end them".to_owned());
+        let pids = pids(heard.values().map(|(_, heard)| heard));
+        return Err(format!("the workers that serve on are of several fleets: end them (kill {pids})"));
     }
     let shm = Shm::open(first.memory.as_fd()).map_err(|error| error.to_string())?;
     let memory = first.memory.try_clone().map_err(|error| error.to_string())?;
@@ -92,6 +87,27 @@ impl Waiting {
         }
         Ok(is_there)
     }
+}
+
+/// Why workers of another version, and of this one beside them, are left as they are.
+fn refusal<'a>(by: &str, foreign: &[&Heard], all: impl Iterator<Item = &'a Heard>) -> String {
+    let (theirs, this) = (pids(foreign.iter().copied()), crate::NAME);
+    let ours = pids(all.filter(|heard| speaks_our_language(&heard.hello)));
+    if ours.is_empty() {
+        return format!(
+            "workers of another version ({by}, this is {this}) serve on and cannot be adopted, pids {theirs}: \
+             start that version on this configuration and upgrade it, or end them (kill {theirs})"
+        );
+    }
+    format!(
+        "workers of two versions serve on, as the supervisor died during an upgrade, and cannot be adopted together: \
+         those of the other one ({by}), pids {theirs}, and of this one ({this}), pids {ours}: \
+         wait until either have left, or end them (kill {theirs}, or kill {ours}), and start the version of those that remain"
+    )
+}
+
+fn pids<'a>(heard: impl Iterator<Item = &'a Heard>) -> String {
+    heard.map(|heard| heard.hello.pid.to_string()).collect::<Vec<_>>().join(" ")
 }
 
 /// Knocks at these doors and hears who opens. Workers that do not answer are killed, whoever else does not is left alone.

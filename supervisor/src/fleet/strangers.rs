@@ -83,6 +83,10 @@ impl Fleet {
         strangers.old = old;
         (upgrade.stage, upgrade.since) = (Stage::Crew, now);
         self.restart = None;
+        // Should there be no supervisor from here on, they stay frozen: clients are the others' now.
+        for slot in self.old_ones() {
+            self.send(slot, ToWorker::Strangers { slots: 1 << canary.0 });
+        }
         self.members = BTreeSet::from([canary]);
         self.settle_listening();
         self.recruit();

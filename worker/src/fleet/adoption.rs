@@ -251,6 +251,8 @@ impl Worker {
     /// The supervisor has heard of everything that there is, and says how the fleet stands.
     pub(super) fn adopted(&mut self, marks: Marks, inboxes: Vec<OwnedFd>) {
         self.adoption.under_way = false;
+        // Those of another build are no more, or there would be no supervisor.
+        self.thaw();
         self.replace_inboxes(inboxes);
         self.prepared = None;
         self.owed.clear();

@@ -44,6 +44,7 @@ fn all_freeze_before_and_leave_together() {
     w.say(2, Said::Ready);
     assert!(w.did(&Action::Settle) && w.sent_to_all(&Leave).is_empty());
     assert_eq!(w.spawned(), [3], "as many as there were");
+    assert_eq!(w.sent_to_all(&Strangers { slots: 0b100 }), [0, 1], "no supervisor is needed for them to stay frozen");
     // A configuration would not be understood by all.
     w.event(Event::Signal(Signal::Hup));
     assert!(!w.did(&Action::Load));
