@@ -348,6 +348,39 @@ fn killed_in_the_middle_of_a_restart() {
     assert!(seen.most <= SERVERS as i64, "{seen:?}");
 }
 
+/// While the binary is asked, while one image gives way to the other, while the canary starts, while workers are replaced.
+#[test]
+fn killed_in_the_middle_of_an_upgrade() {
+    let server = Postgres::start();
+    let mut fleet = Fleet::builder(&server).workers(2).pool_size(SERVERS).start();
+    fleet.all_workers();
+    let sampler = Sampler::start(&server);
+    let regulars = Regulars::start(fleet.port(), 24, "app", Duration::from_millis(10));
+    let mut leaps = 0;
+    for round in 1..=10_usize {
+        let mut console = fleet.console();
+        console.send(&frontend::query("upgrade"));
+        wait_until("the upgrade", SOON, || fleet.logged("UPGRADE command issued") == round);
+        let leaped = |fleet: &Fleet| fleet.logged("has taken over");
+        if round.is_multiple_of(2) {
+            wait_until("the new image", SOON, || leaped(&fleet) > leaps);
+        }
+        std::thread::sleep(Duration::from_millis(3 * round as u64));
+        kill(&mut fleet);
+        leaps = leaped(&fleet);
+        adopt(&mut fleet);
+        wait_for_reload(&fleet, round);
+    }
+    let mut console = fleet.console();
+    wait_until("two workers", SOON, || console.query("show workers").column("state") == ["serving"; 2]);
+    for visit in regulars.finish() {
+        assert!(visit.greeted && visit.lost.is_none(), "{visit:?}");
+    }
+    assert_exactly(&fleet, &server, SERVERS);
+    assert!(sampler.finish().most <= SERVERS as i64);
+    assert_eq!(fleet.console().query("upgrade").tags, ["UPGRADE"], "and an adopted fleet can be upgraded");
+}
+
 #[test]
 fn what_was_paused_or_disabled_stays_so() {
     let server = Postgres::start();
