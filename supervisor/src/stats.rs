@@ -1,11 +1,11 @@
 //! Averages: a snapshot of the fleet's totals each stats_period, and the line that it leads to.
 
+use crate::engine::now;
 use crate::fleet::{Answer, Moment, Request};
 use crate::notify;
 use crate::office::Office;
 use serde::{Deserialize, Serialize};
 use shared::control::{PoolRow, ReportKind};
-use shared::sys::clock;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -84,10 +84,6 @@ impl History {
         kept.snapshots = Some((older, new));
         line(&told, &sum, now.saturating_sub(told_at))
     }
-}
-
-fn now() -> Moment {
-    Duration::from_micros(clock::monotonic_us())
 }
 
 /// Sums each database's pools over all workers.

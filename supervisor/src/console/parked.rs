@@ -2,8 +2,9 @@
 
 use super::commands::Reply;
 use super::receive::Inbound;
-use super::session::{Phase, Session, now};
+use super::session::{Phase, Session};
 use super::stream::Stream;
+use crate::engine::now;
 use crate::fleet::{Answer, Moment};
 use crate::luggage::{Arrived, Luggage, Place};
 use crate::office::Office;

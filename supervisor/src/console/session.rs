@@ -5,6 +5,7 @@ use super::commands::{self, Reply};
 use super::receive::{Broken, Inbound, Incoming};
 use super::stream::Stream;
 use super::{Console, encode};
+use crate::engine::now;
 use crate::fleet::{Answer, Event, Moment, Request};
 use crate::office::{Input, Office};
 use crate::process::peer_has_ended;
@@ -94,10 +95,6 @@ impl From<io::Error> for End {
 
 fn violation(broken: &Broken) -> End {
     End::Fatal(sqlstate::PROTOCOL_VIOLATION, broken.to_string())
-}
-
-pub(super) fn now() -> Moment {
-    Duration::from_micros(clock::monotonic_us())
 }
 
 impl Session {

@@ -11,6 +11,7 @@ mod zones;
 pub(crate) use zones::start as start_zone_checks;
 
 use crate::control::Control;
+use crate::engine::now;
 use crate::fleet::{Event, Moment};
 use crate::gate::Closed;
 use crate::office::{Input, Office};
@@ -18,7 +19,6 @@ use client::Client;
 use serde::{Deserialize, Serialize};
 use shared::config::Settings;
 use shared::control::{Resolved, ToWorker};
-use shared::sys::clock;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, ToSocketAddrs};
 use std::path::Path;
@@ -219,10 +219,6 @@ fn look_up(host: &str) -> Addresses {
     let found = (host, 0).to_socket_addrs().map_err(|error| error.to_string())?;
     let mut seen = BTreeSet::new();
     Ok(found.map(|address| address.ip()).filter(|ip| seen.insert(*ip)).collect())
-}
-
-fn now() -> Moment {
-    Duration::from_micros(clock::monotonic_us())
 }
 
 fn settle(office: &Office, host: &str, addresses: Addresses) {

@@ -469,7 +469,8 @@ fn rules(config: &Config, listeners_stay: bool) -> Rules {
     }
 }
 
-fn now() -> Moment {
+/// By the monotonic clock, which an exec does not reset.
+pub(crate) fn now() -> Moment {
     Duration::from_micros(clock::monotonic_us())
 }
 

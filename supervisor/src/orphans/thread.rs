@@ -5,7 +5,8 @@ use super::orphan::{KeptOrphan, Orphan};
 use super::registry::{KeptSeat, Registry, key};
 use super::wake::{Inboxes, wake_for};
 use crate::engine::database_of;
-use crate::fleet::{Event, Moment};
+use crate::engine::now;
+use crate::fleet::Event;
 use crate::gate::Gate;
 use crate::luggage::{Arrived, Luggage};
 use crate::office::Input;
@@ -15,7 +16,6 @@ use serde::{Deserialize, Serialize};
 use shared::control::ServerSeats;
 use shared::ids::{MAX_WORKERS, Slot};
 use shared::shm::Shm;
-use shared::sys::clock;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
@@ -213,8 +213,4 @@ impl Home {
         wake_for(&self.shm, &self.inboxes, &seats);
         let _ = self.input.send(Input::Event(Event::OrphanFreed { database: database_of(&self.shm, seats.pool) }));
     }
-}
-
-fn now() -> Moment {
-    Duration::from_micros(clock::monotonic_us())
 }
