@@ -14,7 +14,7 @@ use crate::pidfile::{self, Pidfile};
 use crate::{last_breath, logging, mock_secret, notify, privileges, remote, signals, stats, tls_watch, upgrade};
 use crossbeam_channel::Sender;
 use nix::sys::resource::{Resource, getrlimit};
-use shared::config::{Config, Problems};
+use shared::config::{Config, Problems, Settings};
 use shared::shm::Shm;
 use shared::sys::process as limits;
 use std::collections::HashSet;
@@ -157,8 +157,7 @@ fn begin(
         image: std::env::current_exe().unwrap_or_default(),
         control_dir,
     };
-    let names = Resolver::start(&foundation.config.settings)?;
-    let parts = assemble(foundation, names)?;
+    let parts = assemble(foundation, Resolver::start)?;
     let mock_secret = mock_secret::make()?;
     last_breath::on_panic();
     Ok(Engine::new(parts, mock_secret).start())
@@ -186,7 +185,7 @@ fn go_on(adopted: Adopted, rest: Rest, control_dir: Option<ControlDir>) -> Resul
         image: std::env::current_exe().unwrap_or_default(),
         control_dir,
     };
-    let (engine, first) = Engine::rescue(assemble(foundation, Resolver::default())?, rescued)?;
+    let (engine, first) = Engine::rescue(assemble(foundation, |_| Ok(Resolver::default()))?, rescued)?;
     if let Some(file) = file {
         last_breath::remove_at_end(file);
     }
@@ -224,8 +223,11 @@ pub(crate) struct Foundation {
     pub(crate) control_dir: Option<ControlDir>,
 }
 
+/// How names will be looked up. It may start a thread, and so waits until signals are blocked.
+type Names = fn(&Settings) -> Result<Resolver, String>;
+
 /// What the fleet runs with, its threads among it. The error says which cannot be had.
-pub(crate) fn assemble(foundation: Foundation, names: Resolver) -> Result<Parts, String> {
+pub(crate) fn assemble(foundation: Foundation, names: Names) -> Result<Parts, String> {
     // With all that is to be gone on with still open.
     let (input, inputs) = crossbeam_channel::unbounded();
     let office = threads(&foundation, names, &input).map_err(upgrade::give_up)?;
@@ -249,7 +251,7 @@ pub(crate) fn assemble(foundation: Foundation, names: Resolver) -> Result<Parts,
     })
 }
 
-fn threads(foundation: &Foundation, names: Resolver, input: &Sender<Input>) -> Result<Arc<Office>, String> {
+fn threads(foundation: &Foundation, names: Names, input: &Sender<Input>) -> Result<Arc<Office>, String> {
     let Foundation { config, listeners, shm, inboxes, .. } = foundation;
     let failed = |what: &'static str| move |error: std::io::Error| format!("could not start the thread for {what}: {error}");
     signals::block().map_err(|error| format!("could not block signals: {error}"))?;
@@ -263,6 +265,7 @@ fn threads(foundation: &Foundation, names: Resolver, input: &Sender<Input>) -> R
     if let Some(unix) = &listeners.unix {
         rows.push((std::os::fd::AsFd::as_fd(unix).as_raw_fd(), "unix".to_owned(), config.settings.listen_port));
     }
+    let names = names(&config.settings)?;
     let office = Arc::new(Office::new(Arc::clone(config), input.clone(), gate, shm.clone(), orphans, names, rows));
     signals::listen(Arc::clone(&office)).map_err(failed("signals"))?;
     stats::start(Arc::clone(&office)).map_err(failed("statistics"))?;

@@ -88,7 +88,7 @@ impl Engine {
             control_dir,
         };
         // A file of name servers that has become unreadable is no reason to end: who is looked up is told.
-        let parts = assemble(foundation, Resolver::default())?;
+        let parts = assemble(foundation, |_| Ok(Resolver::default()))?;
         let mut engine = Self::new(parts, estate.mock_secret);
         engine.fleet = estate.fleet;
         engine.fleet.go_on(rules, crate::NAME);
