@@ -63,11 +63,11 @@ fn a_line_of_totals_each_period() {
         fleet.client().query("select pg_sleep(0.05)");
         wait_until("the query to show in the averages", SOON, || average() != "0");
         wait_until("it to have gone from them", SOON, || average() == "0");
-        assert_eq!(fleet.logged("stats: "), 0);
+        assert_eq!(fleet.logged("LOG stats: "), 0);
         fleet.change("log_stats", 1);
         fleet.console().query("reload");
-        let line = fleet.wait_for_log("stats: ");
+        let line = fleet.wait_for_log("LOG stats: ");
         assert!(line.contains(" xacts/s, ") && line.contains(" queries/s, ") && line.ends_with(" us"), "{line}");
-        wait_until("the next line", SOON, || fleet.logged("stats: ") >= 2);
+        wait_until("the next line", SOON, || fleet.logged("LOG stats: ") >= 2);
     }
 }
