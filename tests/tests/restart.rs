@@ -140,9 +140,9 @@ fn sessions_wait_where_descriptors_are_few() {
     go_on(&mut clients);
 }
 
-/// It says so, and all stays as it was.
+/// It says so, whichever worker it is at, and the others stay as they were.
 #[test]
-fn a_supervisor_without_descriptors_restarts_nobody() {
+fn a_supervisor_without_descriptors_stops_a_restart() {
     let server = Postgres::start();
     let files = || Fleet::builder(&server).workers(2).pool_size(2).write();
     let in_use = |fleet: &Fleet| {
@@ -163,7 +163,8 @@ fn a_supervisor_without_descriptors_restarts_nobody() {
         let answer = fleet.console().query("restart");
         if let [error] = answer.errors.as_slice() {
             assert!(error.text().contains("RESTART stopped: ") && error.text().contains("open files"), "{error:?}");
-            assert_eq!(fleet.all_workers(), before);
+            let after = fleet.all_workers();
+            assert!(after.len() == before.len() && before.iter().any(|pid| after.contains(pid)), "{before:?} {after:?}");
             refused += 1;
         }
         go_on(&mut clients);
