@@ -5,7 +5,7 @@ use crate::adoption::{self, Adopted};
 use crate::cli::Run;
 use crate::control_dir::ControlDir;
 use crate::dns::{self, Resolver};
-use crate::engine::{self, Engine, Parts, load};
+use crate::engine::{self, Belongings, Engine, Parts, Setup, load};
 use crate::gate::Gate;
 use crate::listen::{self, Inherited, Keeper, Listeners, Tcp, Unix};
 use crate::office::{Input, Office};
@@ -17,9 +17,8 @@ use nix::sys::resource::{Resource, getrlimit};
 use shared::config::{Config, Problems, Settings};
 use shared::shm::Shm;
 use shared::sys::process as limits;
-use std::collections::HashSet;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::AsRawFd;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -88,40 +87,26 @@ fn bring_up(options: &Run, path: &Path) -> Result<u8, String> {
             Some(Pidfile::create(Path::new(file))?)
         }
     };
-    let rest = Rest { keeper, log_file, warned, stderr, verbose: options.verbose };
-    let claimed = match (found, &control_dir) {
+    let image = std::env::current_exe().unwrap_or_default();
+    let doors = control_dir.as_ref();
+    let claimed = match (found, doors) {
         (Some(found), Some(control_dir)) => found.claim(control_dir)?,
         _ => None,
     };
+    let setup = Setup { log_file, warned, stderr, verbose: options.verbose, image, control_dir };
     match claimed {
         Some(claimed) => {
             let adopted = adoption::put_together(claimed, config.path, passed_on, &mut inherited)?;
             drop(inherited);
-            go_on(adopted, rest, control_dir)
+            go_on(adopted, keeper, setup)
         }
-        None => begin(config, passed_on, inherited, rest, control_dir),
+        None => begin(config, passed_on, inherited, keeper, setup),
     }
 }
 
-/// What there is besides, whether the fleet is new or not.
-struct Rest {
-    keeper: Keeper,
-    log_file: Option<OwnedFd>,
-    warned: HashSet<String>,
-    stderr: bool,
-    verbose: u8,
-}
-
 /// A new fleet, from its listeners to its end.
-fn begin(
-    config: Config,
-    passed_on: Option<Unix>,
-    mut inherited: Inherited,
-    rest: Rest,
-    control_dir: Option<ControlDir>,
-) -> Result<u8, String> {
+fn begin(config: Config, passed_on: Option<Unix>, mut inherited: Inherited, keeper: Keeper, setup: Setup) -> Result<u8, String> {
     let settings = &config.settings;
-    let Rest { keeper, log_file, warned, stderr, verbose } = rest;
     let (tcp, addresses) = Tcp::resolve_beside(settings, &inherited)?.open(settings.worker_count(), &mut inherited)?;
     drop(inherited);
     let mut unix = if passed_on.is_some() { passed_on } else { Unix::open_anew(settings)? };
@@ -133,7 +118,6 @@ fn begin(
         unix.keep();
     }
     let listeners = Listeners { tcp, addresses, unix, keeper, sinks: Vec::new() };
-    let snapshot = load::snapshot(&config)?;
     let (shm, memory) = Shm::create().map_err(|error| format!("could not create shared memory: {error}"))?;
     let inboxes = Arc::new(Inboxes::default());
     let mut inbox_ends = Vec::new();
@@ -142,50 +126,21 @@ fn begin(
         inbox_ends.push(receiving);
         inboxes.add(sending);
     }
-    let foundation = Foundation {
-        config: Arc::new(config),
-        listeners,
-        shm,
-        memory,
-        inbox_ends,
-        inboxes,
-        snapshot,
-        log_file,
-        warned,
-        stderr,
-        verbose,
-        image: std::env::current_exe().unwrap_or_default(),
-        control_dir,
-    };
-    let parts = assemble(foundation, Resolver::start)?;
+    let own = Belongings { memory, listeners, inbox_ends, inboxes };
+    let parts = assemble(config, shm, own, setup, Resolver::start)?;
     let mock_secret = mock_secret::make()?;
     last_breath::on_panic();
     Ok(Engine::new(parts, mock_secret).start())
 }
 
 /// A fleet whose supervisor has died, to its end.
-fn go_on(adopted: Adopted, rest: Rest, control_dir: Option<ControlDir>) -> Result<u8, String> {
-    let Rest { keeper, log_file, warned, stderr, verbose } = rest;
+fn go_on(adopted: Adopted, keeper: Keeper, setup: Setup) -> Result<u8, String> {
     let Adopted { config, shm, memory, inbox_ends, inboxes, tcp, addresses, unix, rescued } = adopted;
     let file = unix.as_ref().and_then(Unix::file).filter(|_| keeper == Keeper::Nobody);
     let listeners = Listeners { tcp, addresses, unix, keeper, sinks: Vec::new() };
-    let snapshot = load::snapshot(&config)?;
-    let foundation = Foundation {
-        config: Arc::new(config),
-        listeners,
-        shm,
-        memory,
-        inbox_ends,
-        inboxes,
-        snapshot,
-        log_file,
-        warned,
-        stderr,
-        verbose,
-        image: std::env::current_exe().unwrap_or_default(),
-        control_dir,
-    };
-    let (engine, first) = Engine::rescue(assemble(foundation, |_| Ok(Resolver::default()))?, rescued)?;
+    let own = Belongings { memory, listeners, inbox_ends, inboxes };
+    let parts = assemble(config, shm, own, setup, |_| Ok(Resolver::default()))?;
+    let (engine, first) = Engine::rescue(parts, rescued)?;
     if let Some(file) = file {
         last_breath::remove_at_end(file);
     }
@@ -193,66 +148,20 @@ fn go_on(adopted: Adopted, rest: Rest, control_dir: Option<ControlDir>) -> Resul
     Ok(engine.run(first))
 }
 
-/// What a fleet stands on, new or gone on with.
-pub(crate) struct Foundation {
-    /// The configuration in force.
-    pub(crate) config: Arc<Config>,
-    /// The listeners.
-    pub(crate) listeners: Listeners,
-    /// The shared memory,
-    pub(crate) shm: Shm,
-    /// and its descriptor.
-    pub(crate) memory: OwnedFd,
-    /// Receiving ends of the inboxes, by slot,
-    pub(crate) inbox_ends: Vec<OwnedFd>,
-    /// and their sending ends.
-    pub(crate) inboxes: Arc<Inboxes>,
-    /// The configuration's snapshot.
-    pub(crate) snapshot: OwnedFd,
-    /// Its log file.
-    pub(crate) log_file: Option<OwnedFd>,
-    /// Warnings that were logged.
-    pub(crate) warned: HashSet<String>,
-    /// Whether to log to standard error.
-    pub(crate) stderr: bool,
-    /// How many -v.
-    pub(crate) verbose: u8,
-    /// Where the image that runs was found.
-    pub(crate) image: PathBuf,
-    /// The directory by which there is no second fleet beside this one.
-    pub(crate) control_dir: Option<ControlDir>,
-}
-
 /// How names will be looked up. It may start a thread, and so waits until signals are blocked.
 type Names = fn(&Settings) -> Result<Resolver, String>;
 
 /// What the fleet runs with, its threads among it. The error says which cannot be had.
-pub(crate) fn assemble(foundation: Foundation, names: Names) -> Result<Parts, String> {
-    // With all that is to be gone on with still open.
+pub(crate) fn assemble(config: Config, shm: Shm, own: Belongings, setup: Setup, names: Names) -> Result<Parts, String> {
     let (input, inputs) = crossbeam_channel::unbounded();
-    let office = threads(&foundation, names, &input).map_err(upgrade::give_up)?;
-    let Foundation { listeners, memory, inbox_ends, inboxes, .. } = foundation;
-    let Foundation { snapshot, log_file, warned, stderr, verbose, image, control_dir, .. } = foundation;
-    Ok(Parts {
-        office,
-        inputs,
-        input,
-        memory,
-        listeners,
-        inbox_ends,
-        inboxes,
-        snapshot,
-        log_file,
-        warned,
-        stderr,
-        verbose,
-        image,
-        control_dir,
-    })
+    let published = load::snapshot(&config).and_then(|snapshot| Ok((snapshot, threads(config, shm, &own, names, &input)?)));
+    // With all that is to be gone on with still open.
+    let (snapshot, office) = published.map_err(upgrade::give_up)?;
+    Ok(Parts { office, inputs, input, snapshot, own, setup })
 }
 
-fn threads(foundation: &Foundation, names: Names, input: &Sender<Input>) -> Result<Arc<Office>, String> {
-    let Foundation { config, listeners, shm, inboxes, .. } = foundation;
+fn threads(config: Config, shm: Shm, own: &Belongings, names: Names, input: &Sender<Input>) -> Result<Arc<Office>, String> {
+    let Belongings { listeners, inboxes, .. } = own;
     let failed = |what: &'static str| move |error: std::io::Error| format!("could not start the thread for {what}: {error}");
     signals::block().map_err(|error| format!("could not block signals: {error}"))?;
     let gate = Arc::new(Gate::default());
@@ -266,7 +175,7 @@ fn threads(foundation: &Foundation, names: Names, input: &Sender<Input>) -> Resu
         rows.push((std::os::fd::AsFd::as_fd(unix).as_raw_fd(), "unix".to_owned(), config.settings.listen_port));
     }
     let names = names(&config.settings)?;
-    let office = Arc::new(Office::new(Arc::clone(config), input.clone(), gate, shm.clone(), orphans, names, rows));
+    let office = Arc::new(Office::new(Arc::new(config), input.clone(), gate, shm, orphans, names, rows));
     signals::listen(Arc::clone(&office)).map_err(failed("signals"))?;
     stats::start(Arc::clone(&office)).map_err(failed("statistics"))?;
     dns::start_zone_checks(Arc::clone(&office)).map_err(failed("DNS zones"))?;

@@ -38,9 +38,9 @@ impl Engine {
     /// Adds a slot that has an inbox and no listeners.
     pub(super) fn add_slot(&mut self) -> Result<(), String> {
         let (receiving, sending) = inbox().map_err(|error| format!("could not create an inbox: {}", listen::reason(&error)))?;
-        self.parts.listeners.tcp.push(Vec::new());
-        self.parts.inbox_ends.push(receiving);
-        self.parts.inboxes.add(sending);
+        self.parts.own.listeners.tcp.push(Vec::new());
+        self.parts.own.inbox_ends.push(receiving);
+        self.parts.own.inboxes.add(sending);
         self.workers.push(None);
         Ok(())
     }
@@ -61,9 +61,9 @@ impl Engine {
                     Err((call, error)) => log::error!("cannot listen on {address}: {call}: {}", listen::reason(&error)),
                 }
             }
-            self.parts.listeners.tcp.push(listeners);
-            self.parts.inbox_ends.push(receiving);
-            self.parts.inboxes.add(sending);
+            self.parts.own.listeners.tcp.push(listeners);
+            self.parts.own.inbox_ends.push(receiving);
+            self.parts.own.inboxes.add(sending);
             self.workers.push(None);
         }
     }

@@ -55,19 +55,31 @@ pub(crate) struct Parts {
     pub(crate) inputs: Receiver<Input>,
     /// Where they are sent.
     pub(crate) input: Sender<Input>,
+    /// The configuration in force, as workers receive it.
+    pub(crate) snapshot: OwnedFd,
+    /// What the fleet owns.
+    pub(crate) own: Belongings,
+    /// How it was started.
+    pub(crate) setup: Setup,
+}
+
+/// What a fleet owns, whichever image its supervisor runs.
+pub(crate) struct Belongings {
     /// The shared memory's descriptor.
     pub(crate) memory: OwnedFd,
     /// The listeners.
     pub(crate) listeners: Listeners,
-    /// Receiving ends of the inboxes, by slot.
+    /// Receiving ends of the inboxes, by slot,
     pub(crate) inbox_ends: Vec<OwnedFd>,
-    /// Their sending ends.
+    /// and their sending ends.
     pub(crate) inboxes: Arc<Inboxes>,
-    /// The first configuration's snapshot.
-    pub(crate) snapshot: OwnedFd,
-    /// Its log file.
+}
+
+/// How a supervisor was started, and where it says what.
+pub(crate) struct Setup {
+    /// The log file.
     pub(crate) log_file: Option<OwnedFd>,
-    /// Warnings that were logged at the start.
+    /// Warnings that were logged.
     pub(crate) warned: HashSet<String>,
     /// Whether to log to standard error.
     pub(crate) stderr: bool,
@@ -120,8 +132,8 @@ pub(crate) struct Engine {
 impl Engine {
     /// An engine for as many slots as there are inboxes.
     pub(crate) fn new(parts: Parts, mock_secret: [u8; 32]) -> Self {
-        let slots = parts.inbox_ends.len();
-        let keeps = parts.listeners.keeper != Keeper::Nobody;
+        let slots = parts.own.inbox_ends.len();
+        let keeps = parts.own.listeners.keeper != Keeper::Nobody;
         let fleet = Fleet::new(slots, rules(&parts.office.config(), keeps), crate::NAME);
         Self {
             fleet,
@@ -208,7 +220,7 @@ impl Engine {
             holds: holdings(&row),
         };
         let pulses = (0..self.workers.len()).map(|slot| pulse(table.get(Slot(slot as u8)))).collect();
-        let backlog = self.parts.listeners.has_backlog();
+        let backlog = self.parts.own.listeners.has_backlog();
         self.event(Event::Tick { pulses, backlog });
         // What was sent by somebody who had not seen yet that the worker was gone.
         (0..self.workers.len()).for_each(|slot| self.pass_on_unread(Slot(slot as u8)));
@@ -274,16 +286,16 @@ impl Engine {
             Action::Log(level, line) => log::log!(level, "{line}"),
             Action::Fatal(line) => shared::fatal!("{line}"),
             Action::Notify(notice) => self.tell_manager(notice),
-            Action::SealListeners => self.parts.listeners.seal(&self.parts.office.config().settings),
+            Action::SealListeners => self.parts.own.listeners.seal(&self.parts.office.config().settings),
             Action::ShutListeners => {
-                let strays = self.parts.listeners.shut();
+                let strays = self.parts.own.listeners.shut();
                 self.let_in(strays);
             }
             Action::OpenListeners => {
-                let strays = self.parts.listeners.open(&self.parts.office.config().settings);
+                let strays = self.parts.own.listeners.open(&self.parts.office.config().settings);
                 self.let_in(strays);
             }
-            Action::CloseListeners => self.parts.listeners.tcp.clear(),
+            Action::CloseListeners => self.parts.own.listeners.tcp.clear(),
             Action::Exit(status) => self.exit = Some(status),
         }
         None
@@ -292,7 +304,7 @@ impl Engine {
     fn send(&self, slot: Slot, message: ToWorker) -> Option<Event> {
         let worker = self.workers.get(slot.index())?.as_ref()?;
         let mut descriptors = Vec::new();
-        let inboxes = self.parts.inboxes.ends();
+        let inboxes = self.parts.own.inboxes.ends();
         let message = match (message, &self.candidate) {
             (ToWorker::Prepare { generation, .. }, Some(candidate)) => {
                 descriptors.push(candidate.snapshot.as_fd());
@@ -308,7 +320,7 @@ impl Engine {
                 ToWorker::Adopted { marks }
             }
             (ToWorker::Listen { of, .. }, _) => {
-                let listeners = &self.parts.listeners;
+                let listeners = &self.parts.own.listeners;
                 let unix = listeners.unix.as_ref().filter(|_| of == slot);
                 descriptors.extend(listeners.tcp.get(of.index()).into_iter().flatten().map(AsFd::as_fd));
                 let tcp = descriptors.len() as u8;
@@ -349,7 +361,7 @@ impl Engine {
 
     /// Whoever is ready has listeners worth keeping, also after a reload that has added some.
     fn tell_manager(&self, notice: Notice) {
-        let listeners = &self.parts.listeners;
+        let listeners = &self.parts.own.listeners;
         if notice == Notice::Ready && listeners.keeper == Keeper::Store {
             let unix = listeners.unix.iter().map(AsFd::as_fd);
             notify::store(&listeners.tcp.iter().flatten().map(AsFd::as_fd).chain(unix).collect::<Vec<_>>());
@@ -360,7 +372,7 @@ impl Engine {
     /// Who has connected while the port was being closed is a worker's client.
     fn let_in(&self, strays: Vec<Stray>) {
         for Stray { socket, address } in strays {
-            unread::hand_over(&self.parts.office.shm, &self.parts.inboxes.ends(), address, socket.as_fd());
+            unread::hand_over(&self.parts.office.shm, &self.parts.own.inboxes.ends(), address, socket.as_fd());
         }
     }
 
@@ -374,12 +386,12 @@ impl Engine {
         let lost = holdings(&office.shm.workers().get(slot));
         let orphans = office.shm.bury(worker.owner);
         office.shm.workers().vacate(slot);
-        if let Some(directory) = &self.parts.control_dir {
+        if let Some(directory) = &self.parts.setup.control_dir {
             door::remove(directory.as_fd(), slot);
         }
         let databases = orphans.iter().map(|orphan| database_of(&office.shm, orphan.seats.pool)).collect();
         office.orphans.buried(slot, orphans);
-        wake_waiters(&office.shm, &self.parts.inboxes);
+        wake_waiters(&office.shm, &self.parts.own.inboxes);
         self.event(Event::Exited { slot, incarnation, ended, lost, orphans: databases });
         self.pass_on_unread(slot);
     }
@@ -387,8 +399,8 @@ impl Engine {
     /// Unless a worker runs on the slot, which reads its inbox itself.
     fn pass_on_unread(&self, slot: Slot) {
         if self.workers[slot.index()].is_none() {
-            let inbox = self.parts.inbox_ends[slot.index()].as_fd();
-            unread::pass_on(&self.parts.office.shm, slot, inbox, &self.parts.inboxes.ends());
+            let inbox = self.parts.own.inbox_ends[slot.index()].as_fd();
+            unread::pass_on(&self.parts.office.shm, slot, inbox, &self.parts.own.inboxes.ends());
         }
     }
 
@@ -396,9 +408,9 @@ impl Engine {
         let input = self.parts.input.clone();
         let ground = Ground {
             running: self.parts.office.config(),
-            addresses: self.parts.listeners.addresses.clone(),
+            addresses: self.parts.own.listeners.addresses.clone(),
             slots: self.workers.len(),
-            verbose: self.parts.verbose,
+            verbose: self.parts.setup.verbose,
         };
         let started = load::aside(input, ground, self.generation + 1, source);
         started.err().map(|error| Event::Loaded(Err(format!("no thread to read the configuration: {error}"))))
@@ -409,7 +421,7 @@ impl Engine {
             // A generation is never used twice, also when it is refused.
             self.generation = candidate.config.generation;
             for warning in &candidate.warnings {
-                if self.parts.warned.insert(warning.clone()) {
+                if self.parts.setup.warned.insert(warning.clone()) {
                     log::warn!("{warning}");
                 }
             }
@@ -418,7 +430,7 @@ impl Engine {
             let names: std::collections::BTreeSet<String> = names.cloned().collect();
             let dropped = changes.dropped_databases.clone();
             let entries = if names.contains("*") { Changed::All } else { Changed::Entries(names) };
-            let (rules, workers) = (rules(&candidate.config, self.parts.listeners.keeper != Keeper::Nobody), candidate.workers);
+            let (rules, workers) = (rules(&candidate.config, self.parts.own.listeners.keeper != Keeper::Nobody), candidate.workers);
             let (outdated_secrets, news) = (changes.outdated_secrets.clone(), candidate.news.clone());
             let loaded = Loaded { generation: self.generation, rules, workers, changed: entries, dropped, outdated_secrets, news };
             self.candidate = Some(candidate);
@@ -432,14 +444,14 @@ impl Engine {
         let Some(candidate) = self.candidate.take() else { return };
         let Candidate { config, snapshot, log_file, new_slots, .. } = *candidate;
         self.new_slots = new_slots;
-        if let Err(error) = logging::apply(&config.settings, self.parts.stderr, log_file.as_ref()) {
+        if let Err(error) = logging::apply(&config.settings, self.parts.setup.stderr, log_file.as_ref()) {
             log::error!("could not use the new logfile: {error}");
         }
-        for listener in self.parts.listeners.tcp.iter().flatten() {
+        for listener in self.parts.own.listeners.tcp.iter().flatten() {
             listen::defer_accept(listener, config.settings.tcp_defer_accept > 0);
         }
         self.parts.snapshot = snapshot;
-        self.parts.log_file = log_file;
+        self.parts.setup.log_file = log_file;
         self.parts.office.adopt(config);
     }
 }

@@ -22,7 +22,7 @@ impl Engine {
         for (slot, orphans) in orphans {
             office.orphans.buried(slot, orphans);
         }
-        wake_waiters(&office.shm, &engine.parts.inboxes);
+        wake_waiters(&office.shm, &engine.parts.own.inboxes);
         for (owner, process, control) in workers {
             let control = Control::new(control, Arc::clone(&office.gate), shared::control::Tongue::Own);
             let listening = process::listen(Arc::clone(&office), control.clone(), owner, process.clone());
@@ -32,7 +32,7 @@ impl Engine {
         for worker in engine.workers.iter().flatten() {
             last_breath::remember(worker.owner.slot, &worker.process);
         }
-        let listeners = &mut engine.parts.listeners;
+        let listeners = &mut engine.parts.own.listeners;
         if let Some(unix) = listeners.unix.as_mut().filter(|_| listeners.keeper == Keeper::Nobody) {
             unix.own();
         }

@@ -1,14 +1,16 @@
 //! Going on with a fleet that another image has written down.
 
-use super::{Engine, Worker, load, rules};
+use super::{Belongings, Engine, Setup, Worker, rules};
 use crate::control::Control;
 use crate::dns::Resolver;
 use crate::estate::{Estate, KeptSlot, KeptWorker};
+use crate::fleet::AskId;
 use crate::listen::{Keeper, Unix};
 use crate::luggage::Arrived;
 use crate::orphans::Inboxes;
+use crate::parlour::Parlour;
 use crate::process::{self, Process};
-use crate::start::{Foundation, assemble};
+use crate::start::assemble;
 use crate::upgrade::{WayBack, give_up};
 use crate::{last_breath, logging};
 use crossbeam_channel::bounded;
@@ -16,13 +18,41 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use shared::control::Tongue;
 use shared::door;
-use shared::ids::Owner;
+use shared::ids::{ConnectionId, Owner};
 use shared::shm::{Shm, WorkerRow};
 use shared::sys::seqpacket;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+
+/// A worker of the image before, with its control socket.
+type Kept = (Owner, Process, OwnedFd);
+
+/// What every slot had.
+#[derive(Default)]
+struct Slots {
+    inbox_ends: Vec<OwnedFd>,
+    inboxes: Inboxes,
+    workers: Vec<Option<Kept>>,
+}
+
+/// Without it this image gives up. Wherever it does, all that the image before needs is still open.
+trait OrGiveUp<T> {
+    fn or_give_up(self) -> Result<T, String>;
+}
+
+impl<T> OrGiveUp<T> for io::Result<T> {
+    fn or_give_up(self) -> Result<T, String> {
+        self.map_err(|error| give_up(format!("cannot go on with the fleet: {}", crate::listen::reason(&error))))
+    }
+}
+
+impl<T> OrGiveUp<T> for Option<T> {
+    fn or_give_up(self) -> Result<T, String> {
+        self.ok_or_else(|| give_up("cannot go on with the fleet: a descriptor is missing".to_owned()))
+    }
+}
 
 /// A control socket with nobody at its other end.
 fn closed() -> io::Result<OwnedFd> {
@@ -31,15 +61,28 @@ fn closed() -> io::Result<OwnedFd> {
     Ok(ours)
 }
 
+fn unpack(kept: Vec<KeptSlot>, arrived: &mut Arrived) -> Result<Slots, String> {
+    let mut slots = Slots::default();
+    for KeptSlot { receiving, sending, worker } in kept {
+        slots.inbox_ends.push(arrived.take(receiving).or_give_up()?);
+        slots.inboxes.add(arrived.take(sending).or_give_up()?);
+        let worker = worker.map(|KeptWorker { owner, pid, control, held }| {
+            let held = held.map(|held| arrived.take(held).or_give_up()).transpose()?;
+            // One whose end an image has seen that has failed since then is found to have ended.
+            let control = arrived.take(control).map_or_else(closed, Ok).or_give_up()?;
+            Ok::<_, String>((owner, Process::new(pid, held), control))
+        });
+        slots.workers.push(worker.transpose()?);
+    }
+    Ok(slots)
+}
+
 impl Engine {
     /// An engine that goes on, and with it the threads. The error says why it cannot.
     pub(crate) fn resume(estate: Estate, mut arrived: Arrived, way_back: Option<WayBack>) -> Result<Self, String> {
-        // Wherever it fails, all that the image before needs is still open.
-        let failed = |error: io::Error| give_up(format!("cannot go on with the fleet: {}", crate::listen::reason(&error)));
-        let missing = || give_up("cannot go on with the fleet: a descriptor is missing".to_owned());
-        let log_file = estate.log_file.map(|place| arrived.take(place).ok_or_else(missing)).transpose()?;
-        logging::apply(&estate.config.settings, estate.stderr, log_file.as_ref()).map_err(failed)?;
-        let memory = arrived.take(estate.memory).ok_or_else(missing)?;
+        let log_file = estate.log_file.map(|place| arrived.take(place).or_give_up()).transpose()?;
+        logging::apply(&estate.config.settings, estate.stderr, log_file.as_ref()).or_give_up()?;
+        let memory = arrived.take(estate.memory).or_give_up()?;
         // The image before goes on with what it has left.
         let census = estate.census.filter(|_| way_back.is_some());
         let (shm, memory, memory_before) = match census {
@@ -49,46 +92,19 @@ impl Engine {
             }
             None => (Shm::open(memory.as_fd()).map_err(|error| give_up(error.to_string()))?, memory, None),
         };
-        let inboxes = Arc::new(Inboxes::default());
-        let (mut inbox_ends, mut kept) = (Vec::new(), Vec::new());
-        for KeptSlot { receiving, sending, worker } in estate.slots {
-            inbox_ends.push(arrived.take(receiving).ok_or_else(missing)?);
-            inboxes.add(arrived.take(sending).ok_or_else(missing)?);
-            let worker = worker.map(|KeptWorker { owner, pid, control, held }| {
-                let held = held.map(|held| arrived.take(held).ok_or_else(missing)).transpose()?;
-                // One whose end an image has seen that has failed since then is found to have ended.
-                let control = arrived.take(control).map_or_else(closed, Ok).map_err(failed)?;
-                Ok::<_, String>((owner, Process::new(pid, held), control))
-            });
-            kept.push(worker.transpose()?);
-        }
-        let listeners = estate.listeners.take(&mut arrived).ok_or_else(missing)?;
-        if listeners.keeper == Keeper::Nobody
-            && let Some(file) = listeners.unix.as_ref().and_then(Unix::file)
-        {
+        let Slots { inbox_ends, inboxes, workers } = unpack(estate.slots, &mut arrived)?;
+        let listeners = estate.listeners.take(&mut arrived).or_give_up()?;
+        let keeps = listeners.keeper != Keeper::Nobody;
+        if let Some(file) = listeners.unix.as_ref().and_then(Unix::file).filter(|_| !keeps) {
             last_breath::remove_at_end(file);
         }
-        let control_dir = estate.control_dir.map(|kept| kept.take(&mut arrived).ok_or_else(missing)).transpose()?;
-        let keeps = listeners.keeper != Keeper::Nobody;
-        let snapshot = load::snapshot(&estate.config).map_err(give_up)?;
+        let control_dir = estate.control_dir.map(|kept| kept.take(&mut arrived).or_give_up()).transpose()?;
         let rules = rules(&estate.config, keeps);
-        let foundation = Foundation {
-            config: Arc::new(estate.config),
-            listeners,
-            shm,
-            memory,
-            inbox_ends,
-            inboxes,
-            snapshot,
-            log_file,
-            warned: estate.warned,
-            stderr: estate.stderr,
-            verbose: estate.verbose,
-            image: estate.image,
-            control_dir,
-        };
+        let own = Belongings { memory, listeners, inbox_ends, inboxes: Arc::new(inboxes) };
+        let Estate { warned, stderr, verbose, image, .. } = estate;
+        let setup = Setup { log_file, warned, stderr, verbose, image, control_dir };
         // A file of name servers that has become unreadable is no reason to end: who is looked up is told.
-        let parts = assemble(foundation, |_| Ok(Resolver::default()))?;
+        let parts = assemble(estate.config, shm, own, setup, |_| Ok(Resolver::default()))?;
         let mut engine = Self::new(parts, estate.mock_secret);
         engine.fleet = estate.fleet;
         engine.fleet.go_on(rules, crate::NAME);
@@ -99,25 +115,11 @@ impl Engine {
         engine.image_before = estate.image_before;
         engine.way_back = way_back;
         engine.memory_before = memory_before;
-        let gate = &engine.parts.office.gate;
-        let table = engine.parts.office.shm.workers();
-        let tongue = |owner: Owner| if table.is_stranger(owner.slot) { Tongue::Common } else { Tongue::Own };
-        let again = |(owner, process, control)| {
-            let control = Control::new(control, Arc::clone(gate), tongue(owner));
-            Worker { owner, process, control }
-        };
-        engine.workers = kept.into_iter().map(|worker| worker.map(again)).collect();
-        let control = |owner| Some(&engine.workers.iter().flatten().find(|worker| worker.owner == owner)?.control);
-        let mut answers = BTreeMap::new();
-        for (ask, session) in estate.asks {
-            let (reply, answer) = bounded(1);
-            engine.asks.insert(ask, (session, reply));
-            answers.extend(session.map(|session| (session, answer)));
-        }
-        estate.parlour.resume(&engine.parts.office, control, |session| answers.remove(&session), &mut arrived);
+        engine.know_again(workers);
+        engine.host_again(estate.asks, estate.parlour, &mut arrived);
         for Worker { owner, process, control } in engine.workers.iter().flatten() {
             last_breath::remember(owner.slot, process);
-            process::listen(Arc::clone(&engine.parts.office), control.clone(), *owner, process.clone()).map_err(failed)?;
+            process::listen(Arc::clone(&engine.parts.office), control.clone(), *owner, process.clone()).or_give_up()?;
         }
         engine.end_strangers();
         if engine.way_back.is_none() {
@@ -125,6 +127,30 @@ impl Engine {
             engine.settle();
         }
         Ok(engine)
+    }
+
+    /// The workers, each spoken to as its version understands.
+    fn know_again(&mut self, kept: Vec<Option<Kept>>) {
+        let office = &self.parts.office;
+        let table = office.shm.workers();
+        let tongue = |owner: Owner| if table.is_stranger(owner.slot) { Tongue::Common } else { Tongue::Own };
+        let again = |(owner, process, control)| {
+            let control = Control::new(control, Arc::clone(&office.gate), tongue(owner));
+            Worker { owner, process, control }
+        };
+        self.workers = kept.into_iter().map(|worker| worker.map(again)).collect();
+    }
+
+    /// The console sessions, and who among them waits for what.
+    fn host_again(&mut self, asks: Vec<(AskId, Option<ConnectionId>)>, parlour: Parlour, arrived: &mut Arrived) {
+        let mut answers = BTreeMap::new();
+        for (ask, session) in asks {
+            let (reply, answer) = bounded(1);
+            self.asks.insert(ask, (session, reply));
+            answers.extend(session.map(|session| (session, answer)));
+        }
+        let control = |owner| Some(&self.workers.iter().flatten().find(|worker| worker.owner == owner)?.control);
+        parlour.resume(&self.parts.office, control, |session| answers.remove(&session), arrived);
     }
 
     /// Ends what the image before, or one that has failed, has started beside the workers of the estate: workers, helpers, binaries that were asked.
@@ -144,7 +170,7 @@ impl Engine {
                 continue;
             }
             log::warn!("worker {slot} (pid {pid}) was the failed version's");
-            if let Some(directory) = &self.parts.control_dir {
+            if let Some(directory) = &self.parts.setup.control_dir {
                 door::remove(directory.as_fd(), slot);
             }
             let orphans = shm.bury(owner);

@@ -46,29 +46,29 @@ impl Engine {
     fn greet(&self, control: &Control, owner: Owner, marks: Marks, welcomes: Vec<Welcome>, keys: &OwnedFd) -> io::Result<()> {
         let parts = &self.parts;
         let none = Vec::new();
-        let inboxes = parts.inboxes.ends();
-        let tcp = parts.listeners.tcp.get(owner.slot.index()).unwrap_or(&none);
+        let inboxes = parts.own.inboxes.ends();
+        let tcp = parts.own.listeners.tcp.get(owner.slot.index()).unwrap_or(&none);
         let door = self.door(owner);
         let message = ToWorker::Start {
             slot: owner.slot,
             incarnation: owner.incarnation,
             generation: parts.office.config().generation,
-            log_file: parts.log_file.is_some(),
+            log_file: parts.setup.log_file.is_some(),
             inboxes: inboxes.len() as u8,
             listeners: tcp.len() as u8,
-            unix_listeners: u8::from(parts.listeners.unix.is_some()),
+            unix_listeners: u8::from(parts.own.listeners.unix.is_some()),
             marks,
-            stderr: parts.stderr,
+            stderr: parts.setup.stderr,
             mock_secret: self.mock_secret,
             welcomes,
             door: door.is_some(),
         };
-        let mut descriptors: Vec<BorrowedFd<'_>> = vec![parts.memory.as_fd(), parts.snapshot.as_fd(), keys.as_fd()];
-        descriptors.extend(parts.log_file.as_ref().map(AsFd::as_fd));
-        descriptors.push(parts.inbox_ends[owner.slot.index()].as_fd());
+        let mut descriptors: Vec<BorrowedFd<'_>> = vec![parts.own.memory.as_fd(), parts.snapshot.as_fd(), keys.as_fd()];
+        descriptors.extend(parts.setup.log_file.as_ref().map(AsFd::as_fd));
+        descriptors.push(parts.own.inbox_ends[owner.slot.index()].as_fd());
         descriptors.extend(inboxes.iter().map(AsFd::as_fd));
         descriptors.extend(tcp.iter().map(AsFd::as_fd));
-        descriptors.extend(parts.listeners.unix.as_ref().map(AsFd::as_fd));
+        descriptors.extend(parts.own.listeners.unix.as_ref().map(AsFd::as_fd));
         descriptors.extend(door.as_ref().map(AsFd::as_fd));
         match control.send(&message, &descriptors) {
             // It has died already: a start like any other that fails soon, with a proper end.
@@ -81,7 +81,7 @@ impl Engine {
 impl Engine {
     /// Where another supervisor would find the worker.
     fn door(&self, owner: Owner) -> Option<OwnedFd> {
-        let directory = self.parts.control_dir.as_ref()?;
+        let directory = self.parts.setup.control_dir.as_ref()?;
         let warn = |error: &io::Error| {
             let error = listen::reason(error);
             log::warn!("worker {} has no door: {error}; should the supervisor crash, it cannot be adopted", owner.slot);

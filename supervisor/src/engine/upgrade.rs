@@ -24,11 +24,11 @@ impl Engine {
         self.binary = None;
         self.preflights += 1;
         let number = self.preflights;
-        let path = binary.unwrap_or_else(|| self.parts.image.clone());
+        let path = binary.unwrap_or_else(|| self.parts.setup.image.clone());
         // What the threads hold is not needed for that, and they move.
         let census = Some(self.parts.office.shm.census());
         let written = self.with_estate(census, Parlour::default(), &Luggage::default(), |estate, load| estate::write(estate, load));
-        let given = written.and_then(|estate| Ok((estate, self.parts.memory.try_clone()?)));
+        let given = written.and_then(|estate| Ok((estate, self.parts.own.memory.try_clone()?)));
         let input = self.parts.input.clone();
         let begun = given.and_then(|(estate, memory)| {
             let ask = move || {
@@ -74,7 +74,7 @@ impl Engine {
     fn leap(&mut self, closed: &Closed<'_>) -> Event {
         let gone_on = |reason: String| Event::Resumed(Resumed::Back(reason));
         let Some(binary) = self.binary.take() else { return gone_on("the new binary is not there any more".to_owned()) };
-        self.image_before = Some(std::mem::replace(&mut self.parts.image, binary.path.clone()));
+        self.image_before = Some(std::mem::replace(&mut self.parts.setup.image, binary.path.clone()));
         let error = match File::open("/proc/self/exe") {
             Ok(old) => {
                 let census = binary.strange.then(|| self.parts.office.shm.census());
@@ -106,7 +106,7 @@ impl Engine {
     /// The next upgrade is to what is now where the image before was found.
     pub(super) fn come_back(&mut self) {
         if let Some(image) = self.image_before.take() {
-            self.parts.image = image;
+            self.parts.setup.image = image;
         }
     }
 
@@ -160,7 +160,7 @@ impl Engine {
         luggage: &Luggage,
         act: impl FnOnce(&Estate<&Fleet, &Config>, &Load<'_>) -> T,
     ) -> T {
-        let (config, inboxes, mut load) = (self.parts.office.config(), self.parts.inboxes.ends(), Load::of(luggage));
+        let (config, inboxes, mut load) = (self.parts.office.config(), self.parts.own.inboxes.ends(), Load::of(luggage));
         let estate = Estate { census, ..self.estate(&config, &inboxes, parlour, &mut load) };
         act(&estate, &load)
     }
@@ -173,7 +173,7 @@ impl Engine {
         load: &mut Load<'a>,
     ) -> Estate<&'a Fleet, &'a Config> {
         let parts = &self.parts;
-        let slots = parts.inbox_ends.iter().zip(inboxes).zip(&self.workers);
+        let slots = parts.own.inbox_ends.iter().zip(inboxes).zip(&self.workers);
         let slots = slots.map(|((receiving, sending), worker)| KeptSlot {
             receiving: load.add(receiving.as_fd()),
             sending: load.add(sending.as_fd()),
@@ -192,19 +192,19 @@ impl Engine {
             fleet: &self.fleet,
             asks: self.asks.iter().map(|(ask, (session, _))| (*ask, *session)).collect(),
             last_ask: self.last_ask,
-            memory: load.add(self.memory_before.as_ref().unwrap_or(&parts.memory).as_fd()),
+            memory: load.add(self.memory_before.as_ref().unwrap_or(&parts.own.memory).as_fd()),
             census: None,
             slots,
-            listeners: parts.listeners.keep(load),
-            log_file: parts.log_file.as_ref().map(|file| load.add(file.as_fd())),
-            warned: parts.warned.clone(),
-            stderr: parts.stderr,
-            verbose: parts.verbose,
+            listeners: parts.own.listeners.keep(load),
+            log_file: parts.setup.log_file.as_ref().map(|file| load.add(file.as_fd())),
+            warned: parts.setup.warned.clone(),
+            stderr: parts.setup.stderr,
+            verbose: parts.setup.verbose,
             mock_secret: self.mock_secret,
             ticket_key_since: self.ticket_key_since,
-            image: parts.image.clone(),
+            image: parts.setup.image.clone(),
             image_before: self.image_before.clone(),
-            control_dir: parts.control_dir.as_ref().map(|directory| directory.keep(load)),
+            control_dir: parts.setup.control_dir.as_ref().map(|directory| directory.keep(load)),
             parlour,
         }
     }
