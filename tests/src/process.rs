@@ -21,20 +21,22 @@ pub fn signal(pid: u32, signal: Signal) {
 
 /// Whether the process exists and is not a zombie.
 pub fn is_alive(pid: u32) -> bool {
-    state_and_parent(pid).is_some_and(|(state, _)| state != 'Z' && state != 'X')
+    state(pid).is_some_and(|state| state != 'Z' && state != 'X')
 }
 
 /// Whether SIGSTOP has stopped the process.
 pub fn is_stopped(pid: u32) -> bool {
-    state_and_parent(pid).is_some_and(|(state, _)| state == 'T')
+    state(pid) == Some('T')
 }
 
 /// The living children of `pid`, lowest pid first.
 pub fn children(pid: u32) -> Vec<u32> {
-    all()
-        .into_iter()
-        .filter(|&other| state_and_parent(other).is_some_and(|(state, parent)| parent == pid && state != 'Z'))
-        .collect()
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
+    let mut children: Vec<u32> = lists.flat_map(|list| list.split_whitespace().flat_map(str::parse).collect::<Vec<_>>()).collect();
+    children.retain(|&child| is_alive(child));
+    children.sort_unstable();
+    children
 }
 
 /// The living processes whose environment holds `entry` (`NAME=value`): a mark that children inherit, whoever becomes their parent.
@@ -103,11 +105,10 @@ fn all() -> Vec<u32> {
     pids
 }
 
-fn state_and_parent(pid: u32) -> Option<(char, u32)> {
+fn state(pid: u32) -> Option<char> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name stands in parentheses and may hold anything; what follows the last one is regular.
-    let mut fields = stat.rsplit_once(") ")?.1.split(' ');
-    Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
+    stat.rsplit_once(") ")?.1.chars().next()
 }
 
 /// Prints the last lines of a log of a test that fails.

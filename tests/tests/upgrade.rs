@@ -125,21 +125,31 @@ fn canary(fleet: &Fleet, image: &Path, mut ended: impl FnMut() -> bool) -> Optio
     None
 }
 
-/// Does something to the canary as it starts; gives what the command has said. One that is ready too soon is tried again.
-fn disturb(fleet: &Fleet, act: impl Fn(u32)) -> Output {
+/// Does something to the canary before it is ready, told how to see that it is too late; another attempt is made then.
+/// Gives what the command has said, and who must not have noticed.
+fn disturb(fleet: &Fleet, act: impl Fn(u32, &dyn Fn() -> bool)) -> (Output, Unmoved) {
+    let ready = || fleet.logged("UPGRADE: the first worker is ready");
+    let first = ready();
     for attempt in 0..50 {
-        let image = copy(fleet, &binary(), &format!("new{attempt}"));
+        let unmoved = Unmoved::new(fleet);
+        let image = copy(fleet, &binary(), &format!("new{}", first + attempt));
         let arguments = ["upgrade", "--binary", image.to_str().unwrap()];
         let mut command = fleet.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let too_late = || ready() > first + attempt;
         if let Some(pid) = canary(fleet, &image, || command.try_wait().unwrap().is_some()) {
-            act(pid);
+            act(pid, &too_late);
+            if too_late() {
+                process::signal(pid, Signal::SIGCONT);
+            }
         }
         let output = command.wait_with_output().unwrap();
-        if !output.status.success() {
+        if !too_late() {
             // It is not what the next upgrade is to.
             fs::remove_file(image).unwrap();
-            return output;
+            assert_eq!(output.status.code(), Some(1), "{output:?}");
+            return (output, unmoved);
         }
+        fleet.all_workers();
     }
     panic!("the canary was always ready before");
 }
@@ -149,15 +159,21 @@ fn a_canary_that_fails_brings_the_binary_before_back() {
     let server = Postgres::start();
     let fleet = Fleet::builder(&server).workers(1).start();
     let supervisor = fleet.pid();
-    let mut client = fleet.client();
-    assert_eq!(client.query("begin").status, 'T');
-    for (fault, reason) in [(Signal::SIGKILL, "ended before it was ready: signal 9"), (Signal::SIGSTOP, "signal 9")] {
-        let output = disturb(&fleet, |canary| process::signal(canary, fault));
-        assert!(String::from_utf8_lossy(&output.stderr).contains(reason), "{output:?}");
+    // One that has never been heard of has longer to say that it is ready.
+    for (fault, reasons) in [
+        (Signal::SIGKILL, &["ended before it was ready: signal 9"][..]),
+        (Signal::SIGSTOP, &["ended before it was ready: signal 9", "was not ready within 20 s"]),
+    ] {
+        let (output, unmoved) = disturb(&fleet, |canary, _| process::signal(canary, fault));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(reasons.iter().any(|reason| said.contains(reason)), "{output:?}");
         assert!(fleet.logged("the version before is brought back") > 0);
-        assert_eq!(process::children(supervisor).len(), 1, "nothing is left of it");
+        wait_until("the canary to be gone", SOON, || process::children(supervisor).len() == 1);
+        unmoved.check(&fleet);
     }
     let before = fleet.all_workers();
+    let mut client = fleet.client();
+    assert_eq!(client.query("begin").status, 'T');
     let done = upgrade(&fleet, None);
     assert!(done.status.success(), "{done:?}");
     is_upgraded(&fleet, &before);
@@ -169,22 +185,21 @@ fn a_new_supervisor_that_crashes_brings_the_binary_before_back() {
     let server = Postgres::start();
     let fleet = Fleet::builder(&server).start();
     let supervisor = fleet.pid();
-    let before = fleet.all_workers();
-    let mut client = fleet.client();
-    assert_eq!(client.query("begin").status, 'T');
     let sessions = RefCell::new((0..50).map(|_| fleet.console()).collect::<Vec<Client>>());
-    let output = disturb(&fleet, |canary| {
+    let (output, unmoved) = disturb(&fleet, |canary, too_late| {
         process::signal(canary, Signal::SIGSTOP);
         // What the image before had open is closed by the new one.
         let ended = fleet.logged("closing because: client unexpected eof");
         drop(sessions.borrow_mut().pop());
         wait_until("the session to end", SOON, || fleet.logged("closing because: client unexpected eof") > ended);
-        process::signal(supervisor, Signal::SIGSEGV);
+        if !too_late() {
+            process::signal(supervisor, Signal::SIGSEGV);
+        }
     });
     assert!(String::from_utf8_lossy(&output.stderr).contains("was ended by signal 11 (SIGSEGV)"), "{output:?}");
     assert_eq!(fleet.pid(), supervisor);
-    wait_until("the canary to be gone", SOON, || process::children(supervisor).len() == before.len());
-    assert_eq!(client.query("commit").errors.len(), 0);
+    wait_until("the canary to be gone", SOON, || process::children(supervisor).len() == fleet.worker_count());
+    unmoved.check(&fleet);
     let before = fleet.all_workers();
     let done = upgrade(&fleet, None);
     assert!(done.status.success(), "{done:?}");

@@ -122,11 +122,12 @@ impl Fleet {
         self.upgrade.as_ref().is_some_and(|upgrade| upgrade.stage == Stage::Canary)
     }
 
-    /// The canary is ready: there is no way back from here, and none is needed.
+    /// The canary is ready: no way back is needed any more.
     pub(super) fn canary_ready(&mut self) {
         if let Some(upgrade) = self.upgrade.as_mut().filter(|upgrade| upgrade.stage == Stage::Canary) {
             upgrade.stage = Stage::Rest;
             self.out.push(Action::Settle);
+            self.log(Level::Info, "UPGRADE: the first worker is ready, there is no way back from here");
             self.next_change();
         }
     }
