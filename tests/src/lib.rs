@@ -34,6 +34,7 @@ pub mod process;
 pub mod program;
 pub mod tls;
 pub mod traffic;
+pub mod upgrading;
 pub mod wire;
 
 pub use crowd::{Crowd, Record, Tally};

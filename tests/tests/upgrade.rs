@@ -3,38 +3,14 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use end_to_end::program::binary;
+use end_to_end::upgrading::{Unmoved, copy, disturb, is_upgraded, upgrade};
 use end_to_end::{Client, Fleet, Postgres, SOON, frontend, process, wait_until};
 use nix::sys::signal::Signal;
 use std::cell::RefCell;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::path::Path;
 use std::time::Duration;
-
-/// A binary under this name in the fleet's folder.
-fn copy(fleet: &Fleet, from: &Path, name: &str) -> PathBuf {
-    let to = fleet.folder().join(name);
-    // It may be what is executed at the moment.
-    let _ = fs::remove_file(&to);
-    fs::copy(from, &to).unwrap();
-    fs::set_permissions(&to, Permissions::from_mode(0o755)).unwrap();
-    to
-}
-
-fn upgrade(fleet: &Fleet, to: Option<&Path>) -> Output {
-    let mut arguments = vec!["upgrade"];
-    if let Some(to) = to {
-        arguments.extend(["--binary", to.to_str().unwrap()]);
-    }
-    fleet.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).output().unwrap()
-}
-
-#[track_caller]
-fn is_upgraded(fleet: &Fleet, before: &[u32]) {
-    let after = fleet.all_workers();
-    assert!(after.len() == before.len() && before.iter().all(|pid| !after.contains(pid)), "{before:?} {after:?}");
-}
 
 #[test]
 fn from_the_shell() {
@@ -51,27 +27,6 @@ fn from_the_shell() {
     assert_eq!(fleet.pid(), supervisor);
     assert_eq!(client.value("show application_name"), "stays");
     assert_eq!(client.value("select pg_backend_pid()"), backend);
-}
-
-/// A client that is in a transaction and stays there while something fails.
-struct Unmoved {
-    workers: Vec<u32>,
-    client: Client,
-}
-
-impl Unmoved {
-    fn new(fleet: &Fleet) -> Self {
-        let mut client = fleet.client();
-        assert_eq!(client.query("begin").status, 'T');
-        Self { workers: fleet.all_workers(), client }
-    }
-
-    #[track_caller]
-    fn check(mut self, fleet: &Fleet) {
-        assert_eq!(fleet.all_workers(), self.workers);
-        assert_eq!(self.client.query("commit").errors.len(), 0);
-        assert_eq!(fleet.client().value("select 1"), "1");
-    }
 }
 
 #[test]
@@ -112,48 +67,6 @@ fn a_binary_that_cannot_take_over_changes_nothing() {
     unmoved.check(&fleet);
 }
 
-/// The worker that the new image of this file has started, as soon as there is one; `None`: the upgrade was quicker.
-fn canary(fleet: &Fleet, image: &Path, mut ended: impl FnMut() -> bool) -> Option<u32> {
-    let of_image = |pid: &u32| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == image);
-    while !ended() {
-        if of_image(&fleet.pid())
-            && let Some(pid) = process::children(fleet.pid()).into_iter().find(of_image)
-        {
-            return Some(pid);
-        }
-    }
-    None
-}
-
-/// Does something to the canary before it is ready, told how to see that it is too late; another attempt is made then.
-/// Gives what the command has said, and who must not have noticed.
-fn disturb(fleet: &Fleet, act: impl Fn(u32, &dyn Fn() -> bool)) -> (Output, Unmoved) {
-    let ready = || fleet.logged("UPGRADE: the first worker is ready");
-    let first = ready();
-    for attempt in 0..50 {
-        let unmoved = Unmoved::new(fleet);
-        let image = copy(fleet, &binary(), &format!("new{}", first + attempt));
-        let arguments = ["upgrade", "--binary", image.to_str().unwrap()];
-        let mut command = fleet.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let too_late = || ready() > first + attempt;
-        if let Some(pid) = canary(fleet, &image, || command.try_wait().unwrap().is_some()) {
-            act(pid, &too_late);
-            if too_late() {
-                process::signal(pid, Signal::SIGCONT);
-            }
-        }
-        let output = command.wait_with_output().unwrap();
-        if !too_late() {
-            // It is not what the next upgrade is to.
-            fs::remove_file(image).unwrap();
-            assert_eq!(output.status.code(), Some(1), "{output:?}");
-            return (output, unmoved);
-        }
-        fleet.all_workers();
-    }
-    panic!("the canary was always ready before");
-}
-
 #[test]
 fn a_canary_that_fails_brings_the_binary_before_back() {
     let server = Postgres::start();
@@ -164,7 +77,7 @@ fn a_canary_that_fails_brings_the_binary_before_back() {
         (Signal::SIGKILL, &["ended before it was ready: signal 9"][..]),
         (Signal::SIGSTOP, &["ended before it was ready: signal 9", "was not ready within 20 s"]),
     ] {
-        let (output, unmoved) = disturb(&fleet, |canary, _| process::signal(canary, fault));
+        let (output, unmoved) = disturb(&fleet, &[&binary()], |canary, _| process::signal(canary, fault));
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(reasons.iter().any(|reason| said.contains(reason)), "{output:?}");
         assert!(fleet.logged("the version before is brought back") > 0);
@@ -186,7 +99,7 @@ fn a_new_supervisor_that_crashes_brings_the_binary_before_back() {
     let fleet = Fleet::builder(&server).start();
     let supervisor = fleet.pid();
     let sessions = RefCell::new((0..50).map(|_| fleet.console()).collect::<Vec<Client>>());
-    let (output, unmoved) = disturb(&fleet, |canary, too_late| {
+    let (output, unmoved) = disturb(&fleet, &[&binary()], |canary, too_late| {
         process::signal(canary, Signal::SIGSTOP);
         // What the image before had open is closed by the new one.
         let ended = fleet.logged("closing because: client unexpected eof");

@@ -2,11 +2,10 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, missing_docs)]
 
+use end_to_end::upgrading::{disturb, is_upgraded, upgrade};
 use end_to_end::{Client, Fleet, Postgres, Regulars, SOON, Sampler, frontend, process, program, wait_until};
 use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
-use std::path::Path;
-use std::process::Stdio;
 use std::time::Duration;
 
 const SERVERS: usize = 8;
@@ -14,15 +13,6 @@ const SERVERS: usize = 8;
 fn backends(server: &Postgres) -> BTreeSet<i32> {
     let rows = server.admin().query("select pid from pg_stat_activity where usename = 'app'", &[]).unwrap();
     rows.iter().map(|row| row.get(0)).collect()
-}
-
-#[track_caller]
-fn upgrade(fleet: &Fleet, to: &Path) {
-    let before = fleet.all_workers();
-    let upgrade = fleet.command(&["upgrade", "--binary", to.to_str().unwrap()]).stdout(Stdio::piped()).output().unwrap();
-    assert!(upgrade.status.success(), "{upgrade:?}\n{}", fleet.log());
-    let after = fleet.all_workers();
-    assert!(after.len() == before.len() && before.iter().all(|pid| !after.contains(pid)), "{before:?} {after:?}");
 }
 
 /// Each of these has something that must go with it.
@@ -84,7 +74,10 @@ fn there_and_back_under_load() {
         residents.begin_to_run();
         let seen = regulars.answered();
         wait_until("some traffic", SOON, || regulars.answered() > seen + 100);
-        upgrade(&fleet, &to);
+        let workers = fleet.all_workers();
+        let done = upgrade(&fleet, Some(&to));
+        assert!(done.status.success(), "{done:?}\n{}", fleet.log());
+        is_upgraded(&fleet, &workers);
         residents.check(&fleet);
         assert_eq!((fleet.pid(), backends(&server)), (pid, before.clone()), "{}", fleet.log());
     }
@@ -93,6 +86,33 @@ fn there_and_back_under_load() {
     assert_eq!(sampler.finish().most, SERVERS as i64);
     let seats = fleet.console().query("show workers").column("draining_seats");
     assert!(seats.iter().all(|seats| seats == "0"), "{seats:?}");
+}
+
+/// The workers of the build before had frozen for it.
+#[test]
+fn a_canary_that_fails_leaves_the_build_before_as_it_was() {
+    let server = Postgres::start();
+    let fleet = Fleet::builder(&server).workers(2).pool_size(SERVERS).start();
+    let mut residents = Residents::new(&fleet);
+    let sampler = Sampler::start(&server);
+    let regulars = Regulars::start(fleet.port(), 24, "app", Duration::from_millis(5));
+    wait_until("the pool to be full", SOON, || backends(&server).len() == SERVERS);
+    let before = backends(&server);
+    for fault in [Signal::SIGKILL, Signal::SIGSTOP] {
+        residents.begin_to_run();
+        let binaries = [program::other_binary(), program::binary()];
+        let (output, unmoved) = disturb(&fleet, &[&binaries[0], &binaries[1]], |canary, _| process::signal(canary, fault));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("ready"), "{output:?}");
+        wait_until("the canary to be gone", SOON, || process::children(fleet.pid()).len() == fleet.worker_count());
+        unmoved.check(&fleet);
+        residents.check(&fleet);
+        let seen = regulars.answered();
+        wait_until("traffic to go on", SOON, || regulars.answered() > seen + 100);
+    }
+    assert_eq!(backends(&server), before);
+    let visits = regulars.finish();
+    assert!(visits.iter().all(|visit| visit.lost.is_none()), "{}", fleet.log());
+    assert_eq!(sampler.finish().most, SERVERS as i64);
 }
 
 /// The supervisor dies while a worker of the build before leaves: its worker and the new one share no limits, and are not adopted together.
