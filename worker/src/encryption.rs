@@ -5,7 +5,7 @@ use crate::socket::Conn;
 use crate::worker::{Source, Worker};
 use shared::config::Config;
 use shared::shm::Shm;
-use shared::tls::{Acceptor, Connector, ContextError, Tickets};
+use shared::tls::{self, Acceptor, Connector, ContextError, Tickets};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -33,10 +33,12 @@ pub(crate) struct Contexts {
 impl Contexts {
     pub(crate) fn new(shm: &Shm, config: &Config) -> Result<Self, ContextError> {
         let tickets = Arc::new(Tickets::new(shm.clone(), config));
-        Ok(Self {
-            acceptor: Acceptor::new(&config.settings, &config.client_tls, Some(tickets))?,
-            connector: Connector::new(&config.settings, &config.server_tls)?,
-        })
+        let acceptor = Acceptor::new(&config.settings, &config.client_tls, Some(tickets))?;
+        let connector = Connector::new(&config.settings, &config.server_tls)?;
+        if acceptor.is_some() || connector.is_some() {
+            tls::gather_entropy();
+        }
+        Ok(Self { acceptor, connector })
     }
 }
 
