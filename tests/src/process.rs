@@ -48,16 +48,20 @@ pub fn marked(entry: &str) -> Vec<u32> {
     all().into_iter().filter(|&pid| holds(pid) && is_alive(pid)).collect()
 }
 
-/// The memory of these processes in bytes, pages that they share counted once (proportional set size).
+/// The memory of these processes in bytes, pages that they share counted once (proportional set size). Without the program's own pages: how much of
+/// these counts as whose depends on who else runs the same program.
 pub fn memory(pids: &[u32]) -> u64 {
-    pids.iter().map(|&pid| pss(pid)).sum()
+    pids.iter().map(|&pid| memory_of(pid)).sum()
 }
 
-fn pss(pid: u32) -> u64 {
+fn memory_of(pid: u32) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
-    let kilobytes = line.and_then(|rest| rest.split_whitespace().next()).and_then(|number| number.parse::<u64>().ok());
-    kilobytes.unwrap_or_else(|| panic!("no memory figures of process {pid}")) * 1024
+    let kilobytes = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        let number = line.and_then(|rest| rest.split_whitespace().next()).and_then(|number| number.parse::<u64>().ok());
+        number.unwrap_or_else(|| panic!("no memory figures of process {pid}"))
+    };
+    (kilobytes("Pss_Anon:") + kilobytes("Pss_Shmem:")) * 1024
 }
 
 /// How many descriptors the process has open.
