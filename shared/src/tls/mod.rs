@@ -40,8 +40,9 @@ pub use secured::{Packed, Secured};
 pub use session::{End, Opened, Role, Session};
 pub use tickets::{ROTATION, Tickets};
 
-/// Has random numbers at hand. One of AWS-LC's sources of them is the jitter of the processor, and the first that a process asks for take it
-/// [10 to 50 ms](https://github.com/aws/aws-lc-rs/pull/922): better before there are clients than in a handshake.
+/// Has random numbers at hand. A build of AWS-LC that takes entropy from the jitter of the processor too, as it does unless told otherwise
+/// (`.cargo/config.toml`), computes [10 to 50 ms](https://github.com/aws/aws-lc-rs/pull/922) for the first that a process asks for: better before there are
+/// clients than in a handshake.
 pub fn gather_entropy() {
     // Whoever needs them asks again.
     let _ = aws_lc_rs::rand::fill(&mut [0]);
