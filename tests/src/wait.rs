@@ -1,4 +1,5 @@
-//! Waiting for a state. The one place in these tests that sleeps, apart from clients that think ([`crate::traffic`]).
+//! Waiting for a state. The one place in these tests that sleeps, apart from clients that think ([`crate::traffic`]) and tests that do something at one moment
+//! after another.
 
 use std::time::{Duration, Instant};
 
