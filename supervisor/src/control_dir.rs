@@ -64,6 +64,12 @@ fn place(settings: &Settings) -> Option<(PathBuf, bool)> {
     }
 }
 
+/// Whether it is there and nobody's: the supervisor has died, and its workers may serve on.
+pub(crate) fn is_deserted(settings: &Settings) -> bool {
+    let directory = place(settings).and_then(|(path, _)| File::open(path).ok());
+    directory.is_some_and(|directory| Flock::lock(directory, FlockArg::LockSharedNonblock).is_ok())
+}
+
 impl ControlDir {
     /// Makes it if it is not there, and locks it. `None`: there is to be none, or it cannot be where the sockets are. The error is the FATAL line.
     pub(crate) fn open(settings: &Settings) -> Result<Option<Self>, String> {

@@ -69,14 +69,14 @@ fn canary(fleet: &Fleet, image: &Path, mut ended: impl FnMut() -> bool) -> Optio
     None
 }
 
-/// Upgrades, and does something to the canary before it is ready, told how to see that it is too late: another attempt is made then, to the next
-/// of `binaries` in turn. Gives what the command has said, and who must not have noticed.
+/// Upgrades, and does something to the canary before it is ready, told how to see that it is too late: another attempt is made then. The
+/// fleet is upgraded to each of `binaries` in turn. Gives what the command has said, and who must not have noticed.
 pub fn disturb(fleet: &Fleet, binaries: &[&Path], act: impl Fn(u32, &dyn Fn() -> bool)) -> (Output, Unmoved) {
     let ready = || fleet.logged("UPGRADE: the first worker is ready");
     let first = ready();
     for attempt in 0..50 {
         let unmoved = Unmoved::new(fleet);
-        let image = copy(fleet, binaries[attempt % binaries.len()], &format!("new{}", first + attempt));
+        let image = copy(fleet, binaries[(first + attempt) % binaries.len()], &format!("new{}", first + attempt));
         let arguments = ["upgrade", "--binary", image.to_str().unwrap()];
         let mut command = fleet.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let too_late = || ready() > first + attempt;

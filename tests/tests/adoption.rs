@@ -101,6 +101,21 @@ fn a_control_directory_of_others_is_refused() {
     refused(&fleet, "owner");
 }
 
+/// There is a socket that answers, and nobody to be told.
+#[test]
+fn a_start_as_pgbouncer_spells_an_upgrade_adopts_too() {
+    let server = Postgres::start();
+    let mut fleet = Fleet::builder(&server).workers(2).start();
+    let before = fleet.all_workers();
+    let mut client = fleet.client();
+    assert_eq!(client.query("begin").status, 'T');
+    kill(&mut fleet);
+    fleet.start_again(|files| files.command(&["-R"]));
+    wait_for_reload(&fleet, 1);
+    assert_eq!(workers(&fleet), before);
+    assert_eq!(client.query("commit").errors.len(), 0);
+}
+
 /// Everything that clients do goes on, while the supervisor is killed and replaced again and again.
 #[test]
 fn nobody_notices_that_the_supervisor_is_killed() {

@@ -4,7 +4,7 @@
 
 use end_to_end::program::binary;
 use end_to_end::upgrading::{Unmoved, copy, disturb, is_upgraded, upgrade};
-use end_to_end::{Client, Fleet, Postgres, SOON, frontend, process, wait_until};
+use end_to_end::{Client, Fleet, Postgres, SOON, each_worker_count, frontend, process, wait_until};
 use nix::sys::signal::Signal;
 use std::cell::RefCell;
 use std::fs::{self, Permissions};
@@ -95,11 +95,15 @@ fn a_canary_that_fails_brings_the_binary_before_back() {
 
 #[test]
 fn a_new_supervisor_that_crashes_brings_the_binary_before_back() {
-    let server = Postgres::start();
-    let fleet = Fleet::builder(&server).start();
+    each_worker_count(&Postgres::start(), |builder| builder, a_new_supervisor_crashes);
+}
+
+fn a_new_supervisor_crashes(fleet: &mut Fleet) {
     let supervisor = fleet.pid();
+    let mut stays = fleet.client();
+    stays.query("set application_name = 'stays'");
     let sessions = RefCell::new((0..50).map(|_| fleet.console()).collect::<Vec<Client>>());
-    let (output, unmoved) = disturb(&fleet, &[&binary()], |canary, too_late| {
+    let (output, unmoved) = disturb(fleet, &[&binary()], |canary, too_late| {
         process::signal(canary, Signal::SIGSTOP);
         // What the image before had open is closed by the new one.
         let ended = fleet.logged("closing because: client unexpected eof");
@@ -112,11 +116,12 @@ fn a_new_supervisor_that_crashes_brings_the_binary_before_back() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("was ended by signal 11 (SIGSEGV)"), "{output:?}");
     assert_eq!(fleet.pid(), supervisor);
     wait_until("the canary to be gone", SOON, || process::children(supervisor).len() == fleet.worker_count());
-    unmoved.check(&fleet);
+    unmoved.check(fleet);
     let before = fleet.all_workers();
-    let done = upgrade(&fleet, None);
+    let done = upgrade(fleet, None);
     assert!(done.status.success(), "{done:?}");
-    is_upgraded(&fleet, &before);
+    is_upgraded(fleet, &before);
+    assert_eq!(stays.value("show application_name"), "stays");
 }
 
 /// A start would fail by it.

@@ -108,6 +108,8 @@ pub(crate) struct Engine {
     new_slots: Vec<NewSlot>,
     generation: u64,
     /// Who waits for an answer, and its console session if it is one.
+    /// The gate is closed, and what has come is dealt with.
+    stands_still: bool,
     asks: BTreeMap<AskId, (Option<ConnectionId>, Sender<Answer>)>,
     last_ask: u64,
     mock_secret: [u8; 32],
@@ -141,6 +143,7 @@ impl Engine {
             candidate: None,
             new_slots: Vec::new(),
             generation: 1,
+            stands_still: false,
             asks: BTreeMap::new(),
             last_ask: 0,
             mock_secret,

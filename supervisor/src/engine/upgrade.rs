@@ -51,9 +51,15 @@ impl Engine {
 
     /// Nothing more is taken from outside, and what was taken is dealt with. If the fleet still wants to, it leaps; else all goes on.
     pub(super) fn stand_still(&mut self) -> Option<Event> {
+        if self.stands_still {
+            // It is what is dealt with below that leads here again.
+            return None;
+        }
         let office = Arc::clone(&self.parts.office);
         let closed = office.gate.close();
+        self.stands_still = true;
         self.take_all();
+        self.stands_still = false;
         for action in self.fleet.handle(super::now(), Event::Still) {
             if action == Action::Leap {
                 return Some(self.leap(&closed));

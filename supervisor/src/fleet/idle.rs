@@ -42,6 +42,10 @@ pub(super) struct Leaving {
 }
 
 impl Leaving {
+    pub(super) fn names(&self) -> Vec<PoolName> {
+        self.pools.keys().cloned().collect()
+    }
+
     pub(super) fn keep(&mut self, pools: &[PoolName]) {
         self.kept.extend(pools.iter().cloned());
     }

@@ -108,6 +108,7 @@ impl Fleet {
     pub(super) fn spawn(&mut self, slot: Slot) {
         self.last_incarnation += 1;
         let incarnation = Incarnation(self.last_incarnation);
+        self.not_frozen(slot);
         let state = &mut self.slots[slot.index()];
         state.started += 1;
         state.life = Life::Starting(Process::new(incarnation, self.now));
@@ -228,7 +229,8 @@ impl Fleet {
 
     /// Starts what is due to be started.
     fn start_due(&mut self) {
-        if !matches!(self.phase, Phase::Running) {
+        // Beside a canary among strangers nobody is started, who would be neither its colleague nor theirs.
+        if !matches!(self.phase, Phase::Running) || (self.has_strangers() && self.may_roll_back()) {
             return;
         }
         for slot in self.all() {

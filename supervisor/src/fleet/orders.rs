@@ -53,10 +53,20 @@ impl Open {
         if !self.moved || prompt {
             return None;
         }
-        match &self.until {
-            Until::Found { id, found: false } => Some(Order::KillClient(*id)),
-            Until::Closed(scope) => Some(Order::WaitClose(scope.clone())),
-            _ => None,
+        let moves = matches!(self.until, Until::Found { .. } | Until::Closed(_));
+        self.until.order().filter(|_| moves)
+    }
+}
+
+impl Until {
+    /// What to tell workers who owe no answer any more. `None`: what they have been told they have done by the time they hear of anything else.
+    fn order(&self) -> Option<Order> {
+        match self {
+            Self::Quiet(scope) => Some(Order::Pause(scope.clone())),
+            Self::Closed(scope) => Some(Order::WaitClose(scope.clone())),
+            Self::Found { id, found: false } => Some(Order::KillClient(*id)),
+            Self::Forgotten(leaving) => Some(Order::Forget(leaving.names())),
+            Self::Found { .. } | Self::Done | Self::Reconnected(_) | Self::Undrained => None,
         }
     }
 }
@@ -236,6 +246,22 @@ impl Fleet {
         for open in &mut self.orders.open {
             open.waiting.remove(&slot);
             open.moved |= was_leaving;
+        }
+        self.check_orders();
+    }
+
+    /// Another version was told of what workers had done, and may have taken it with it: they forget what they owe when this one speaks to them again, and
+    /// are asked anew.
+    pub(super) fn give_again(&mut self) {
+        let live: BTreeSet<Slot> = self.live().into_iter().collect();
+        let mut again = Vec::new();
+        for open in &mut self.orders.open {
+            let order = open.until.order();
+            open.waiting = if order.is_some() { live.clone() } else { BTreeSet::new() };
+            again.extend(order.map(|order| ToWorker::Order { number: open.number, order }));
+        }
+        for message in &again {
+            self.broadcast(message);
         }
         self.check_orders();
     }

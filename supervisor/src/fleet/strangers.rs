@@ -7,7 +7,7 @@
 //! transaction say, keeps its seats; the upgrade is done when it has left.
 
 use super::event::Moment;
-use super::lives::Life;
+use super::lives::{Life, SlotState};
 use super::upgrade::{Stage, Upgrade};
 use super::{Action, Fleet};
 use serde::{Deserialize, Serialize};
@@ -59,6 +59,13 @@ impl Fleet {
         }
     }
 
+    /// A worker starts on that slot, whatever its predecessor has said.
+    pub(super) fn not_frozen(&mut self, slot: Slot) {
+        if let Some(strangers) = self.upgrade.as_mut().and_then(|upgrade| upgrade.strangers.as_mut()) {
+            strangers.frozen.remove(&slot);
+        }
+    }
+
     /// A successor that is ready while the others freeze does so, too.
     pub(super) fn freeze_successor(&mut self, slot: Slot) {
         let leaps = self.upgrade.as_ref().is_some_and(|upgrade| upgrade.stage == Stage::Leap);
@@ -88,6 +95,10 @@ impl Fleet {
             self.send(slot, ToWorker::Strangers { slots: 1 << canary.0 });
         }
         self.members = BTreeSet::from([canary]);
+        // Those that have died meanwhile have no successors of their own.
+        for slot in self.slots.iter_mut().filter(|slot| matches!(slot.life, Life::Vacant { .. })) {
+            *slot = SlotState::default();
+        }
         self.settle_listening();
         self.recruit();
         self.crew_ready();

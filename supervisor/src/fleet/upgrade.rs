@@ -112,6 +112,7 @@ impl Fleet {
             Resumed::Back(reason) => {
                 // What they were told meanwhile this image may not know of.
                 self.broadcast(&ToWorker::Adopted { marks: self.marks.clone() });
+                self.give_again();
                 self.upgrade_failed(reason);
             }
         }

@@ -1,7 +1,7 @@
 //! `pgfleet upgrade`: gives UPGRADE at the console, and shows what the workers do until it is answered.
 
 use super::restart::{EVERY, states};
-use crate::{cli, listen};
+use crate::{cli, control_dir, listen};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -21,6 +21,8 @@ pub(crate) fn reboot(config: &Path) -> Option<ExitCode> {
     // What is wrong with it the start says.
     let settings = shared::config::read(config).0?.settings;
     match listen::connect(&settings) {
+        // Workers accept without a supervisor, too.
+        Some(Ok(_)) if control_dir::is_deserted(&settings) => return None,
         Some(Ok(_)) => {}
         Some(Err(_)) => return None,
         None => {

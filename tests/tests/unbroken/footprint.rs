@@ -20,4 +20,15 @@ impl Footprint {
             supervisor_memory: process::memory(&[fleet.pid()]),
         }
     }
+
+    /// The least of each. `None`: nobody has looked.
+    pub(crate) fn least(looks: &[Footprint]) -> Option<Footprint> {
+        let both = |one: Footprint, other: &Footprint| Footprint {
+            descriptors: one.descriptors.min(other.descriptors),
+            memory: one.memory.min(other.memory),
+            supervisor_memory: one.supervisor_memory.min(other.supervisor_memory),
+        };
+        let (first, others) = looks.split_first()?;
+        Some(others.iter().fold(*first, both))
+    }
 }

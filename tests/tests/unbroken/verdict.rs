@@ -10,6 +10,8 @@ use std::time::Duration;
 const PAUSE: Duration = Duration::from_millis(250);
 /// On a machine that has nothing else to do PostgreSQL's own clients wait for less than this.
 const QUIET: Duration = Duration::from_millis(50);
+/// So many times the fleet is looked at after the first events and after the last ones; the least that was seen counts.
+const LOOKS: usize = 3;
 /// Clients that come and go, and cancel requests, have descriptors or not when these are counted.
 const DESCRIPTORS_TO_AND_FRO: usize = 6;
 /// How much the processes' memory may differ at two looks: what is in buffers just then.
@@ -93,12 +95,15 @@ impl Outcome<'_> {
             demand(count == 0, format!("{name} is {count}"));
         }
         demand(self.complaints() == 0, format!("{} complaints in the log", self.complaints()));
-        if let [first, .., last] = self.footprints.as_slice() {
-            let (few, many) = (first.descriptors, last.descriptors);
-            demand(many <= few + DESCRIPTORS_TO_AND_FRO * self.plan.each, format!("descriptors have grown from {few} to {many}"));
+        let looks = self.footprints.len().min(LOOKS);
+        let few = Footprint::least(&self.footprints[..looks]);
+        let many = Footprint::least(&self.footprints[self.footprints.len() - looks..]);
+        if let Some((few, many)) = few.zip(many) {
+            let grown = many.descriptors > few.descriptors + DESCRIPTORS_TO_AND_FRO * self.plan.each;
+            demand(!grown, format!("descriptors have grown from {} to {}", few.descriptors, many.descriptors));
             for (what, before, after, slack) in [
-                ("memory", first.memory, last.memory, MEMORY_TO_AND_FRO),
-                ("the supervisor's memory", first.supervisor_memory, last.supervisor_memory, SUPERVISOR_MEMORY_TO_AND_FRO),
+                ("memory", few.memory, many.memory, MEMORY_TO_AND_FRO),
+                ("the supervisor's memory", few.supervisor_memory, many.supervisor_memory, SUPERVISOR_MEMORY_TO_AND_FRO),
             ] {
                 demand(after <= before + slack, format!("{what} has grown from {before} to {after} bytes"));
             }

@@ -221,6 +221,14 @@ impl Worker {
         here.chain(self.moves.servers()).map(|server| (server.seats, server.conn.as_fd())).chain(self.lends.sockets())
     }
 
+    fn name_servers(&mut self) {
+        let servers: Vec<(ServerSeats, OwnedFd)> =
+            self.all_servers().filter_map(|(seats, socket)| Some((seats, socket.try_clone_to_owned().ok()?))).collect();
+        for (seats, socket) in &servers {
+            self.control.send(&ToSupervisor::ServerOpened(*seats), &[socket.as_fd()]);
+        }
+    }
+
     fn lore(&self) -> Lore {
         let mut lore = Lore { learned: self.client_keys.all().cloned().map(Learned::Keys).collect(), welcomes: Vec::new() };
         for index in self.pools.indices() {
@@ -250,7 +258,10 @@ impl Worker {
 
     /// The supervisor has heard of everything that there is, and says how the fleet stands.
     pub(super) fn adopted(&mut self, marks: Marks, inboxes: Vec<OwnedFd>) {
-        self.adoption.under_way = false;
+        if !std::mem::take(&mut self.adoption.under_way) {
+            // A version that has failed was told of some, and took that with it.
+            self.name_servers();
+        }
         // Those of another build are no more, or there would be no supervisor.
         self.thaw();
         self.replace_inboxes(inboxes);

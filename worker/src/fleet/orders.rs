@@ -47,7 +47,8 @@ impl Worker {
     /// Carries out an order of the supervisor's.
     pub(super) fn obey(&mut self, number: u32, order: Order) {
         self.marks.obey(number, &order);
-        self.last_order = number;
+        // It may be given again.
+        self.last_order = self.last_order.max(number);
         let outcome = match order {
             Order::Pause(scope) => {
                 self.apply_pauses();

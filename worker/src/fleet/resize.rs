@@ -16,14 +16,7 @@ impl Worker {
     pub(super) fn colleagues_join(&mut self, first: u8, fds: Vec<OwnedFd>) {
         let before = self.inboxes.len();
         for (slot, fd) in (usize::from(first)..).zip(fds) {
-            if slot != self.inboxes.len() {
-                continue;
-            }
-            if let Err(error) = socket2::SockRef::from(&fd).set_nonblocking(true) {
-                log::error!(target: "process", "could not prepare the inbox of worker {slot}: {error}");
-                return;
-            }
-            self.inboxes.push(fd);
+            self.reach(slot, fd);
         }
         self.have_joined(before);
     }
@@ -32,16 +25,22 @@ impl Worker {
     pub(super) fn replace_inboxes(&mut self, fds: Vec<OwnedFd>) {
         let before = self.inboxes.len();
         for (slot, fd) in fds.into_iter().enumerate() {
-            if let Err(error) = socket2::SockRef::from(&fd).set_nonblocking(true) {
-                log::error!(target: "process", "could not prepare the inbox of worker {slot}: {error}");
-                continue;
-            }
-            match self.inboxes.get_mut(slot) {
-                Some(inbox) => *inbox = fd,
-                None => self.inboxes.push(fd),
-            }
+            self.reach(slot, fd);
         }
         self.have_joined(before);
+    }
+
+    /// How to reach that slot's worker from now on. There may have been another way to it: a version that failed had as many slots, and their inboxes
+    /// ended with it.
+    fn reach(&mut self, slot: usize, fd: OwnedFd) {
+        if let Err(error) = socket2::SockRef::from(&fd).set_nonblocking(true) {
+            return log::error!(target: "process", "could not prepare the inbox of worker {slot}: {error}");
+        }
+        if let Some(inbox) = self.inboxes.get_mut(slot) {
+            *inbox = fd;
+        } else if slot == self.inboxes.len() {
+            self.inboxes.push(fd);
+        }
     }
 
     /// There were `before` slots.

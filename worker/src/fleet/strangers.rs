@@ -89,6 +89,10 @@ impl Strangers {
 impl Worker {
     /// The supervisor is about to execute another build.
     pub(super) fn freeze(&mut self) {
+        if self.strangers.are_coming() {
+            // It was told as it started, and again when it was ready.
+            return;
+        }
         // Whoever reads the next messages may be it.
         self.control.tongue = Tongue::Common;
         self.strangers.frost = Frost::Settling(self.now);

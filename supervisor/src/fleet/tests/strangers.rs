@@ -94,8 +94,9 @@ fn a_canary_that_dies_beside_strangers_brings_the_image_before_back() {
 fn a_successor_freezes_too_and_old_ones_that_die_have_none() {
     let mut w = World::up(2);
     w.freeze(1);
-    w.say(0, Said::Frozen);
+    w.say(1, Said::Frozen);
     w.die(1, Ended::Signal(9));
+    w.say(0, Said::Frozen);
     assert!(!w.did(&Action::StandStill), "its successor starts");
     w.say(1, Said::Ready);
     assert_eq!(w.sent_to_all(&Freeze), [1]);
@@ -111,4 +112,19 @@ fn a_successor_freezes_too_and_old_ones_that_die_have_none() {
         [1],
         "not all of the new ones are ready, and that is waited for only so long"
     );
+}
+
+/// It would map the canary's memory and be taken for one of the others.
+#[test]
+fn nobody_is_started_beside_a_canary_among_strangers() {
+    let mut w = World::up(2);
+    w.leap_to_stranger(2);
+    w.die(0, Ended::Signal(9));
+    w.tick(secs(1));
+    assert_eq!(w.spawned(), [0; 0], "{:?}", w.states());
+    w.say(2, Said::Ready);
+    assert_eq!(w.spawned(), [0], "one of the crew");
+    assert_eq!(w.sent_to_all(&Strangers { slots: 0b100 }), [1]);
+    w.tick(secs(9));
+    assert_eq!(w.spawned(), [0; 0], "{:?}", w.states());
 }

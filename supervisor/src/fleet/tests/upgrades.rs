@@ -78,6 +78,28 @@ fn a_canary_that_dies_or_hangs_brings_the_image_before_back() {
     }
 }
 
+/// Workers that are spoken to by the image before owe it nothing, and what they had said may have gone with the other.
+#[test]
+fn what_is_waited_for_is_asked_again_by_the_image_before() {
+    let mut w = World::up(2);
+    let pause = Order::Pause(Scope::All);
+    w.ask(1, Request::Pause(Scope::All));
+    w.say(0, Said::Done(1, Outcome::Done));
+    w.leap(2);
+    w.resumed();
+    w.die(2, KILLED);
+    w.event(Event::Resumed(Resumed::Back("it died".into())));
+    let again = ToWorker::Order { number: 1, order: pause };
+    let sent = w.sent();
+    assert_eq!(sent.iter().filter(|(_, message)| *message == again).map(|(slot, _)| *slot).collect::<Vec<_>>(), [0, 1]);
+    let adopted = sent.iter().position(|(_, message)| matches!(message, ToWorker::Adopted { .. })).unwrap();
+    assert!(adopted < sent.iter().position(|(_, message)| *message == again).unwrap());
+    w.say(1, Said::Done(1, Outcome::Done));
+    assert!(w.answered(1).is_none(), "worker 0 is asked anew as well");
+    w.say(0, Said::Done(1, Outcome::Done));
+    assert_eq!(w.answered(1), Some(&Answer::Done));
+}
+
 /// The guard would bring the image before back otherwise.
 #[test]
 fn with_nobody_to_be_replaced_it_is_settled_too() {
