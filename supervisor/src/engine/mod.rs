@@ -107,9 +107,9 @@ pub(crate) struct Engine {
     /// What the slots own that the configuration in force adds, until they are there.
     new_slots: Vec<NewSlot>,
     generation: u64,
-    /// Who waits for an answer, and its console session if it is one.
     /// The gate is closed, and what has come is dealt with.
     stands_still: bool,
+    /// Who waits for an answer, and its console session if it is one.
     asks: BTreeMap<AskId, (Option<ConnectionId>, Sender<Answer>)>,
     last_ask: u64,
     mock_secret: [u8; 32],

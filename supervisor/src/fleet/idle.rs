@@ -119,7 +119,7 @@ impl Fleet {
         let marked = |database: &str| marks.paused.contains(database) || marks.disabled.contains(database);
         let leaving = self.idle.due(self.now, &self.rules, marked, &all);
         self.idle.leaving.extend(leaving.pools.keys().cloned());
-        let names: Vec<PoolName> = leaving.pools.keys().cloned().collect();
+        let names = leaving.names();
         for part in names.chunks(NAMES) {
             let of_part = |name: &PoolName| part.contains(name);
             let part_of = Leaving {
