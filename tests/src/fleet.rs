@@ -415,12 +415,13 @@ impl Fleet {
         self.log().lines().filter_map(login).collect()
     }
 
-    /// The worker (its pid) that accepted the client: whose log line names the client's port.
+    /// The worker (its pid) that accepted the client, which has begun to log in: whose log line names the client's port, the last one, since another client
+    /// may have had that port before.
     #[track_caller]
     pub fn worker_of(&self, client: &Client) -> u32 {
-        let line = self.wait_for_log(&format!("@127.0.0.1:{} login attempt", client.local_port()));
-        let pid = line.split('[').nth(1).and_then(|rest| rest.split(']').next()).and_then(|pid| pid.parse().ok());
-        pid.unwrap_or_else(|| panic!("no pid in the log line {line:?}"))
+        let port = client.local_port();
+        let last = || self.logins().into_iter().rev().find(|(other, _)| *other == port);
+        wait_for("a log line of the client's login", SOON, last).1
     }
 
     /// Logs in as `app` to the database `app` without a password.
