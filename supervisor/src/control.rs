@@ -1,4 +1,4 @@
-//! The supervisor's end of a worker's control socket, on which nobody ever blocks.
+//! The supervisor's end of a worker's control socket, on which nobody waits for the worker.
 //!
 //! The fleet's thread decides for each of its messages what becomes of it when the worker does not read. Answers to what a worker has asked are
 //! kept for it until it does: a client waits for each of them, and nobody would ask again. They may overtake other messages, and be overtaken.
@@ -46,9 +46,9 @@ impl Control {
         Self(Arc::new(Socket { fd: Arc::new(fd), unsent: Mutex::default(), gate, tongue }))
     }
 
-    /// Sends one message with its descriptors. `WouldBlock`: the worker does not read.
+    /// Sends one message with its descriptors. `WouldBlock`: the worker does not read. Waits only for the descriptors of others to arrive.
     pub(crate) fn send(&self, message: &ToWorker, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-        seqpacket::send(self.as_fd(), &self.encode(message)?, descriptors)
+        seqpacket::send_patiently(self.as_fd(), &self.encode(message)?, descriptors)
     }
 
     /// Sends an answer, now or as soon as there is room. A worker that is gone needs none: its clients are gone with it.

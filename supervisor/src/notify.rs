@@ -40,8 +40,9 @@ pub(crate) fn store(listeners: &[BorrowedFd<'_>]) {
     let socket = connect(&path);
     for some in listeners.chunks(MOST) {
         let sent = socket.as_ref().map_err(ToString::to_string);
-        let sent =
-            sent.and_then(|socket| seqpacket::send(socket.as_fd(), message.as_bytes(), some).map_err(|error| error.to_string()));
+        let sent = sent.and_then(|socket| {
+            seqpacket::send_patiently(socket.as_fd(), message.as_bytes(), some).map_err(|error| error.to_string())
+        });
         if let Err(error) = sent {
             return log::warn!("could not leave the listeners with the service manager: {error}");
         }

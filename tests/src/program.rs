@@ -27,6 +27,13 @@ pub fn binary() -> PathBuf {
     path
 }
 
+/// An ignored test of the program that runs, in a process of its own that belongs to the user of the servers and ends with this thread.
+pub fn ignored_test(name: &str) -> Command {
+    let mut command = crate::account::server(&std::env::current_exe().unwrap());
+    command.args(["--exact", name, "--ignored"]).stdout(Stdio::null());
+    command
+}
+
 /// Another `pgfleet`, whose messages and shared memory are others.
 pub fn other_binary() -> PathBuf {
     let path = binary().with_file_name("pgfleet-other");

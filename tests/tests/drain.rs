@@ -145,7 +145,7 @@ fn the_deadline() {
     let mut stuck = fleet.client();
     stuck.query("begin");
     stuck.send(&query("select pg_sleep(600)"));
-    wait_until("the query", SOON, || fleet.console().query("show pools").lookup("user", "app", "cl_active") == "1");
+    wait_until("the query", SOON, || fleet.console().query("show pools").lookup("user", "app", "sv_active") == "1");
     let mut waiting = fleet.client();
     waiting.send(&query("select 1"));
     let mut idle = fleet.client();

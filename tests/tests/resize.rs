@@ -190,7 +190,7 @@ fn clients_of_a_worker_that_leaves_go_on_elsewhere() {
     assert_eq!(open.query("create temporary table mine(x int) on commit drop").status, 'T');
     busy.send(&frontend::query("select pg_sleep(1.5), 'slept'"));
     copying.send(&frontend::query("copy (select generate_series(1, 3000000)) to stdout"));
-    wait_until("three to have servers", SOON, || console.query("show pools").lookup("user", "app", "cl_active") == "3");
+    wait_until("three to have servers", SOON, || console.query("show pools").lookup("user", "app", "sv_active") == "3");
     queued.send(&frontend::query("select 'queued'"));
     wait_until("one to wait", SOON, || console.query("show pools").lookup("user", "app", "cl_waiting") == "1");
     let before = pids_in_postgres(&server);

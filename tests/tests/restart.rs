@@ -2,9 +2,12 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use end_to_end::{Client, Fleet, Postgres, Regulars, SOON, Sampler, process, wait_until};
+use end_to_end::{Client, Fleet, Postgres, Regulars, SOON, Sampler, process, program, wait_until};
 use nix::sys::signal::Signal;
+use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair};
 use std::collections::BTreeSet;
+use std::io::IoSlice;
+use std::os::fd::AsRawFd;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -171,6 +174,45 @@ fn a_supervisor_without_descriptors_stops_a_restart() {
     }
     println!("refused: {refused} of 5");
     assert!((1..5).contains(&refused), "{refused}");
+}
+
+/// The limit of open files that the next test gives its fleet.
+const FEW: usize = 100;
+
+/// The kernel counts descriptors on their way between all processes of a user: whoever wants to send one more than it may have open cannot.
+#[test]
+fn other_processes_have_too_many_descriptors_on_their_way() {
+    let server = Postgres::start();
+    let files = Fleet::builder(&server).workers(2).pool_size(2).write();
+    let command = files.command_with_descriptors(FEW);
+    let fleet = files.start_as(command);
+    fleet.all_workers();
+    let mut clients = named(&fleet, 10);
+    let mut crowd = program::ignored_test("crowd_the_way").spawn().unwrap();
+    for _ in 0..10 {
+        restart(&fleet);
+        go_on(&mut clients);
+    }
+    assert_eq!(crowd.try_wait().unwrap(), None, "it still runs");
+    crowd.kill().unwrap();
+    crowd.wait().unwrap();
+    assert_eq!((fleet.logged("SIGKILL"), fleet.logged("ERROR")), (0, 0), "{}", fleet.log());
+}
+
+/// More descriptors than that are on their way, half of the time.
+#[test]
+#[ignore = "a process of the test above"]
+fn crowd_the_way() {
+    let open = std::io::stdin();
+    loop {
+        let (from, to) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::empty()).unwrap();
+        let fds = [open.as_raw_fd(); FEW + 1];
+        sendmsg::<()>(from.as_raw_fd(), &[IoSlice::new(b"x")], &[ControlMessage::ScmRights(&fds)], MsgFlags::empty(), None)
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+        drop((from, to));
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// SHOW CLIENTS and SHOW SOCKETS list everybody once, and KILL_CLIENT finds its client, wherever both are.

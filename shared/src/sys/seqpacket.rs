@@ -4,18 +4,25 @@
 //! gone, `recv` returns 0 bytes; so no message may be empty. A receiver at its descriptor limit still gets the datagram, but without the
 //! descriptors (`truncated`): it must stop reading before it gets there.
 
+use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, cmsg_space, sendmsg, setsockopt, socketpair, sockopt,
 };
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
 
 /// The most descriptors one datagram can carry (Linux's SCM_MAX_FD).
 pub const MAX_FDS: usize = 253;
 
 /// The send buffer asked for, in bytes: room for several of the longest messages.
 const SEND_BUFFER: usize = 1024 * 1024;
+
+/// How long descriptors that are sent patiently wait for others to arrive,
+const PATIENCE: Duration = Duration::from_secs(1);
+/// and how often they try.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// What one `recv` brought.
 #[derive(Debug)]
@@ -60,6 +67,23 @@ pub fn send(fd: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Res
         }
     };
     if sent == bytes.len() { Ok(()) } else { Err(io::Error::new(io::ErrorKind::WriteZero, "datagram sent in part")) }
+}
+
+/// As [`send`], by somebody whom a wait of up to a second does not hurt: while [too many](is_crowded) descriptors are on their way, it tries again.
+pub fn send_patiently(fd: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match send(fd, bytes, fds) {
+            Err(error) if is_crowded(&error) && Instant::now() < until => std::thread::sleep(PAUSE),
+            sent => return sent,
+        }
+    }
+}
+
+/// Whether descriptors could not be sent since more are on their way, between all processes of this user together, than this one may have open:
+/// that passes as they are received, and nobody says when (unix(7), ETOOMANYREFS).
+pub fn is_crowded(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::ETOOMANYREFS as i32)
 }
 
 /// Room for the descriptors, aligned for the headers the kernel writes into it.

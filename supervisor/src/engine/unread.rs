@@ -33,7 +33,7 @@ pub(crate) fn pass_on(shm: &Shm, slot: Slot, inbox: BorrowedFd<'_>, ends: &[Arc<
         let message = &buffer[..received.len];
         let (Ok(ToInbox::Client { .. }), Some(client)) = (control::decode(message), received.fds.first()) else { continue };
         if send(shm, ends, &to, message, client.as_fd()).is_err() {
-            if let Err(error) = seqpacket::send(ends[slot.index()].as_fd(), message, &[client.as_fd()]) {
+            if let Err(error) = seqpacket::send_patiently(ends[slot.index()].as_fd(), message, &[client.as_fd()]) {
                 log::warn!("a client that a dead worker was to serve is lost: {error}");
             }
             return;
@@ -67,7 +67,7 @@ fn recipient(shm: &Shm, slots: usize) -> Option<Candidate> {
 
 fn send(shm: &Shm, ends: &[Arc<OwnedFd>], to: &Candidate, message: &[u8], client: BorrowedFd<'_>) -> io::Result<()> {
     let counted = shm.workers().announce(to);
-    let sent = seqpacket::send(ends[to.slot.index()].as_fd(), message, &[client]);
+    let sent = seqpacket::send_patiently(ends[to.slot.index()].as_fd(), message, &[client]);
     if sent.is_err() && counted {
         shm.workers().arrived(to.slot);
     }

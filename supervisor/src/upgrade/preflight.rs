@@ -71,7 +71,7 @@ pub(crate) fn ask(path: PathBuf, estate: &OwnedFd, memory: &OwnedFd) -> Result<B
     let image = format!("/proc/self/fd/{}", file.as_raw_fd());
     let pid = spawn::spawn_worker(Path::new(&image), &["preflight"], theirs)
         .map_err(|error| format!("{shown} cannot be executed: {}", crate::listen::reason(&error)))?;
-    let asked = seqpacket::send(ours.as_fd(), b"?", &[estate.as_fd(), memory.as_fd()]);
+    let asked = seqpacket::send_patiently(ours.as_fd(), b"?", &[estate.as_fd(), memory.as_fd()]);
     let answer = asked.and_then(|()| receive(&ours));
     // Nothing more is wanted of it.
     let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);

@@ -97,7 +97,7 @@ impl Control {
 
 /// Whether there is no room now.
 fn is_for_later(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(nix::errno::Errno::ETOOMANYREFS as i32)
+    error.kind() == io::ErrorKind::WouldBlock || seqpacket::is_crowded(error)
 }
 
 impl Worker {
