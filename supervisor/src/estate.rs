@@ -44,6 +44,9 @@ pub(crate) struct Estate<F = Fleet, C = Config> {
     /// Who has what in it, for a build that cannot use it.
     #[serde(default)]
     pub(crate) census: Option<Census>,
+    /// Another image has gone on with the fleet in another memory and gives it back: what is taken in this one and not named here has ended.
+    #[serde(default)]
+    pub(crate) given_back: bool,
     /// What each slot owns, and who is on it.
     pub(crate) slots: Vec<KeptSlot>,
     /// The listeners.

@@ -14,7 +14,9 @@ use crate::office::Office;
 use crate::{dns, orphans, stats};
 use crossbeam_channel::Receiver;
 use serde::{Deserialize, Serialize};
-use shared::ids::{ConnectionId, Owner};
+use shared::control::ServerSeats;
+use shared::ids::{ConnectionId, Owner, SeatIndex};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// See the module.
@@ -50,7 +52,21 @@ impl Office {
     }
 }
 
+/// What the supervisor has in shared memory for what is parked.
+#[derive(Debug)]
+pub(crate) struct Seats {
+    /// Of console sessions.
+    pub(crate) clients: HashSet<SeatIndex>,
+    /// Of backends that outlived their worker.
+    pub(crate) orphans: HashSet<ServerSeats>,
+}
+
 impl Parlour {
+    /// See there.
+    pub(crate) fn seats(&self) -> Seats {
+        Seats { clients: self.consoles.iter().map(console::Parked::seat).collect(), orphans: self.backends.seats().collect() }
+    }
+
     /// Goes on with everything, before a worker is listened to. `worker` finds the control socket of one; `answer` gives where the fleet's
     /// answer to a console session will arrive, if it owes one.
     pub(crate) fn resume<'a>(

@@ -69,31 +69,37 @@ fn canary(fleet: &Fleet, image: &Path, mut ended: impl FnMut() -> bool) -> Optio
     None
 }
 
-/// Upgrades, and does something to the canary before it is ready, told how to see that it is too late: another attempt is made then. The
-/// fleet is upgraded to each of `binaries` in turn. Gives what the command has said, and who must not have noticed.
-pub fn disturb(fleet: &Fleet, binaries: &[&Path], act: impl Fn(u32, &dyn Fn() -> bool)) -> (Output, Unmoved) {
+/// Upgrades, and does something to the canary before it is ready, told how to see that it is too late. Gives what the command has said, and who must
+/// not have noticed; `None`: it was too late, and the fleet is upgraded.
+pub fn try_to_disturb(fleet: &Fleet, binary: &Path, act: impl Fn(u32, &dyn Fn() -> bool)) -> Option<(Output, Unmoved)> {
     let ready = || fleet.logged("UPGRADE: the first worker is ready");
-    let first = ready();
-    for attempt in 0..50 {
-        let unmoved = Unmoved::new(fleet);
-        let image = copy(fleet, binaries[(first + attempt) % binaries.len()], &format!("new{}", first + attempt));
-        let arguments = ["upgrade", "--binary", image.to_str().unwrap()];
-        let mut command = fleet.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let too_late = || ready() > first + attempt;
-        if let Some(pid) = canary(fleet, &image, || command.try_wait().unwrap().is_some()) {
-            act(pid, &too_late);
-            if too_late() {
-                process::signal(pid, Signal::SIGCONT);
-            }
+    let before = ready();
+    let unmoved = Unmoved::new(fleet);
+    let image = copy(fleet, binary, &format!("new{before}"));
+    let arguments = ["upgrade", "--binary", image.to_str().unwrap()];
+    let mut command = fleet.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let too_late = || ready() > before;
+    if let Some(pid) = canary(fleet, &image, || command.try_wait().unwrap().is_some()) {
+        act(pid, &too_late);
+        if too_late() {
+            process::signal(pid, Signal::SIGCONT);
         }
-        let output = command.wait_with_output().unwrap();
-        if !too_late() {
-            // It is not what the next upgrade is to.
-            fs::remove_file(image).unwrap();
-            assert_eq!(output.status.code(), Some(1), "{output:?}");
-            return (output, unmoved);
-        }
-        fleet.all_workers();
     }
-    panic!("the canary was always ready before");
+    let output = command.wait_with_output().unwrap();
+    if too_late() {
+        fleet.all_workers();
+        return None;
+    }
+    // It is not what the next upgrade is to.
+    fs::remove_file(image).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    Some((output, unmoved))
+}
+
+/// The same until it is not too late, to each of `binaries` in turn.
+pub fn disturb(fleet: &Fleet, binaries: &[&Path], act: impl Fn(u32, &dyn Fn() -> bool)) -> (Output, Unmoved) {
+    let first = fleet.logged("UPGRADE: the first worker is ready");
+    (first..first + 50)
+        .find_map(|attempt| try_to_disturb(fleet, binaries[attempt % binaries.len()], &act))
+        .expect("the canary was always ready before")
 }

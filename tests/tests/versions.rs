@@ -2,10 +2,11 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use end_to_end::upgrading::{disturb, is_upgraded, upgrade};
+use end_to_end::upgrading::{disturb, is_upgraded, try_to_disturb, upgrade};
 use end_to_end::{Client, Fleet, Postgres, Regulars, SOON, Sampler, frontend, process, program, wait_until};
 use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
+use std::sync::Mutex;
 use std::time::Duration;
 
 const SERVERS: usize = 8;
@@ -113,6 +114,58 @@ fn a_canary_that_fails_leaves_the_build_before_as_it_was() {
     let visits = regulars.finish();
     assert!(visits.iter().all(|visit| visit.lost.is_none()), "{}", fleet.log());
     assert_eq!(sampler.finish().most, SERVERS as i64);
+}
+
+/// A worker dies under a version with other shared memory, a dead one's backend ends, an administrator leaves; and then that version fails.
+/// All their places are free in the memory of the version before.
+#[test]
+fn what_has_ended_meanwhile_is_free_after_the_way_back() {
+    let in_time = (0..20).any(|_| has_ended_meanwhile());
+    assert!(in_time, "the canary was always ready before");
+}
+
+/// False: the version did not fail.
+fn has_ended_meanwhile() -> bool {
+    const CLIENTS: usize = 12;
+    let server = Postgres::start();
+    let fleet = Fleet::builder(&server).workers(2).pool_size(SERVERS).setting("max_client_conn", CLIENTS).start();
+    let workers = fleet.all_workers();
+    // A backend that cannot be cancelled outlives its worker.
+    let mut stopped = fleet.client_at(workers[0]);
+    let backend: u32 = stopped.value("select pg_backend_pid()").parse().unwrap();
+    process::signal(backend, Signal::SIGSTOP);
+    stopped.send(&frontend::query("select 1"));
+    let draining = || fleet.console().query("show workers").column("draining_seats");
+    process::signal(workers[0], Signal::SIGKILL);
+    wait_until("its place to wait for it", SOON, || draining() == ["1", "0"]);
+    let dies = fleet.all_workers()[1];
+    let (mut inside, console) = (fleet.client_at(dies), Mutex::new(Some(fleet.console())));
+    inside.query("begin");
+    let has_failed = try_to_disturb(&fleet, &program::other_binary(), |canary, too_late| {
+        process::signal(canary, Signal::SIGSTOP);
+        if !too_late() {
+            process::signal(dies, Signal::SIGKILL);
+            drop(console.lock().unwrap().take());
+        }
+        process::signal(backend, Signal::SIGCONT);
+    })
+    .is_some();
+    process::signal(backend, Signal::SIGCONT);
+    if !has_failed {
+        return false;
+    }
+    wait_until("nothing to drain", Duration::from_secs(5), || draining() == ["0", "0"]);
+    let mut all = Vec::new();
+    wait_until("as many clients as may be", SOON, || {
+        let mut client = Client::try_tcp(fleet.port()).unwrap();
+        all.extend(client.start(&[("user", "app"), ("database", "app")], None).is_ok().then_some(client));
+        all.len() == CLIENTS
+    });
+    for client in &mut all[..SERVERS] {
+        assert_eq!(client.query("begin").status, 'T');
+    }
+    assert_eq!(backends(&server).len(), SERVERS);
+    true
 }
 
 /// The supervisor dies while a worker of the build before leaves: its worker and the new one share no limits, and are not adopted together.

@@ -143,6 +143,12 @@ impl ClientTable<'_> {
         self.held(0..usize::MAX)
     }
 
+    /// The seats that `owner` holds.
+    pub fn held_by(&self, owner: Owner) -> impl Iterator<Item = SeatIndex> {
+        let top = self.0.client_cursor.top.load(Ordering::Acquire);
+        (0..top).map(SeatIndex).filter(move |seat| self.owned(owner, *seat).is_some())
+    }
+
     /// Who holds the seat; `None` when it is free.
     pub fn owner(&self, seat: SeatIndex) -> Option<Owner> {
         let word = self.word(seat.0 as usize)?.read();
@@ -280,6 +286,7 @@ mod tests {
         let key = table.new_key(A, seat, 42, 0).unwrap();
         assert!(table.give(A, seat, B) && !table.leave(A, seat));
         assert_eq!((table.find(key), table.owner(seat)), (Some((seat, B)), Some(B)));
+        assert_eq!([A, B].map(|owner| table.held_by(owner).count()), [0, 1]);
         assert!(table.new_key(A, seat, 1, 0).is_none() && !table.set_key(A, seat, [0; 8]), "only its owner gives a key");
         assert!(table.leave(B, seat));
         assert_eq!((table.find(key), table.owner(seat)), (None, None));

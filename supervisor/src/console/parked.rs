@@ -46,7 +46,7 @@ impl Parked {
     }
 
     /// Its seat in the client table.
-    pub(super) fn seat(&self) -> SeatIndex {
+    pub(crate) fn seat(&self) -> SeatIndex {
         self.client.seat
     }
 

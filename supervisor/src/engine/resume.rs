@@ -7,8 +7,8 @@ use crate::estate::{Estate, KeptSlot, KeptWorker};
 use crate::fleet::AskId;
 use crate::listen::{Keeper, Unix};
 use crate::luggage::Arrived;
-use crate::orphans::Inboxes;
-use crate::parlour::Parlour;
+use crate::orphans::{Inboxes, wake_waiters};
+use crate::parlour::{Parlour, Seats};
 use crate::process::{self, Process};
 use crate::start::assemble;
 use crate::upgrade::{WayBack, give_up};
@@ -18,8 +18,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use shared::control::Tongue;
 use shared::door;
-use shared::ids::{ConnectionId, Owner};
-use shared::shm::{Shm, WorkerRow};
+use shared::ids::{ConnectionId, Owner, Slot};
+use shared::shm::{Orphan, Shm, WorkerRow};
 use shared::sys::seqpacket;
 use std::collections::BTreeMap;
 use std::io;
@@ -116,12 +116,14 @@ impl Engine {
         engine.way_back = way_back;
         engine.memory_before = memory_before;
         engine.know_again(workers);
+        let seats = estate.parlour.seats();
         engine.host_again(estate.asks, estate.parlour, &mut arrived);
         for Worker { owner, process, control } in engine.workers.iter().flatten() {
             last_breath::remember(owner.slot, process);
             process::listen(Arc::clone(&engine.parts.office), control.clone(), *owner, process.clone()).or_give_up()?;
         }
-        engine.end_strangers();
+        let dead = engine.end_strangers();
+        engine.recount(dead, &seats, estate.given_back);
         if engine.way_back.is_none() {
             engine.come_back();
             engine.settle();
@@ -154,7 +156,8 @@ impl Engine {
     }
 
     /// Ends what the image before, or one that has failed, has started beside the workers of the estate: workers, helpers, binaries that were asked.
-    fn end_strangers(&self) {
+    /// Returns whose lives on a slot are over.
+    fn end_strangers(&self) -> Vec<Owner> {
         let (shm, workers) = (&self.parts.office.shm, || self.workers.iter().flatten());
         let children = std::fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
         let children = children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok());
@@ -163,19 +166,49 @@ impl Engine {
             let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
             super::reap(pid);
         }
+        let mut dead = Vec::new();
         for slot in door::slots() {
             let WorkerRow { pid, incarnation, .. } = shm.workers().get(slot);
             let owner = Owner { slot, incarnation };
             if pid == 0 || workers().any(|worker| worker.owner == owner) {
                 continue;
             }
-            log::warn!("worker {slot} (pid {pid}) was the failed version's");
+            log::warn!("worker {slot} (pid {pid}) has ended under the version that failed");
             if let Some(directory) = &self.parts.setup.control_dir {
                 door::remove(directory.as_fd(), slot);
             }
-            let orphans = shm.bury(owner);
-            shm.workers().vacate(slot);
-            self.parts.office.orphans.buried(slot, orphans);
+            dead.push(owner);
         }
+        dead
+    }
+
+    /// Takes the seats in shared memory for what they are now; `seats` are those of what goes on. In memory that was given back all others are as they
+    /// were when another image began to go on without it.
+    fn recount(&self, dead: Vec<Owner>, seats: &Seats, given_back: bool) {
+        let office = &self.parts.office;
+        let recount = |slot: Slot, mut orphans: Vec<Orphan>| {
+            orphans.retain(|orphan| !seats.orphans.contains(&orphan.seats));
+            if given_back {
+                for orphan in orphans {
+                    office.shm.free_orphan(&orphan.seats);
+                }
+            } else {
+                office.orphans.buried(slot, orphans);
+            }
+        };
+        // Nobody knows any more whose they were.
+        recount(Slot(0), office.shm.orphans());
+        for owner in dead {
+            recount(owner.slot, office.shm.bury(owner));
+            office.shm.workers().vacate(owner.slot);
+        }
+        if given_back {
+            // Workers are frozen: no console session is on its way here.
+            let clients = office.shm.clients();
+            for seat in clients.held_by(Owner::SUPERVISOR).filter(|seat| !seats.clients.contains(seat)) {
+                clients.leave(Owner::SUPERVISOR, seat);
+            }
+        }
+        wake_waiters(&office.shm, &self.parts.own.inboxes);
     }
 }

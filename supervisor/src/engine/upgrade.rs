@@ -200,6 +200,7 @@ impl Engine {
             last_ask: self.last_ask,
             memory: load.add(self.memory_before.as_ref().unwrap_or(&parts.own.memory).as_fd()),
             census: None,
+            given_back: self.memory_before.is_some(),
             slots,
             listeners: parts.own.listeners.keep(load),
             log_file: parts.setup.log_file.as_ref().map(|file| load.add(file.as_fd())),

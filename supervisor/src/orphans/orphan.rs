@@ -39,7 +39,7 @@ pub(super) struct Orphan {
 /// What there is of one, while another image takes the place of this one.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct KeptOrphan {
-    seats: ServerSeats,
+    pub(super) seats: ServerSeats,
     deadline: Moment,
     socket: Option<Place>,
     cancels: Option<Cancels>,
@@ -66,14 +66,14 @@ impl Orphan {
         }
     }
 
-    /// What was parked.
-    pub(super) fn resume(kept: KeptOrphan, arrived: &mut Arrived, registry: &Registry, token: Token) -> Self {
+    /// What was parked. `None`: an image that has failed since then has closed its socket, so it has ended.
+    pub(super) fn resume(kept: KeptOrphan, arrived: &mut Arrived, registry: &Registry, token: Token) -> Option<Self> {
         let KeptOrphan { seats, deadline, socket, cancels } = kept;
         let mut orphan = Self { seats, deadline, socket: None, cancels, unread: false, watched: false };
-        if let Some(socket) = socket.and_then(|place| arrived.take(place)) {
-            orphan.watch(Arc::new(socket), registry, token);
+        if let Some(place) = socket {
+            orphan.watch(Arc::new(arrived.take(place)?), registry, token);
         }
-        orphan
+        Some(orphan)
     }
 
     /// Whether its socket is known.

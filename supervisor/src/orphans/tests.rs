@@ -47,6 +47,11 @@ impl World {
 
     /// Another image takes the place of this one, whose descriptors are closed only then.
     fn upgraded(self) -> Self {
+        self.upgraded_with(carry)
+    }
+
+    /// The same, with these descriptors.
+    fn upgraded_with(self, carry: impl FnOnce(&Luggage) -> Arrived) -> Self {
         let closed = self.gate.close();
         let mut luggage = Luggage::default();
         let bytes = encode_named(&[], &self.orphans.park(&closed, &mut luggage)).unwrap();
@@ -227,6 +232,16 @@ fn an_orphan_is_waited_for_by_the_next_image_and_freed_when_its_backend_ends() {
     assert!(world.inputs.is_empty());
     drop(theirs);
     world.wait_freed();
+}
+
+/// An image in between has seen the end, closed the socket, and failed.
+#[test]
+fn an_orphan_whose_end_another_image_has_seen_is_freed_at_once() {
+    let world = World::new(true);
+    let (_listener, ours, _theirs) = connection();
+    world.orphans.opened(world.seats, Some(ours.into()));
+    world.die();
+    world.upgraded_with(|_| Arrived::new(vec![None])).wait_freed();
 }
 
 #[test]

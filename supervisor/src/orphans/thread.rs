@@ -50,6 +50,13 @@ pub(crate) struct Kept {
     orphans: Vec<(Slot, KeptOrphan)>,
 }
 
+impl Kept {
+    /// The seats of the orphans in it.
+    pub(crate) fn seats(&self) -> impl Iterator<Item = ServerSeats> {
+        self.orphans.iter().map(|(_, orphan)| orphan.seats)
+    }
+}
+
 /// Runs the thread.
 pub(super) fn run(mut poll: Poll, gate: &Gate, home: &Mutex<Home>) {
     let mut events = Events::with_capacity(256);
@@ -97,7 +104,11 @@ impl Home {
         self.registry = Registry::resume(seats, arrived);
         for (slot, orphan) in orphans {
             self.last += 1;
-            let orphan = Orphan::resume(orphan, arrived, &self.events, Token(self.last * 2));
+            let seats = orphan.seats;
+            let Some(orphan) = Orphan::resume(orphan, arrived, &self.events, Token(self.last * 2)) else {
+                self.vacate(&seats);
+                continue;
+            };
             self.draining[slot.index()].fetch_add(1, Ordering::Relaxed);
             self.orphans.insert(self.last, (slot, orphan));
         }
@@ -208,9 +219,14 @@ impl Home {
         let Some((slot, orphan)) = self.orphans.remove(&number) else { return };
         let seats: ServerSeats = orphan.seats;
         orphan.end(&self.events);
-        self.shm.free_orphan(&seats);
         self.draining[slot.index()].fetch_sub(1, Ordering::Relaxed);
-        wake_for(&self.shm, &self.inboxes, &seats);
+        self.vacate(&seats);
+    }
+
+    /// There is no backend behind them any more.
+    fn vacate(&self, seats: &ServerSeats) {
+        self.shm.free_orphan(seats);
+        wake_for(&self.shm, &self.inboxes, seats);
         let _ = self.input.send(Input::Event(Event::OrphanFreed { database: database_of(&self.shm, seats.pool) }));
     }
 }
