@@ -118,12 +118,12 @@ impl Engine {
         engine.know_again(workers);
         let seats = estate.parlour.seats();
         engine.host_again(estate.asks, estate.parlour, &mut arrived);
+        let dead = engine.end_strangers();
+        engine.recount(dead, &seats, estate.given_back);
         for Worker { owner, process, control } in engine.workers.iter().flatten() {
             last_breath::remember(owner.slot, process);
             process::listen(Arc::clone(&engine.parts.office), control.clone(), *owner, process.clone()).or_give_up()?;
         }
-        let dead = engine.end_strangers();
-        engine.recount(dead, &seats, estate.given_back);
         if engine.way_back.is_none() {
             engine.come_back();
             engine.settle();
@@ -203,7 +203,7 @@ impl Engine {
             office.shm.workers().vacate(owner.slot);
         }
         if given_back {
-            // Workers are frozen: no console session is on its way here.
+            // Workers are frozen and not yet listened to. A console login that outlasted the freeze and is still in a socket loses its place here, not its session.
             let clients = office.shm.clients();
             for seat in clients.held_by(Owner::SUPERVISOR).filter(|seat| !seats.clients.contains(seat)) {
                 clients.leave(Owner::SUPERVISOR, seat);
